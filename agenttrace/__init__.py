@@ -1,0 +1,122 @@
+"""agenttrace: every span of an agent run reaches the dashboard, closed, with the truth.
+
+    import agenttrace
+
+    agenttrace.configure(service_name="support")
+    agenttrace.instrument()
+
+Importing this package imports nothing but names: neither OpenTelemetry's SDK nor any
+library that can be instrumented.  It must stay so for another reason too: the entry
+point `opentelemetry_context` loads `agenttrace.context.scope`, and with it this file,
+while OpenTelemetry itself is still being imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from agenttrace.api import (
+        agent,
+        background,
+        bind,
+        carrier,
+        carry,
+        continue_trace,
+        heartbeat,
+        hold,
+        span,
+        tool,
+        traced,
+        workflow,
+    )
+    from agenttrace.errors import (
+        AgenttraceError,
+        MissingExtraError,
+        SettingError,
+        StuckSpanWarning,
+        UnknownInstrumentationError,
+    )
+    from agenttrace.instrumentation import instrument, uninstrument
+    from agenttrace.model import EndedBy, Outcome
+    from agenttrace.registry import OpenSpan
+    from agenttrace.runtime import Runtime, configure, flush, open_spans, shutdown
+
+__version__ = "0.1.0"
+
+_HOMES: Final = {
+    "agent": "api",
+    "background": "api",
+    "bind": "api",
+    "carrier": "api",
+    "carry": "api",
+    "continue_trace": "api",
+    "heartbeat": "api",
+    "hold": "api",
+    "span": "api",
+    "tool": "api",
+    "traced": "api",
+    "workflow": "api",
+    "AgenttraceError": "errors",
+    "MissingExtraError": "errors",
+    "SettingError": "errors",
+    "StuckSpanWarning": "errors",
+    "UnknownInstrumentationError": "errors",
+    "instrument": "instrumentation",
+    "uninstrument": "instrumentation",
+    "EndedBy": "model",
+    "Outcome": "model",
+    "OpenSpan": "registry",
+    "Runtime": "runtime",
+    "configure": "runtime",
+    "flush": "runtime",
+    "open_spans": "runtime",
+    "shutdown": "runtime",
+}
+
+__all__ = [
+    "AgenttraceError",
+    "EndedBy",
+    "MissingExtraError",
+    "OpenSpan",
+    "Outcome",
+    "Runtime",
+    "SettingError",
+    "StuckSpanWarning",
+    "UnknownInstrumentationError",
+    "__version__",
+    "agent",
+    "background",
+    "bind",
+    "carrier",
+    "carry",
+    "configure",
+    "continue_trace",
+    "flush",
+    "heartbeat",
+    "hold",
+    "instrument",
+    "open_spans",
+    "shutdown",
+    "span",
+    "tool",
+    "traced",
+    "uninstrument",
+    "workflow",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,433 @@
+"""The public verbs: what an application writes to say what it does.
+
+They hold no state: spans go to the port (`tracing`), and what is current is OTel's.
+All of them are legal before `configure()`, and cheap when tracing is disabled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final, TypeVar, overload
+
+import wrapt
+from opentelemetry import context as otel
+from opentelemetry import trace
+from opentelemetry.trace import Link
+
+from agenttrace import content, safety, semconv, tracing
+from agenttrace.boundary.call import Call, Progress
+from agenttrace.context.bound import bind
+from agenttrace.context.carriers import carrier, carry, continue_trace
+from agenttrace.errors import SettingError
+from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
+from agenttrace.registry import OpenSpan
+
+__all__ = [
+    "agent",
+    "background",
+    "bind",
+    "carrier",
+    "carry",
+    "continue_trace",
+    "heartbeat",
+    "hold",
+    "span",
+    "tool",
+    "traced",
+    "workflow",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+_DEFERRED: Final = (
+    inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+)
+"""Flags of functions whose call only makes an object and runs none of the body."""
+
+
+def span(
+    name: str,
+    *,
+    operation: str | None = None,
+    heartbeat_timeout: float | None = None,
+    max_duration: float | None = None,
+    attributes: Attributes | None = None,
+    links: Sequence[Link] = (),
+) -> AbstractContextManager[trace.Span]:
+    """Return a block that is a span: current inside, closed with the truth.
+
+    Args:
+        name: What the step is called.
+        operation: `gen_ai.operation.name`, if it is one of those.
+        heartbeat_timeout: Longest healthy silence in seconds; None = the default of
+            the operation, `math.inf` = no limit.
+        max_duration: Longest total time in seconds; None = the default.
+        attributes: Attributes it starts with; values of any type.
+        links: Spans it follows from.
+
+    Raises:
+        SettingError: A limit is negative or not a number.
+
+    >>> with span("plan", attributes={"pages": 10}) as step:
+    ...     step.set_attribute("page", 1)
+    """
+    if heartbeat_timeout is not None or max_duration is not None:
+        _check_limits(heartbeat_timeout, max_duration)
+    tracer = tracing.tracer()
+    if tracer is tracing.DISABLED:
+        return nullcontext(trace.INVALID_SPAN)
+    given = attributes or NO_ATTRIBUTES
+    if operation is not None:
+        given = {semconv.GEN_AI_OPERATION_NAME: operation, **given}
+    return tracer.span(
+        Opening(
+            name,
+            operation,
+            trace.SpanKind.INTERNAL,
+            given,
+            links,
+            heartbeat_timeout,
+            max_duration,
+        )
+    )
+
+
+def heartbeat(note: str | None = None, *, progress: float | None = None) -> None:
+    """Say that the current span makes progress.
+
+    Args:
+        note: What it is doing ("page 4 of 10"); shown in reports, never journaled.
+        progress: How far it is, from 0 to 1.
+    """
+    record = current_record()
+    if record is not None:
+        record.beat()
+        if note is not None:
+            record.note = str(note)
+        if progress is not None:
+            record.progress = progress
+
+
+@contextmanager
+def hold(reason: str) -> Iterator[None]:
+    """Declare a pause of the current span: waiting for a human, a queue, a schedule.
+
+    While it lasts, silence is no sign of trouble, for this span and all above it.
+
+    Args:
+        reason: What is waited for; shown in reports.
+    """
+    held: list[OpenSpan] = []
+    record = current_record()
+    if record is not None:
+        record.note = str(reason)
+    while record is not None:
+        record.holds += 1
+        held.append(record)
+        record = record.parent
+    try:
+        yield
+    finally:
+        for each in held:
+            each.holds -= 1
+            each.beat()
+
+
+def current_record() -> OpenSpan | None:
+    """Return the registry's record of the current span, if it has one."""
+    record = getattr(trace.get_current_span(), "record", None)
+    return record if isinstance(record, OpenSpan) else None
+
+
+class _Decorated:
+    """What a decorator knows of its function; the recorder of each of its calls."""
+
+    __slots__ = ("_arguments", "_capture", "_fn", "_opening", "_result")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        opening: Opening,
+        capture: bool | None,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    ) -> None:
+        self._fn = fn
+        self._opening = opening
+        self._capture = capture
+        self._arguments = arguments
+
+    def request(self) -> Opening:
+        """Return the opening, with the arguments where they are wanted."""
+        opening = self._opening
+        if not content.wanted(self._capture):
+            return opening
+        captured = content.attribute_of(_ARGUMENTS, _bound(self._fn, *self._arguments))
+        return Opening(
+            opening.name,
+            opening.operation,
+            opening.kind,
+            {**opening.attributes, **captured},
+            opening.links,
+            opening.heartbeat_timeout,
+            opening.max_duration,
+        )
+
+    def item(self, item: object, /) -> Progress:
+        """Every item is progress."""
+        return Progress.PROGRESS
+
+    def result(self, value: object, /) -> Attributes:
+        """Return the result where it is wanted."""
+        if value is None or not content.wanted(self._capture):
+            return NO_ATTRIBUTES
+        return content.attribute_of(_RESULT, value)
+
+    def facts(self) -> Attributes:
+        """Items are counted by the boundary; there is nothing to add."""
+        return NO_ATTRIBUTES
+
+    def claims(self, call: Call, value: object, /) -> bool:
+        """No value that a function returns is claimed: it is the caller's."""
+        return False
+
+
+_ARGUMENTS: Final = semconv.GEN_AI_TOOL_CALL_ARGUMENTS
+_RESULT: Final = semconv.GEN_AI_TOOL_CALL_RESULT
+
+
+class _TracedFunction(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt is not typed
+    """A decorated function: `inspect`, `pickle` and descriptors see the original."""
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        """Pickle by name, as functions are: worker processes import it again."""
+        return str(self.__qualname__)
+
+
+def _decorate(
+    fn: Callable[..., Any],
+    opening: Opening,
+    capture_content: bool | None,
+) -> Any:  # noqa: ANN401 - of the type of fn
+    code = getattr(inspect.unwrap(getattr(fn, "__func__", fn)), "__code__", None)
+    deferred = code is not None and bool(code.co_flags & _DEFERRED)
+
+    def traced_call(
+        wrapped: Callable[..., Any],
+        instance: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - whatever the function returns
+        if tracing.tracer() is tracing.DISABLED:
+            return wrapped(*args, **kwargs)
+        call = Call(
+            _Decorated(wrapped, opening, capture_content, (args, kwargs)),
+            otel.get_current(),
+        )
+        if deferred:
+            return call.settle(wrapped(*args, **kwargs))
+        return call.run(wrapped, args, kwargs)
+
+    return _TracedFunction(fn, traced_call)
+
+
+def _decorator(
+    operation: str | None, name_key: str | None, fn: Any, options: Mapping[str, Any]
+) -> Any:  # noqa: ANN401 - of the type of fn
+    """Return *fn* traced as *operation*, or the decorator that does it."""
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        message = f"unexpected arguments: {', '.join(sorted(unknown))}"
+        raise TypeError(message)
+    _check_limits(options.get("heartbeat_timeout"), options.get("max_duration"))
+
+    def decorate(fn: Any) -> Any:  # noqa: ANN401 - of the type of fn
+        target = getattr(fn, "__func__", fn)
+        if isinstance(fn, type) or not callable(target):
+            message = (
+                f"{fn!r} cannot be traced: decorate a function or method, or use "
+                "`with agenttrace.span(...)` for a block"
+            )
+            raise TypeError(message)
+        name = options.get("name") or getattr(target, "__name__", type(fn).__name__)
+        attributes = dict(options.get("attributes") or {})
+        title = name
+        if operation is not None and name_key is not None:
+            attributes = {
+                semconv.GEN_AI_OPERATION_NAME: operation,
+                name_key: name,
+                **attributes,
+            }
+            title = f"{operation} {name}"
+        opening = Opening(
+            title,
+            operation,
+            attributes=attributes,
+            heartbeat_timeout=options.get("heartbeat_timeout"),
+            max_duration=options.get("max_duration"),
+        )
+        return _decorate(fn, opening, options.get("capture_content"))
+
+    return decorate if fn is None else decorate(fn)
+
+
+_OPTIONS: Final = frozenset(
+    {"name", "heartbeat_timeout", "max_duration", "attributes", "capture_content"}
+)
+
+
+@overload
+def agent(fn: F, /) -> F: ...
+@overload
+def agent(
+    *,
+    name: str | None = None,
+    heartbeat_timeout: float | None = None,
+    max_duration: float | None = None,
+    attributes: Attributes | None = None,
+    capture_content: bool | None = None,
+) -> Callable[[F], F]: ...
+def agent(fn: Any = None, /, **options: Any) -> Any:
+    """Trace every call of a function as an agent (`invoke_agent NAME`).
+
+    Takes functions, coroutine functions, generator and async generator functions,
+    methods, static and class methods.  The span ends when what the call returned
+    ends: a coroutine with its result, a generator with its last item.  Anything that
+    is neither is returned untouched.
+
+    Args:
+        fn: The function; without it the decorator takes options.
+        name: `gen_ai.agent.name`; default the function's name.
+        heartbeat_timeout: Longest healthy silence in seconds; None = the default.
+        max_duration: Longest total time in seconds; None = the default.
+        attributes: Attributes of every call.
+        capture_content: Capture arguments and result; None = as configured.
+
+    Raises:
+        SettingError: A limit is negative or not a number.
+        TypeError: *fn* is a class or cannot be called.
+    """
+    return _decorator(semconv.INVOKE_AGENT, semconv.GEN_AI_AGENT_NAME, fn, options)
+
+
+@overload
+def tool(fn: F, /) -> F: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    heartbeat_timeout: float | None = None,
+    max_duration: float | None = None,
+    attributes: Attributes | None = None,
+    capture_content: bool | None = None,
+) -> Callable[[F], F]: ...
+def tool(fn: Any = None, /, **options: Any) -> Any:
+    """Trace every call of a function as a tool (`execute_tool NAME`).  See `agent`."""
+    return _decorator(semconv.EXECUTE_TOOL, semconv.GEN_AI_TOOL_NAME, fn, options)
+
+
+@overload
+def workflow(fn: F, /) -> F: ...
+@overload
+def workflow(
+    *,
+    name: str | None = None,
+    heartbeat_timeout: float | None = None,
+    max_duration: float | None = None,
+    attributes: Attributes | None = None,
+    capture_content: bool | None = None,
+) -> Callable[[F], F]: ...
+def workflow(fn: Any = None, /, **options: Any) -> Any:
+    """Trace every call as a workflow (`invoke_workflow NAME`).  See `agent`."""
+    return _decorator(
+        semconv.INVOKE_WORKFLOW, semconv.GEN_AI_WORKFLOW_NAME, fn, options
+    )
+
+
+@overload
+def traced(fn: F, /) -> F: ...
+@overload
+def traced(
+    *,
+    name: str | None = None,
+    heartbeat_timeout: float | None = None,
+    max_duration: float | None = None,
+    attributes: Attributes | None = None,
+    capture_content: bool | None = None,
+) -> Callable[[F], F]: ...
+def traced(fn: Any = None, /, **options: Any) -> Any:
+    """Trace every call of a function as a plain step, by its name.  See `agent`."""
+    return _decorator(None, None, fn, options)
+
+
+_background: set[asyncio.Task[Any]] = set()
+
+
+def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Run *coro* in a task that is a run of its own, linked to the current span.
+
+    The task is held until it is done, so it cannot be collected half way, and its
+    span is no child of the request that started it and need not wait for it.
+
+    Args:
+        coro: The coroutine.
+        name: Name of the task and of its span.
+
+    Raises:
+        RuntimeError: There is no running event loop.
+    """
+    starter = trace.get_current_span().get_span_context()
+    links = (Link(starter),) if starter.is_valid else ()
+
+    async def run() -> T:
+        with span(name, links=links):
+            return await coro
+
+    loop = asyncio.get_running_loop()
+    token = otel.attach(
+        trace.set_span_in_context(trace.INVALID_SPAN, otel.get_current())
+    )
+    try:
+        task = loop.create_task(run(), name=name)
+    finally:
+        otel.detach(token)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
+
+
+def _bound(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of a call by name."""
+    try:
+        return dict(inspect.signature(fn).bind(*args, **kwargs).arguments)
+    except (TypeError, ValueError) as error:
+        # A wrong call, which the function itself will complain about, or a builtin.
+        safety.logger.debug("arguments of %r not bound: %s", fn, error)
+        return {"args": args, "kwargs": kwargs}
+
+
+def _check_limits(heartbeat_timeout: object, max_duration: object) -> None:
+    for setting, value in (
+        ("heartbeat_timeout", heartbeat_timeout),
+        ("max_duration", max_duration),
+    ):
+        if value is None:
+            continue
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or math.isnan(value)
+            or value <= 0
+        ):
+            raise SettingError(
+                setting,
+                value,
+                "a number of seconds above zero, None (the default) or math.inf "
+                "(no limit)",
+            )

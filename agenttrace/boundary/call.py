@@ -1,0 +1,289 @@
+"""A call: one span from its opening to its one ending, whatever shape the call has.
+
+Which shape it has is decided by what the call *returns*: flags on a function lie
+(`AsyncCompletions.create` of openai is no coroutine function by them).  A coroutine is
+awaited, a generator driven, a Future gets a done-callback, and everything else is the
+caller's, untouched.
+
+Every ending passes through here, on `BaseException`, and is raised again, always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import types
+import weakref
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from opentelemetry import context as otel
+
+from agenttrace import safety, semconv, tracing
+from agenttrace.boundary import generators
+from agenttrace.context.scope import detach
+from agenttrace.model import (
+    Attributes,
+    EndedBy,
+    Ending,
+    Opening,
+    Outcome,
+    ending_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from opentelemetry.context.context import Context
+
+    from agenttrace.registry import OpenSpan
+    from agenttrace.tracing import TracedSpan
+
+
+class Progress(Enum):
+    """What one item of a stream means for its span."""
+
+    NOTHING = "nothing"
+    """A keep-alive, an empty chunk: no sign of progress."""
+    PROGRESS = "progress"
+    FINAL = "final"
+    """The stream is complete; what follows, a close too, does not abandon it."""
+
+
+class Recorder(Protocol):
+    """Reads facts out of one operation.  Colourless: it awaits, ends and catches
+    nothing, and may fail without anybody but the guard noticing."""
+
+    def request(self) -> Opening:
+        """Return what is known before the operation starts."""
+        ...
+
+    def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - a library's item
+        """Take note of one item of a stream."""
+        ...
+
+    def result(self, value: Any, /) -> Attributes:  # noqa: ANN401 - a library's value
+        """Return what is known from the value that came back."""
+        ...
+
+    def facts(self) -> Attributes:
+        """Return what is known from the items so far: asked at any ending."""
+        ...
+
+    def claims(self, call: Call, value: Any, /) -> bool:  # noqa: ANN401 - a library's value
+        """Return True if *value* is a stream of its library and *call* goes on in it."""
+        ...
+
+
+class Call:
+    """One operation: its recorder, its parent, its span, and its one ending.
+
+    Args:
+        recorder: Reads the operation.
+        parent: The context the operation was called in.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "alive",
+        "context",
+        "done",
+        "final",
+        "items",
+        "loop",
+        "parent",
+        "record",
+        "recorder",
+        "span",
+    )
+
+    def __init__(self, recorder: Recorder, parent: Context) -> None:
+        self.recorder = recorder
+        self.parent = parent
+        self.context = parent
+        self.span: TracedSpan | None = None
+        self.record: OpenSpan | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.alive: Callable[[], object] | None = None
+        """Tells whether the wrapping generator or coroutine is still referenced."""
+        self.items = 0
+        self.final = False
+        self.done = False
+
+    def begin(self) -> None:
+        """Start the span.  Where that fails the operation goes on untraced."""
+        try:
+            self.span = span = tracing.tracer().start(
+                self.recorder.request(), self.parent
+            )
+            self.context = tracing.context_with(span, self.parent)
+            self.record = span.record
+        except Exception as error:  # noqa: BLE001 - runs inside the application
+            safety.swallow("call.begin", error)
+
+    def take(self, item: object) -> None:
+        """Let the recorder read *item*, and take its word on progress."""
+        self.items += 1
+        try:
+            progress = self.recorder.item(item)
+        except Exception as error:  # noqa: BLE001 - runs inside the application
+            safety.swallow(f"{type(self.recorder).__qualname__}.item", error)
+            progress = Progress.PROGRESS
+        if progress is Progress.NOTHING:
+            return
+        if progress is Progress.FINAL:
+            self.final = True
+        record = self.record
+        if record is not None:
+            record.beat()
+
+    def succeed(self, value: object = None) -> None:
+        """End it: the operation returned *value*, or its stream was read to the end."""
+        if not self.done:
+            facts = safety.guarded(
+                f"{type(self.recorder).__qualname__}.result",
+                self.recorder.result,
+                value,
+            )
+            self._finish(Ending(Outcome.OK, EndedBy.RETURN, attributes=facts or {}))
+
+    def fail(self, error: BaseException) -> None:
+        """End it: *error* came out."""
+        if isinstance(error, GeneratorExit):
+            self.abandon()
+        else:
+            self._finish(ending_of(error))
+
+    def abandon(self, ended_by: EndedBy | None = None) -> None:
+        """End it: nobody wants the rest.  Complete streams are `ok` nevertheless.
+
+        Args:
+            ended_by: What ended it; None finds out whether it was closed, dropped, or
+                went down with its event loop.
+        """
+        if self.final:
+            self._finish(Ending(Outcome.OK, EndedBy.RETURN))
+            return
+        outcome = Outcome.ABANDONED
+        if ended_by is None:
+            dropped = self.alive is not None and self.alive() is None
+            ended_by = EndedBy.GC if dropped else EndedBy.CLOSE
+            if self.loop is not None and self.loop.is_closed():
+                outcome = Outcome.LOST
+        self._finish(Ending(outcome, ended_by, message=_MESSAGES.get(outcome)))
+
+    def _finish(self, ending: Ending) -> None:
+        if self.done:
+            return
+        self.done = True
+        span = self.span
+        if span is None:
+            return
+        facts = safety.guarded(
+            f"{type(self.recorder).__qualname__}.facts", self.recorder.facts
+        )
+        attributes = dict(ending.attributes)
+        if facts:
+            attributes.update(facts)
+        if self.items:
+            attributes[semconv.ITEMS] = self.items
+        ending.attributes = attributes
+        safety.guarded("span.finish", span.finish, ending)
+
+    # The shapes.
+
+    def run(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - whatever fn returns
+        """Call *fn* inside the span and return what it returns."""
+        self.begin()
+        token = otel.attach(self.context)
+        try:
+            value = fn(*args, **kwargs)
+        except BaseException as error:
+            detach(token)
+            self.fail(error)
+            raise
+        detach(token)
+        return self.settle(value)
+
+    def settle(self, value: Any) -> Any:  # noqa: ANN401 - whatever came back
+        """Return *value* such that the span ends when it does."""
+        kind = type(value)
+        if kind is types.CoroutineType:
+            return self._wrapped(_awaited(self, value), value, _close_if_unstarted)
+        if kind is types.GeneratorType:
+            if not value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
+                return self._wrapped(generators.drive(self, value), value)
+        if kind is types.AsyncGeneratorType:
+            return self._wrapped(generators.drive_async(self, value), value)
+        if self.span is None:
+            self.begin()
+        if isinstance(value, _FUTURES):
+            value.add_done_callback(self._future_done)
+            return value
+        if not safety.guarded(
+            f"{type(self.recorder).__qualname__}.claims",
+            self.recorder.claims,
+            self,
+            value,
+        ):
+            self.succeed(value)
+        return value
+
+    def _wrapped(
+        self,
+        wrapper: Any,  # noqa: ANN401 - a coroutine or generator
+        value: Any,  # noqa: ANN401 - the same
+        on_drop: Callable[[Any, object], None] | None = None,
+    ) -> Any:  # noqa: ANN401 - the same
+        """Make *wrapper* answer to the name of *value*, and notice when it is dropped."""
+        wrapper.__name__ = value.__name__
+        wrapper.__qualname__ = value.__qualname__
+        self.alive = weakref.ref(
+            wrapper, None if on_drop is None else partial(on_drop, value)
+        )
+        return wrapper
+
+    def _future_done(self, future: Any) -> None:  # noqa: ANN401 - asyncio's or concurrent's
+        if future.cancelled():
+            self.fail(asyncio.CancelledError())
+            return
+        # Not `future.exception()`: asking would silence asyncio's "exception was
+        # never retrieved", which is the application's to hear.
+        error = getattr(future, "_exception", None)
+        if error is not None:
+            self.fail(error)
+        else:
+            self.succeed()
+
+
+async def _awaited(call: Call, coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what it returns
+    """The coroutine shape: scoped in one frame of one task, however often suspended."""
+    call.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
+    if call.span is None:
+        call.begin()
+    token = otel.attach(call.context)
+    try:
+        value = await coroutine
+    except BaseException as error:
+        detach(token)
+        call.fail(error)
+        raise
+    detach(token)
+    return call.settle(value)
+
+
+def _close_if_unstarted(coroutine: Coroutine[Any, Any, Any], _: object) -> None:
+    """Let the wrapper alone warn that it was never awaited, not what is inside too."""
+    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()
+
+
+_FUTURES: Final = (asyncio.Future, concurrent.futures.Future)
+_MESSAGES: Final = {Outcome.LOST: "its event loop was closed while it was open"}

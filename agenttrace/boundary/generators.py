@@ -1,0 +1,160 @@
+"""Drives a generator so that its span is current inside it and never outside.
+
+The tracing context is made current for one step and put away before the item reaches
+the consumer, in the consumer's own task and context.  The application's own context
+variables are left alone, so a private `contextvars.Context` or a task per step (which
+disable `asyncio.timeout` and break anyio's scopes) are out of the question.
+
+The wrapper is a true generator, and whatever the consumer does to it is forwarded by
+`send` and `throw` alone: a `GeneratorExit` too, so that a body which yields in answer
+to it gets the interpreter's own verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any
+
+from agenttrace.clock import COARSE
+from agenttrace.context import scope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+    from agenttrace.boundary.call import Call
+
+
+def drive(call: Call, body: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Run *body* step by step inside the span of *call*."""
+    if call.span is None:
+        call.begin()
+    get, activate, put_away = scope.accessors()
+    words, word = _memory_of(call)
+    send, throw = body.send, body.throw
+    outer = inner = call.context
+    resume: Any = send
+    argument: Any = None
+    token: Any = None
+    items = 0
+    try:
+        while True:
+            if inner is not outer:
+                inner = scope.living(inner)
+            token = activate(inner)
+            item = resume(argument)
+            inner = get()
+            put_away(token)
+            token = None
+            words[word] = COARSE.now
+            items += 1
+            try:
+                argument = yield item
+                resume = send
+            except BaseException as error:  # noqa: BLE001 - forwarded into the body
+                resume, argument = throw, error
+    except StopIteration as stop:
+        _put_away_in_mid_step(put_away, token)
+        call.items = items
+        if isinstance(argument, GeneratorExit):
+            call.abandon()
+        else:
+            call.succeed(stop.value)
+        return stop.value
+    except BaseException as error:
+        _put_away_in_mid_step(put_away, token)
+        call.items = items
+        call.fail(error)
+        raise
+    finally:
+        # An exception that holds this frame must not be held by it.
+        argument = None
+
+
+async def drive_async(
+    call: Call, body: AsyncGenerator[Any, Any]
+) -> AsyncGenerator[Any, Any]:
+    """Run *body* step by step inside the span of *call*: `drive`, awaited."""
+    call.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
+    if call.span is None:
+        call.begin()
+    get, activate, put_away = scope.accessors()
+    words, word = _memory_of(call)
+    send, throw = body.asend, body.athrow
+    outer = inner = call.context
+    resume: Any = send
+    argument: Any = None
+    token: Any = None
+    items = 0
+    step: Any = _first_step(body)
+    try:
+        while True:
+            if inner is not outer:
+                inner = scope.living(inner)
+            token = activate(inner)
+            item = await step
+            inner = get()
+            put_away(token)
+            token = None
+            words[word] = COARSE.now
+            items += 1
+            try:
+                argument = yield item
+                resume = send
+            except BaseException as error:  # noqa: BLE001 - forwarded into the body
+                resume, argument = throw, error
+            step = resume(argument)
+    except StopAsyncIteration:
+        _put_away_in_mid_step(put_away, token)
+        call.items = items
+        if isinstance(argument, GeneratorExit):
+            call.abandon()
+        else:
+            call.succeed()
+    except BaseException as error:
+        _put_away_in_mid_step(put_away, token)
+        call.items = items
+        call.fail(error)
+        raise
+    finally:
+        argument = step = None
+
+
+def _first_step(body: AsyncGenerator[Any, Any]) -> Any:  # noqa: ANN401 - an awaitable of the interpreter's
+    """Return the first step of *body*, whose finalizer is the wrapper's business.
+
+    The loop must know the wrapper and not the body: it would close both at shutdown,
+    at once and in a foreign context.  With no finalizer at all the interpreter would
+    run the body's clean-up where, without us, a closed loop would have left it be.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, _leave_alone)
+    try:
+        return body.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _leave_alone(_: object) -> None:
+    pass
+
+
+def _memory_of(call: Call) -> tuple[Any, int]:
+    """Return the words in which the span's heartbeat is kept, and which one."""
+    record = call.record
+    return (_NOWHERE, 0) if record is None else (record.words, record.word)
+
+
+def _put_away_in_mid_step(put_away: Any, token: Any) -> None:  # noqa: ANN401 - see scope.Accessors
+    """Put the tracing context away after a step that did not come to its item."""
+    if token is None:
+        return
+    try:
+        put_away(token)
+    except (ValueError, RuntimeError):
+        # A frame torn down in mid-step runs this in the context of whoever collects
+        # it.  There is nothing of ours to put away there.
+        pass
+
+
+_NOWHERE = memoryview(bytearray(8)).cast("Q")

@@ -1,0 +1,233 @@
+"""`agenttrace tree`: the last runs of the embedded store, as trees or as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from agenttrace import render
+from agenttrace.cli.group import state_dir_option
+from agenttrace.delivery.store import FILE_NAME, Node, Reader, Run, build_forest
+from agenttrace.model import Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+NOTHING: Final = 1
+"""Exit code where there was nothing to show."""
+_LAST: Final = 5
+_READ_PER_LIMIT: Final = 20
+"""Spans that are read for each that is drawn: the most telling are chosen of these."""
+_MAX_DEPTH: Final = 200
+"""Levels that the JSON nests; what is deeper follows flat, for readers that recurse."""
+_PIPE_WIDTH: Final = 10_000
+
+
+@click.command(
+    name="tree",
+    epilog="Exit codes: 0 runs were found, 1 nothing was found, 2 wrong usage.",
+)
+@click.argument("trace", required=False, metavar="[TRACE]")
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"How many of the latest runs.  [default: {_LAST}]",
+)
+@click.option("--service", metavar="NAME", help="Only runs in which it took part.")
+@click.option(
+    "--outcome",
+    type=click.Choice([outcome.value for outcome in Outcome]),
+    help="Only runs in which a step ended so; ok: in which every step did.",
+)
+@click.option("--all", "everything", is_flag=True, help="Draw every span of a run.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, always complete.")
+@state_dir_option
+@click.pass_context
+def command(  # noqa: PLR0913 - one argument per option
+    ctx: click.Context,
+    *,
+    trace: str | None,
+    last: int | None,
+    service: str | None,
+    outcome: str | None,
+    everything: bool,
+    as_json: bool,
+    state_dir: Path,
+) -> None:
+    """Show the last runs as trees, the newest at the bottom.
+
+    TRACE is the beginning of a trace id and shows that run alone.  Of a very large run
+    the steps that did not end well are drawn first, and the rest is counted.
+
+    With --json: a list of runs, the newest first, each with its nested spans.
+    """
+    if trace is not None and (last or service or outcome):
+        message = (
+            "TRACE names one run: --last, --service and --outcome do not go with it."
+        )
+        raise click.UsageError(message)
+    reader = Reader(state_dir / FILE_NAME)
+    if trace is not None:
+        found = reader.run(trace)
+        runs = [found] if found else []
+    else:
+        runs = reader.runs(
+            last or _LAST,
+            service=service,
+            outcome=Outcome(outcome) if outcome else None,
+        )
+    if as_json:
+        _print_json(reader, runs)
+    else:
+        _print_trees(reader, runs, limit=None if everything else render.LIMIT)
+    if not runs:
+        click.echo(
+            _why_nothing(reader, trace, chosen=bool(service or outcome)), err=True
+        )
+        ctx.exit(NOTHING)
+
+
+def _why_nothing(reader: Reader, trace: str | None, *, chosen: bool) -> str:
+    if reader.runs(1):
+        if trace is not None:
+            return f"No run in {reader.path} has a trace id that begins with {trace!r}."
+        if chosen:
+            return f"No run in {reader.path} is like that."
+    return (
+        f"No runs yet in {reader.path}. Run `agenttrace demo`, or call "
+        "agenttrace.configure() in your application without an OTLP endpoint."
+    )
+
+
+def _print_trees(reader: Reader, runs: Sequence[Run], *, limit: int | None) -> None:
+    console = _console()
+    ascii_only = console.options.ascii_only
+    for index, run in enumerate(reversed(runs)):
+        to_read = None if limit is None else limit * _READ_PER_LIMIT
+        forest = build_forest(reader.spans(run.trace_id, limit=to_read))
+        if index:
+            console.print()
+        console.print(
+            render.render(forest, run=run, limit=limit, ascii_only=ascii_only)
+        )
+        unread = 0 if to_read is None else run.spans - to_read
+        if unread > 0:
+            console.print(f"{unread:,} more spans were not read: --all shows them.")
+
+
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415 - not needed for JSON
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        # Whoever reads the pipe wants one line per span, not 80 columns.
+        console.width = _PIPE_WIDTH
+    return console
+
+
+def _print_json(reader: Reader, runs: Sequence[Run]) -> None:
+    told = [_run_as_json(run, build_forest(reader.spans(run.trace_id))) for run in runs]
+    click.echo(json.dumps(told, indent=2, allow_nan=False))
+
+
+def _run_as_json(run: Run, forest: Sequence[Node]) -> dict[str, object]:
+    return {
+        "trace_id": run.trace_id,
+        "name": run.name,
+        "service": run.service,
+        "outcome": run.outcome,
+        **_times(run.started, run.started + round(run.duration * 1e9)),
+        "span_count": run.spans,
+        "error_count": run.errors,
+        "input_tokens": run.tokens[0],
+        "output_tokens": run.tokens[1],
+        "spans": _nested(forest),
+    }
+
+
+def _nested(forest: Sequence[Node]) -> list[dict[str, object]]:
+    told: list[dict[str, object]] = []
+    waiting = [(node, told, 1) for node in reversed(forest)]
+    while waiting:
+        node, beside, depth = waiting.pop()
+        below: list[dict[str, object]] = []
+        beside.append(_span_as_json(node, below))
+        at = (below, depth + 1) if depth < _MAX_DEPTH else (beside, depth)
+        waiting.extend((child, *at) for child in reversed(node.children))
+    return told
+
+
+def _span_as_json(node: Node, below: list[dict[str, object]]) -> dict[str, object]:
+    span = node.span
+    return {
+        "span_id": span.span_id.hex(),
+        "parent_id": span.parent_id.hex() or None,
+        "parent_elsewhere": node.parent_elsewhere,
+        "name": span.name,
+        "kind": span.kind.name.lower(),
+        "service": span.resource.attributes.get("service.name"),
+        "scope": span.scope.name,
+        "outcome": node.outcome,
+        "ended_by": node.ended_by,
+        **_times(span.start_time, span.end_time),
+        "status": span.status.name.lower(),
+        "status_message": span.status_message,
+        "error": node.error,
+        "attributes": _plain(span.attributes),
+        "events": [
+            {
+                "name": event.name,
+                "time": _iso(event.time),
+                "time_ns": event.time,
+                "attributes": _plain(event.attributes),
+            }
+            for event in span.events
+        ],
+        "links": [
+            {
+                "trace_id": link.trace_id.hex(),
+                "span_id": link.span_id.hex(),
+                "attributes": _plain(link.attributes),
+            }
+            for link in span.links
+        ],
+        "children": below,
+    }
+
+
+def _times(start: int, end: int) -> dict[str, object]:
+    return {
+        "start": _iso(start),
+        "start_ns": start,
+        "end": _iso(end),
+        "end_ns": end,
+        "duration": max(0, end - start) / 1e9,
+    }
+
+
+def _iso(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    at = datetime.fromtimestamp(seconds, UTC)
+    return at.replace(microsecond=rest // 1000).isoformat().replace("+00:00", "Z")
+
+
+def _plain(value: object) -> object:
+    """Return *value* as JSON can say it: bytes as base64, as OTLP's JSON does."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

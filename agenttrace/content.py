@@ -1,0 +1,98 @@
+"""What may be captured of prompts, outputs, arguments and results, and how much of it.
+
+Nothing is, unless it was asked for.  What is asked for passes the application's
+redaction hook, and a size limit, before it becomes an attribute; it never reaches a
+journal, a log or a metric.  This module owns that policy; who has content to offer
+asks `attributes_of`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from agenttrace import attributes, safety
+
+Redact = Callable[[str, object], object]
+"""Called with an attribute's key and its value (plain data); returns what may be kept,
+or None to keep nothing."""
+
+MAX_CHARACTERS: Final = 64 * 1024
+REDACTION_FAILED: Final = "<not captured: the redaction hook failed>"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What `configure()` says of content.
+
+    Args:
+        capture: Whether content is captured at all, where a decorator says nothing.
+        redact: The application's hook, if it has one.
+        max_characters: Longest captured value; the rest is cut and said.
+    """
+
+    capture: bool = False
+    redact: Redact | None = None
+    max_characters: int = MAX_CHARACTERS
+
+
+_policy = Policy()
+
+
+def install(policy: Policy) -> Policy:
+    """Use *policy* from now on and return the one before it."""
+    global _policy  # noqa: PLW0603 - one policy a process, as one runtime
+    previous, _policy = _policy, policy
+    return previous
+
+
+def wanted(override: bool | None = None) -> bool:  # noqa: FBT001 - reads as a question
+    """Return whether content is captured, *override* having the last word."""
+    return _policy.capture if override is None else override
+
+
+def attribute_of(key: str, value: object) -> dict[str, str]:
+    """Return *value* as the attribute *key*: redacted, as JSON, bounded.
+
+    Empty where the hook wants nothing kept.  Call it only where `wanted()`.
+    """
+    policy = _policy
+    if policy.redact is not None:
+        try:
+            value = policy.redact(key, value)
+        except Exception as error:  # noqa: BLE001 - the application's hook
+            safety.swallow("redact", error)
+            return {key: REDACTION_FAILED}
+        if value is None:
+            return {}
+    text = value if isinstance(value, str) else to_json(value)
+    return {key: cut(text, policy.max_characters)}
+
+
+def to_json(value: object) -> str:
+    """Return *value* as JSON; what JSON cannot say becomes text."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    except (TypeError, ValueError, RecursionError):
+        # Keys that are no strings, cycles, or something deeper than Python goes.
+        return json.dumps(attributes.clean(value), ensure_ascii=False, default=repr)
+
+
+def cut(text: str, limit: int) -> str:
+    """Return *text*, cut at *limit* characters with a word on what is missing.
+
+    >>> cut("abcdef", 3)
+    'abc... [3 more characters]'
+    """
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}... [{len(text) - limit} more characters]"
+
+
+def _plain(value: object) -> object:
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        return dump(mode="json", exclude_none=True)
+    return attributes.clean(value)

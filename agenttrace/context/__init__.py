@@ -1,0 +1,7 @@
+"""What is current, and for whom: scopes, activation, carriers, bound attributes.
+
+Owns OpenTelemetry's context variable and the rules for leaving it.  Knows no span
+but through OpenTelemetry's API.  The submodules are imported one by one on purpose:
+`scope` is loaded while `opentelemetry.context` is still being imported, when the
+entry point `opentelemetry_context` names it, and may import nothing of the rest.
+"""

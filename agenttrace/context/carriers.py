@@ -1,0 +1,69 @@
+"""Hands the tracing context across threads, executors, processes and queues.
+
+What is carried is the tracing context alone.  A whole `contextvars.copy_context()`
+would also carry the application's own variables into its workers, and change what
+they see.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from opentelemetry import context as otel
+from opentelemetry import propagate
+
+from agenttrace.context import scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def carry(fn: Callable[P, T]) -> Callable[P, T]:
+    """Return *fn* so that it runs under the spans that are current now.
+
+    For a thread, an executor, a callback: `Thread(target=carry(work))`.  The result
+    may be called any number of times, also at once from several threads.
+    """
+    context = otel.get_current()
+
+    @functools.wraps(fn)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> T:
+        token = otel.attach(context)
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            scope.detach(token)
+
+    return carried
+
+
+def carrier() -> dict[str, str]:
+    """Return the current tracing context as headers, for another process.
+
+    Written by the application's global propagator: `traceparent`, `tracestate`, and
+    baggage where it is used.  Plain strings: put them into a message, a job, or the
+    environment of a subprocess.
+    """
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers
+
+
+@contextmanager
+def continue_trace(carrier: Mapping[str, str]) -> Iterator[None]:
+    """Let the spans of this block be children of the one *carrier* was made under.
+
+    Args:
+        carrier: What `carrier()` returned there.  Unknown or damaged entries are
+            ignored: the block then starts a trace of its own.
+    """
+    token = otel.attach(propagate.extract(carrier))
+    try:
+        yield
+    finally:
+        scope.detach(token)

@@ -1,0 +1,214 @@
+"""A runtime context for OpenTelemetry whose tokens are safe to detach anywhere.
+
+OTel keeps its current context in a `ContextVar` and hands out the variable's tokens.
+Such a token can be reset only in the very `contextvars.Context` that set it, once,
+and blindly puts the older value back.  Streams break all three rules: a generator is
+advanced here and closed there, twice, out of order.  The stock answer is a logged
+`Failed to detach context`, and a span that ended is current for ever.
+
+`SafeRuntimeContext` keeps the *same* variable, so what was current when it is swapped
+in stays current and tokens of before still work, and stores `Scope`s in it:
+
+- detached by its owner, on top: the value before it is restored;
+- detached in a copy of the owner's context: restored there, and the owner drops the
+  dead scope at its next look (`Token.reset` succeeds in the owner alone, which is how
+  the owner is recognised);
+- detached out of order, twice, or elsewhere: it is marked dead, and that is all.
+
+So a dead scope is never current where it was attached or detached, none is ever
+resurrected, and work that was started under it keeps it as its parent.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from opentelemetry.context.context import Context
+
+from agenttrace import _otel, safety
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MISSING: Final = contextvars.Token.MISSING
+_OURS: Final = ("agenttrace", "opentelemetry", "contextlib", "wrapt")
+
+
+class Scope:
+    """One attached context, and whether it still counts."""
+
+    __slots__ = ("context", "dead", "token")
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.dead = False
+        self.token: Any = None  # set by whoever puts the scope into the variable
+
+
+Value = Context | Scope
+"""What the variable holds: a bare context (attached by others) or a scope."""
+
+
+class SafeRuntimeContext(_otel.RuntimeContext):
+    """OTel's runtime context with detaches that are right wherever they happen.
+
+    Args:
+        variable: OTel's own variable; None makes one, as OTel does when the entry
+            point loads this class before there is any.
+    """
+
+    def __init__(self, variable: contextvars.ContextVar[Any] | None = None) -> None:
+        if variable is None:
+            variable = _otel.new_context_variable()
+        # Under this name other tools reach for OTel's variable.
+        self._current_context = variable
+        self.get = variable.get
+        self.set = variable.set
+        self.reset = variable.reset
+
+    def attach(self, context: Context) -> Any:  # noqa: ANN401 - OTel's tokens are opaque
+        """Make *context* current and return the token that ends it."""
+        scope = Scope(context)
+        scope.token = self.set(scope)
+        return scope
+
+    def get_current(self) -> Context:
+        """Return the current context, dropping dead scopes that are ours to drop."""
+        value: Value = self.get()
+        if not isinstance(value, Scope):
+            return value
+        if value.dead:
+            return self._settle(value)
+        return value.context
+
+    def detach(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
+        """End what *token* attached.  Never raises, never revives anything."""
+        if token.__class__ is not Scope:
+            self._detach_stock(token)
+            return
+        if token.dead:
+            return
+        token.dead = True
+        if self.get() is not token:
+            # Either something attached later is still there, and keeps its place,
+            # or this is another context altogether, which never saw the scope.
+            _note_foreign_detach()
+            return
+        try:
+            self.reset(token.token)
+        except (ValueError, RuntimeError):
+            self.set(before(token))
+            _note_foreign_detach()
+
+    def _settle(self, scope: Scope) -> Context:
+        """Drop dead scopes from the top as far as this context owns them."""
+        value: Value = scope
+        while isinstance(value, Scope):
+            if not value.dead:
+                return value.context
+            try:
+                self.reset(value.token)
+            except (ValueError, RuntimeError):
+                # A copy made while the scope lived: work that was started under it
+                # and keeps it as parent.  A bare context spares the next look.
+                self.set(value.context)
+                return value.context
+            value = self.get()
+        return value
+
+    def _detach_stock(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
+        try:
+            self.reset(token)
+        except (ValueError, RuntimeError, TypeError):
+            _note_foreign_detach()
+
+
+class Accessors(NamedTuple):
+    """The current context as three calls, for code that activates step by step.
+
+    `set` returns a token for `reset`; `get` returns a value for `set`.
+    """
+
+    get: Callable[[], Any]
+    set: Callable[[Any], Any]
+    reset: Callable[[Any], None]
+
+
+def before(scope: Scope) -> Value:
+    """Return what was current before *scope*, passing over what has died since."""
+    value: Any = scope
+    while isinstance(value, Scope) and value.dead:
+        value = value.token.old_value
+        if value is _MISSING:
+            return Context()
+    return value  # type: ignore[no-any-return]  # a Context or a live Scope
+
+
+def living(value: Value) -> Value:
+    """Return *value*, or what was before it if it is a scope that has died."""
+    return before(value) if isinstance(value, Scope) and value.dead else value
+
+
+def context_of(value: Value) -> Context:
+    """Return the OTel context that *value*, taken from the variable, stands for."""
+    if isinstance(value, Scope):
+        return context_of(before(value)) if value.dead else value.context
+    return value
+
+
+def accessors() -> Accessors:
+    """Return how the runtime context in use is read and set."""
+    runtime = _otel.runtime_context()
+    if isinstance(runtime, SafeRuntimeContext):
+        return Accessors(runtime.get, runtime.set, runtime.reset)
+    variable = _otel.context_variable(runtime)
+    if variable is not None:
+        return Accessors(variable.get, variable.set, variable.reset)
+    # Another library's (ddtrace has one): its public methods have the same shape.
+    return Accessors(runtime.get_current, runtime.attach, runtime.detach)
+
+
+def detach(token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
+    """Detach *token* from whichever runtime context is in use, without a word.
+
+    `opentelemetry.context.detach` logs an ERROR where the stock context fails.
+    """
+    try:
+        _otel.runtime_context().detach(token)
+    except (ValueError, RuntimeError):
+        _note_foreign_detach()
+
+
+def install() -> bool:
+    """Swap the safe runtime context in; False where another library's is in place."""
+    runtime = _otel.runtime_context()
+    if isinstance(runtime, SafeRuntimeContext):
+        return True
+    variable = _otel.context_variable(runtime)
+    if variable is None:
+        return False
+    _otel.set_runtime_context(SafeRuntimeContext(variable))
+    return True
+
+
+def _note_foreign_detach() -> None:
+    safety.count(safety.Count.FOREIGN_DETACHES)
+    if not safety.logger.isEnabledFor(logging.DEBUG):
+        return
+    frame = sys._getframe(1)  # noqa: SLF001 - the documented way to one's caller
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(
+        _OURS
+    ):
+        frame = frame.f_back
+    site = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    safety.log_once(
+        f"foreign detach at {site}",
+        logging.DEBUG,
+        "%s detaches an OpenTelemetry context in another context than it was "
+        "attached in, or out of order. agenttrace has put things right; the usual "
+        "cause is a `with` block of a span around a `yield`.",
+        site,
+    )

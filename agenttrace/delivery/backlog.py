@@ -1,0 +1,162 @@
+"""What the delivery threads share: the spool, and who waits for what.
+
+One thread appends frames, a lane per destination takes and acknowledges them, and
+anybody may wait until what was put so far is settled.  All of them meet in one lock,
+which an application's thread takes only when it flushes or asks for a status.
+
+Sending, patience and encoding happen elsewhere, and never under this lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from agenttrace.safety import Count, count, log_once
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agenttrace.delivery.frames import Frame
+    from agenttrace.delivery.spool import Kept, Size, Spool
+
+
+class Mark:
+    """A place in the order of things: all that was put before it comes before it."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        """The last frame before it, once the encoder has come by."""
+
+
+class Backlog:
+    """Frames that wait for their destinations.
+
+    Args:
+        spool: Where they are kept.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        # Re-entrant, because a signal handler that flushes may interrupt a flush.
+        lock = threading.RLock()
+        self._lock = lock
+        self._arrived = threading.Condition(lock)
+        self._urged = threading.Condition(lock)
+        self._settled = threading.Condition(lock)
+        self._spool = spool
+        self._sendable = 0
+        self._urgency = 0
+        self._stopping = False
+        self._acknowledged = 0
+        self._dropped = 0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the lanes were told to stop."""
+        return self._stopping
+
+    @property
+    def urgency(self) -> int:
+        """How often somebody asked for everything to be sent at once."""
+        return self._urgency
+
+    def append(self, frame: Frame) -> None:
+        """Keep *frame*; nobody sends it before `release`."""
+        with self._lock:
+            dropped = self._spool.append(frame)
+        if dropped:
+            self.drop(dropped)
+            log_once(
+                "delivery.full",
+                logging.WARNING,
+                "more spans wait for their destination than the limit allows: the "
+                "oldest are dropped (told once, counted in %s)",
+                Count.SPANS_DROPPED,
+            )
+
+    def release(self) -> None:
+        """Let the lanes have everything that was appended."""
+        with self._lock:
+            self._sendable = self._spool.newest
+            self._arrived.notify_all()
+            self._settled.notify_all()  # what was dropped is settled
+
+    def reach(self, mark: Mark) -> None:
+        """Note that all that was put before *mark* has been appended."""
+        with self._lock:
+            mark.number = self._spool.newest
+            self._settled.notify_all()
+
+    def take(self, lane: int, max_bytes: int) -> Sequence[Kept]:
+        """Wait for the next frames of *lane* and return them; none means to stop."""
+        with self._lock:
+            while not self._stopping:
+                if kept := self._spool.peek(lane, self._sendable, max_bytes):
+                    return kept
+                self._arrived.wait()
+        return ()
+
+    def ack(self, lane: int, number: int, lost: int) -> None:
+        """Note that *lane* is done with *number* and could not deliver *lost* spans."""
+        with self._lock:
+            settled = self._spool.ack(lane, number, lost)
+            if settled is None:
+                return
+            self._acknowledged += settled.delivered
+            self._settled.notify_all()
+        count(Count.SPANS_ACKNOWLEDGED, settled.delivered)
+        if settled.lost:
+            self.drop(settled.lost)
+
+    def drop(self, spans: int) -> None:
+        """Count *spans* that no destination, or not every one, will have."""
+        with self._lock:
+            self._dropped += spans
+        count(Count.SPANS_DROPPED, spans)
+
+    def pause(self, seconds: float, urgency: int) -> bool:
+        """Wait before a repetition; return whether it was cut short.
+
+        Args:
+            seconds: How long, unless somebody urges or the lanes have to stop.
+            urgency: `urgency` before the attempt that failed: whoever urged while it
+                was under way has not been obeyed yet.
+        """
+        with self._lock:
+            return self._urged.wait_for(
+                lambda: self._stopping or self._urgency != urgency, seconds
+            )
+
+    def wait_for(self, mark: Mark, timeout: float) -> bool:
+        """Urge; return whether all before *mark* is settled in *timeout* seconds."""
+        with self._lock:
+            self._urgency += 1
+            self._urged.notify_all()
+            return self._settled.wait_for(lambda: self._is_settled(mark), timeout)
+
+    def stop(self) -> None:
+        """Tell the lanes to stop after what they are sending."""
+        with self._lock:
+            self._stopping = True
+            self._arrived.notify_all()
+            self._urged.notify_all()
+
+    def close(self) -> int:
+        """Let go of what is left; return how many spans are lost by that."""
+        with self._lock:
+            lost = self._spool.close()
+            self._settled.notify_all()
+        if lost:
+            self.drop(lost)
+        return lost
+
+    def figures(self) -> tuple[Size, int, int]:
+        """Return how much waits, and the spans acknowledged and dropped so far."""
+        with self._lock:
+            return self._spool.size, self._acknowledged, self._dropped
+
+    def _is_settled(self, mark: Mark) -> bool:
+        return mark.number is not None and self._spool.oldest > mark.number

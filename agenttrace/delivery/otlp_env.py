@@ -1,0 +1,261 @@
+"""What the `OTEL_EXPORTER_OTLP_*` variables say, resolved once and checked.
+
+A variable for traces goes before the one for every signal, and an empty variable is an
+unset one (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).  A value that
+cannot be meant is an error here, when something is configured: the alternative is
+spans that go nowhere, and a line in a log that nobody reads.
+
+Pure but for looking whether certificate files can be read: no sender is built here,
+and no library of theirs is imported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+from urllib.parse import SplitResult, urlsplit
+
+from opentelemetry.util.re import parse_env_headers
+
+from agenttrace.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DEFAULT_TIMEOUT: Final = 10.0
+_TRACES_PATH: Final = "/v1/traces"
+# What `parse_env_headers` accepts.  It is asked only about what matches, because it
+# writes what it does not accept, credentials and all, into the log.
+_HEADER: Final = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Protocol(StrEnum):
+    """How spans travel."""
+
+    HTTP = "http/protobuf"
+    GRPC = "grpc"
+
+
+class Compression(StrEnum):
+    """How a request is made smaller."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    DEFLATE = "deflate"
+
+
+DEFAULT_ENDPOINTS: Final[Mapping[Protocol, str]] = {
+    Protocol.HTTP: f"http://localhost:4318{_TRACES_PATH}",
+    Protocol.GRPC: "http://localhost:4317",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpSettings:
+    """Where spans go by OTLP, and how.
+
+    Args:
+        endpoint: For http the URL that is posted to, for grpc `[scheme://]host:port`.
+        protocol: How they travel.
+        headers: Sent with every request.  Never shown: they carry credentials.
+        timeout: The longest that one request may take, in seconds.
+        compression: How requests are made smaller.
+        certificate: PEM file of the authorities to trust; None means the system's.
+        client_key: PEM file of the key for mutual TLS.
+        client_certificate: PEM file of the certificate for mutual TLS.
+        insecure: Whether grpc goes without TLS; None leaves it to the scheme.
+        is_default: Whether no variable named the endpoint.
+    """
+
+    endpoint: str = DEFAULT_ENDPOINTS[Protocol.HTTP]
+    protocol: Protocol = Protocol.HTTP
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    timeout: float = _DEFAULT_TIMEOUT
+    compression: Compression = Compression.NONE
+    certificate: str | None = None
+    client_key: str | None = None
+    client_certificate: str | None = None
+    insecure: bool | None = None
+    is_default: bool = True
+
+
+def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings:
+    """Return what *environ* says about sending traces by OTLP.
+
+    >>> otlp_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}).endpoint
+    'http://collector:4318/v1/traces'
+
+    Raises:
+        SettingError: A variable has a value that cannot be meant, or names a file
+            that cannot be read.
+    """
+    protocol = _protocol(_Variable.of(environ, "PROTOCOL"))
+    endpoint = _Variable.of(environ, "ENDPOINT")
+    client_key = _file(_Variable.of(environ, "CLIENT_KEY"))
+    client_certificate = _Variable.of(environ, "CLIENT_CERTIFICATE")
+    if client_key is not None and not client_certificate.value:
+        raise SettingError(
+            client_certificate.name, "", "set where a client key is: the two are a pair"
+        )
+    return OtlpSettings(
+        endpoint=_endpoint(endpoint, protocol),
+        protocol=protocol,
+        headers=_headers(_Variable.of(environ, "HEADERS")),
+        timeout=_timeout(_Variable.of(environ, "TIMEOUT")),
+        compression=_compression(_Variable.of(environ, "COMPRESSION")),
+        certificate=_file(_Variable.of(environ, "CERTIFICATE")),
+        client_key=client_key,
+        client_certificate=_file(client_certificate),
+        insecure=_insecure(_Variable.of(environ, "INSECURE")),
+        is_default=not endpoint.value,
+    )
+
+
+def http_endpoint(setting: str, url: str) -> str:
+    """Return *url* if it can be posted to.
+
+    Raises:
+        SettingError: It is not an http or https URL with a host; the error names
+            *setting* and leaves out what might be a credential.
+    """
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingError(setting, shown(url), "a URL with http:// or https://")
+    return url
+
+
+def shown(url: str) -> str:
+    """Return *url* as it may be shown: without user, password, query and fragment.
+
+    >>> shown("https://user:secret@collector:4318/v1/traces?key=secret")
+    'https://collector:4318/v1/traces'
+    """
+    parts = _split(url)
+    if parts is None:
+        return "<not a URL>"
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """A setting of the environment: the name that it was found under, and its value."""
+
+    name: str
+    value: str
+    for_traces: bool
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], what: str) -> _Variable:
+        for_traces = f"OTEL_EXPORTER_OTLP_TRACES_{what}"
+        for_all = f"OTEL_EXPORTER_OTLP_{what}"
+        if value := environ.get(for_traces, "").strip():
+            return cls(for_traces, value, for_traces=True)
+        return cls(for_all, environ.get(for_all, "").strip(), for_traces=False)
+
+
+def _protocol(variable: _Variable) -> Protocol:
+    if not variable.value:
+        return Protocol.HTTP
+    try:
+        return Protocol(variable.value.lower())
+    except ValueError:
+        raise SettingError(
+            variable.name, variable.value, "'http/protobuf' or 'grpc'"
+        ) from None
+
+
+def _endpoint(variable: _Variable, protocol: Protocol) -> str:
+    url = variable.value
+    if not url:
+        return DEFAULT_ENDPOINTS[protocol]
+    if protocol is Protocol.GRPC:
+        parts = _split(url if "://" in url else f"//{url}")
+        if parts is None or not parts.hostname:
+            raise SettingError(variable.name, shown(url), "a URL or a host:port")
+        return url
+    http_endpoint(variable.name, url)
+    if variable.for_traces:
+        return url
+    parts = urlsplit(url)
+    return parts._replace(path=parts.path.rstrip("/") + _TRACES_PATH).geturl()
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read to be checked: it is parsed when it is asked for
+    except ValueError:
+        return None
+    return parts
+
+
+def _headers(variable: _Variable) -> Mapping[str, str]:
+    entries = [entry for part in variable.value.split(",") if (entry := part.strip())]
+    headers: Mapping[str, str] = {}
+    well_formed = all(_HEADER.fullmatch(entry) for entry in entries)
+    if well_formed:
+        headers = parse_env_headers(variable.value, liberal=True)
+    if not well_formed or any(
+        not name or _CONTROL.search(name + value) for name, value in headers.items()
+    ):
+        raise SettingError(
+            variable.name,
+            "<not shown>",
+            "'name=value' pairs with commas between them, their values URL-encoded",
+        )
+    return headers
+
+
+def _timeout(variable: _Variable) -> float:
+    if not variable.value:
+        return _DEFAULT_TIMEOUT
+    try:
+        seconds = float(variable.value)
+    except ValueError:
+        seconds = math.nan
+    # Written so that NaN fails as well.
+    if not 0 < seconds < math.inf:
+        raise SettingError(
+            variable.name, variable.value, "a positive number of seconds"
+        )
+    return seconds
+
+
+def _compression(variable: _Variable) -> Compression:
+    if not variable.value:
+        return Compression.NONE
+    try:
+        return Compression(variable.value.lower())
+    except ValueError:
+        raise SettingError(
+            variable.name, variable.value, "'none', 'gzip' or 'deflate'"
+        ) from None
+
+
+def _insecure(variable: _Variable) -> bool | None:
+    match variable.value.lower():
+        case "":
+            return None
+        case "true":
+            return True
+        case "false":
+            return False
+        case _:
+            raise SettingError(variable.name, variable.value, "'true' or 'false'")
+
+
+def _file(variable: _Variable) -> str | None:
+    if not variable.value:
+        return None
+    try:
+        with open(variable.value, "rb"):  # noqa: PTH123 - opened, not read
+            return variable.value
+    except (OSError, ValueError):
+        raise SettingError(
+            variable.name, variable.value, "the path of a PEM file that can be read"
+        ) from None

@@ -1,0 +1,80 @@
+"""Sends frames to the embedded store: what is used when no endpoint is configured.
+
+The store is a destination like any other.  COMMIT is its acknowledgement; patience
+beyond one attempt, and telling the user, are the spooler's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
+from agenttrace.errors import SettingError
+
+if TYPE_CHECKING:
+    import os
+
+    from agenttrace.delivery.frames import Frame
+    from agenttrace.delivery.store import Writer
+
+DEFAULT_MAX_BYTES: Final = 256 << 20
+SMALLEST_MAX_BYTES: Final = 1 << 20
+"""Below this, SQLite's own bookkeeping is no longer small beside the spans."""
+
+
+class StoreSender:
+    """Writes every frame in one transaction; sending it again changes nothing.
+
+    Args:
+        path: The file, by custom `traces.db` in the state directory.  Created, with
+            its directory, when the first frame comes; private to the user.
+        max_bytes: About what it may take on disk.  The runs that have been silent
+            longest make room, whole runs at a time.
+
+    Raises:
+        SettingError: *max_bytes* is below 1 MiB.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> None:
+        if max_bytes < SMALLEST_MAX_BYTES:
+            setting, allowed = "max_bytes", f"{SMALLEST_MAX_BYTES} (1 MiB) or more"
+            raise SettingError(setting, max_bytes, allowed)
+        # Absolute now: the application may change its directory before the first run.
+        self._path = Path(path).absolute()
+        self._max_bytes = max_bytes
+        self._writer: Writer | None = None
+
+    def send(self, frame: Frame, timeout: float) -> Answer:
+        """Commit *frame*, waiting at most *timeout* seconds for other processes."""
+        # Here, on the sending thread: an application that configures a store and
+        # never runs an agent does not pay for importing SQLite and protobuf.
+        from agenttrace.delivery.store import writer  # noqa: PLC0415 - see above
+
+        if self._writer is None:
+            self._writer = writer.Writer(self._path, self._max_bytes)
+        try:
+            batch = writer.split(frame.payload)
+        except writer.UnreadableFrameError as error:
+            return Refused(str(error))
+        if batch.size > self._writer.largest:
+            return Refused(
+                f"{len(batch.rows)} spans of {batch.size} bytes do not fit into a "
+                f"store that may hold {self._writer.largest}"
+            )
+        try:
+            self._writer.write(batch.rows, timeout)
+        except writer.FAILURES as error:
+            # All of these may pass: a disk is emptied, mounted again, repaired; what
+            # a forked child cannot write, the process that adopts its spool can.
+            return Later(f"{self._path}: {error}")
+        if batch.rejected:
+            return Delivered(batch.rejected, "spans without a valid id")
+        return Delivered()
+
+    def close(self) -> None:
+        """Close the connection to the file."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,232 @@
+"""Writes rows to the store: several processes at once, and never above its size.
+
+A write is one short transaction, and repeating it changes nothing: the first form of a
+span stays.  Room is made inside the same transaction, by whole runs, the one that has
+been silent longest first, so the file reuses its pages instead of growing.
+
+The writer waits for other processes in slices and outside the gate, so that a fork of
+the application waits for one transaction at most (`forks`).
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from agenttrace.delivery.store import schema
+from agenttrace.delivery.store.forks import GATE, ForkedInsideError
+from agenttrace.delivery.store.rows import (
+    Row,
+    UnreadableFrameError,
+    size_of,
+    split,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["FAILURES", "UnreadableFrameError", "Writer", "split"]
+
+FAILURES: Final = (sqlite3.Error, OSError, ForkedInsideError)
+"""What `Writer.write` raises."""
+
+_SLICE: Final = 0.1
+"""Seconds in which SQLite waits for another process before it gives the gate back."""
+_VACUUM_PAGES: Final = 1024
+"""Pages given back per write after the limit was lowered: 4 MiB, a few milliseconds."""
+_VICTIMS: Final = 256
+"""Runs that are evicted before it is measured how much room that made."""
+_ATTEMPTS: Final = 3
+"""Files that one write may find damaged or gone before the disk is not believed."""
+
+_INSERT: Final = (
+    f"INSERT INTO spans ({', '.join(Row._fields)}) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join('?' * len(Row._fields))}) "
+    "ON CONFLICT (trace_id, span_id) DO NOTHING"
+)
+
+
+class Writer:
+    """The writing end of one store.
+
+    Args:
+        path: The file.  It and its directory are created by the first write.
+        max_bytes: About what the file and its log may take on disk.
+    """
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path = path.absolute()
+        self._max_bytes = max_bytes
+        # What remains is for the log, which holds a copy of what was written last.
+        self._max_pages_bytes = max_bytes - max_bytes // 8
+        self._connection: sqlite3.Connection | None = None
+        self._identity: schema.Identity | None = None
+        GATE.add(self)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection is open now."""
+        return self._connection is not None
+
+    @property
+    def largest(self) -> int:
+        """Bytes, as `rows.size_of` counts them, that one write can have."""
+        return self._max_pages_bytes
+
+    def write(self, rows: Sequence[Row], timeout: float) -> None:
+        """Commit *rows*, giving other processes *timeout* seconds to let us.
+
+        Raises:
+            sqlite3.Error: The disk is full or read-only, or others write all the time.
+            OSError: The directory cannot be used.
+            ForkedInsideError: SQLite cannot be used in this process.
+        """
+        if not rows:
+            return
+        deadline = time.monotonic() + timeout
+        damage: str | None = None
+        attempts = 0
+        while True:
+            try:
+                with GATE:
+                    if damage is not None:
+                        self._set_aside(damage)
+                        damage = None
+                    attempts += 1
+                    if self._write(rows):
+                        return
+            except sqlite3.Error as error:
+                if schema.is_busy(error) and time.monotonic() < deadline:
+                    attempts = 0
+                    # Uneven, or two processes would meet again each time.
+                    time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - no secret
+                elif schema.is_damage(error) and attempts < _ATTEMPTS:
+                    damage = str(error)
+                else:
+                    raise
+            if attempts >= _ATTEMPTS:
+                message = "the file is replaced or damaged as soon as it is written"
+                raise OSError(message)
+
+    def close(self) -> None:
+        """Close the connection.  The next write opens another."""
+        with GATE:
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connection; for a caller that holds the gate."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _write(self, rows: Sequence[Row]) -> bool:
+        """Write *rows*; False where they must be written again.
+
+        Between opening and committing, somebody may have set the file aside or
+        deleted it.  What was committed then is where no reader will look.
+        """
+        try:
+            connection = self._connected()
+            self._transaction(connection, rows)
+            if schema.identity_of(self.path) == self._identity:
+                self._tidy(connection)
+                return True
+        except sqlite3.Error as error:
+            if not schema.is_busy(error):
+                self.disconnect()
+            raise
+        self.disconnect()
+        return False
+
+    def _set_aside(self, reason: str) -> None:
+        with schema.exclusive(self.path):
+            schema.set_aside(self.path, self._identity, reason)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            with schema.exclusive(self.path):
+                schema.create_file(self.path)
+                # Before it is opened: should it be replaced in between, the two
+                # differ, and the write is repeated; the other order would miss it.
+                self._identity = schema.identity_of(self.path)
+                self._connection = schema.open_for_writing(
+                    self.path, self._max_bytes, _SLICE
+                )
+        return self._connection
+
+    def _transaction(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._make_room(connection, rows)
+            connection.executemany(_INSERT, rows)
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after some errors, a full disk's say.
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def _make_room(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        excess = self._excess(connection, size_of(rows))
+        if excess <= 0:
+            return
+        # A little more than needed, or every write from now on would evict a little.
+        excess += self._max_bytes // 32
+        written_to = {row.trace_id for row in rows}
+        while excess > 0:
+            victims = _oldest(connection, excess, written_to)
+            if not victims and written_to:
+                # Nothing else is left: the run that is being written has outgrown
+                # the store by itself, and its newest part says how it ended.
+                written_to = set()
+                continue
+            if not victims:
+                return
+            connection.executemany("DELETE FROM traces WHERE trace_id = ?", victims)
+            excess = self._excess(connection, size_of(rows))
+
+    def _excess(self, connection: sqlite3.Connection, more: int) -> int:
+        """Return the bytes by which the file would be too large with *more* in it."""
+        pages = schema.pragma(connection, "page_count")
+        unused = schema.pragma(connection, "freelist_count")
+        used = (pages - unused) * schema.pragma(connection, "page_size")
+        return used + more - self._max_pages_bytes
+
+    def _tidy(self, connection: sqlite3.Connection) -> None:
+        """Give back to the disk what earlier, larger limits took."""
+        with suppress(sqlite3.Error):
+            page_size = schema.pragma(connection, "page_size")
+            pages = schema.pragma(connection, "page_count")
+            surplus = pages - self._max_pages_bytes // page_size
+            if surplus > 0:
+                wanted = min(surplus, _VACUUM_PAGES)
+                connection.execute(f"PRAGMA incremental_vacuum({wanted})").fetchall()
+        with suppress(OSError, sqlite3.Error):
+            log = self.path.with_name(self.path.name + "-wal")
+            # SQLite's own checkpoints are skipped while others read or write.
+            if log.stat().st_size > self._max_bytes // 8:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _oldest(
+    connection: sqlite3.Connection, excess: int, spared: set[bytes]
+) -> list[tuple[bytes]]:
+    """Return the runs to evict for *excess* bytes, silent longest first."""
+    victims: list[tuple[bytes]] = []
+    freed = 0
+    found = connection.execute(
+        "SELECT trace_id, bytes FROM traces ORDER BY last_span LIMIT ?",
+        (_VICTIMS + len(spared),),
+    )
+    for trace_id, size in found.fetchall():
+        if freed >= excess:
+            break
+        if trace_id not in spared:
+            victims.append((trace_id,))
+            freed += size
+    return victims

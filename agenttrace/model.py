@@ -1,0 +1,285 @@
+"""The words of a span's life: how it opens, how it ends, what is sent of it.
+
+Plain values and pure functions.  Nothing here starts a span, reads a clock, knows an
+SDK or imports an instrumented library; everything above imports this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+from opentelemetry.trace import Link, SpanKind, StatusCode
+
+from agenttrace import semconv
+
+Attributes = Mapping[str, object]
+"""Attributes as an application may hand them over: values of any type."""
+
+NO_ATTRIBUTES: Final[Attributes] = {}
+
+
+class Outcome(StrEnum):
+    """How a span ended.  The value of `agenttrace.outcome`."""
+
+    OK = "ok"
+    """Returned; a stream was read to its end."""
+    ERROR = "error"
+    """An `Exception` came out, or its owner set the status ERROR."""
+    TIMED_OUT = "timed_out"
+    """A time-out came out, or `max_duration` passed."""
+    CANCELLED = "cancelled"
+    """The task was cancelled, or the interpreter was told to stop."""
+    ABANDONED = "abandoned"
+    """A stream was closed or dropped before its end, or a client went away."""
+    STUCK = "stuck"
+    """The watchdog saw no progress."""
+    LOST = "lost"
+    """Its process or event loop ended while it was open."""
+
+
+class EndedBy(StrEnum):
+    """What ended a span.  The value of `agenttrace.ended_by`."""
+
+    RETURN = "return"
+    EXCEPTION = "exception"
+    CANCEL = "cancel"
+    CLOSE = "close"
+    GC = "gc"
+    DISCONNECT = "disconnect"
+    WATCHDOG = "watchdog"
+    EXIT = "exit"
+    RECOVERY = "recovery"
+
+
+@dataclass(slots=True)
+class Ending:
+    """The one ending of a span: an argument of ending it, never a step beside it.
+
+    Args:
+        outcome: How it ended.
+        ended_by: What ended it.
+        error: The exception that came out, if one did.
+        message: The status message, where the error does not say it.
+        end_time: Nanoseconds since the epoch; None means now.
+        attributes: What is known only at the end.
+    """
+
+    outcome: Outcome
+    ended_by: EndedBy
+    error: BaseException | None = None
+    message: str | None = None
+    end_time: int | None = None
+    attributes: Attributes = field(default_factory=dict[str, object])
+
+
+@dataclass(slots=True)
+class Opening:
+    """All that is known of a span before it starts.
+
+    Args:
+        name: The span's name, by the GenAI conventions where they have one.
+        operation: `gen_ai.operation.name`, or None for a plain step.
+        kind: OpenTelemetry's span kind.
+        attributes: Attributes of the start; samplers see them.
+        links: Spans this one follows from.
+        heartbeat_timeout: Longest healthy silence in seconds; None = the default.
+        max_duration: Longest total time in seconds; None = no limit.
+    """
+
+    name: str
+    operation: str | None = None
+    kind: SpanKind = SpanKind.INTERNAL
+    attributes: Attributes = field(default_factory=dict[str, object])
+    links: Sequence[Link] = ()
+    heartbeat_timeout: float | None = None
+    max_duration: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceData:
+    """Who sent a span: OpenTelemetry's resource, without its SDK."""
+
+    attributes: Attributes
+    schema_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeData:
+    """Which library made a span: OpenTelemetry's instrumentation scope."""
+
+    name: str
+    version: str = ""
+    schema_url: str = ""
+    attributes: Attributes = field(default_factory=dict[str, object])
+
+
+@dataclass(slots=True)
+class EventData:
+    """Something that happened inside a span, at *time* (nanoseconds, epoch)."""
+
+    time: int
+    name: str
+    attributes: Attributes
+    dropped_attributes: int = 0
+
+
+@dataclass(slots=True)
+class LinkData:
+    """A reference to another span."""
+
+    trace_id: bytes
+    span_id: bytes
+    is_remote: bool
+    attributes: Attributes
+    dropped_attributes: int = 0
+
+
+@dataclass(slots=True)
+class SpanData:
+    """One ended span, as encoder, store and recovery read it.
+
+    Ids are big-endian bytes, as on the wire; `parent_id` is empty for a root.  Times
+    are nanoseconds since the epoch.  `kind` and `status` are OpenTelemetry's own
+    enumerations.  Attribute values are clean (see `attributes.clean`): None, str,
+    bool, int, float, bytes, or tuples and dicts of those.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    parent_is_remote: bool
+    trace_state: str
+    name: str
+    kind: SpanKind
+    start_time: int
+    end_time: int
+    attributes: Attributes
+    events: Sequence[EventData]
+    links: Sequence[LinkData]
+    status: StatusCode
+    status_message: str
+    dropped_attributes: int
+    dropped_events: int
+    dropped_links: int
+    resource: ResourceData
+    scope: ScopeData
+
+
+def returned(attributes: Attributes = NO_ATTRIBUTES) -> Ending:
+    """Return the ending of what came to its end by itself."""
+    return Ending(Outcome.OK, EndedBy.RETURN, attributes=attributes)
+
+
+# Libraries whose time-outs are not TimeoutErrors, by the name of the class, so that
+# nothing has to be imported to recognise them.
+_TIMEOUTS: Final = frozenset(
+    {
+        "TimeoutError",
+        "openai.APITimeoutError",
+        "httpx.TimeoutException",
+        "httpx2.TimeoutException",
+        "requests.exceptions.Timeout",
+        "aiohttp.client_exceptions.ServerTimeoutError",
+        "anthropic.APITimeoutError",
+    }
+)
+_CANCELLATIONS: Final = (
+    asyncio.CancelledError,
+    concurrent.futures.CancelledError,
+    KeyboardInterrupt,
+)
+TIMEOUT_ERROR_TYPE: Final = "timeout"
+STUCK_ERROR_TYPE: Final = "stuck"
+LOST_ERROR_TYPE: Final = "process_lost"
+
+
+@lru_cache(maxsize=1024)
+def class_name(cls: type) -> str:
+    """Return the name of *cls* as `error.type` and `exception.type` want it.
+
+    >>> class_name(ValueError)
+    'ValueError'
+    >>> import decimal; class_name(decimal.InvalidOperation)
+    'decimal.InvalidOperation'
+    """
+    module = cls.__module__
+    return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
+
+
+@lru_cache(maxsize=1024)
+def _is_timeout(cls: type) -> bool:
+    return any(class_name(base) in _TIMEOUTS for base in cls.__mro__)
+
+
+def ending_of(error: BaseException) -> Ending:
+    """Return what it means for a span that *error* came out of it.
+
+    >>> ending_of(asyncio.CancelledError()).outcome
+    <Outcome.CANCELLED: 'cancelled'>
+    >>> ending_of(TimeoutError()).outcome
+    <Outcome.TIMED_OUT: 'timed_out'>
+    >>> ending_of(GeneratorExit()).ended_by
+    <EndedBy.CLOSE: 'close'>
+    """
+    if isinstance(error, _CANCELLATIONS):
+        return Ending(Outcome.CANCELLED, EndedBy.CANCEL, error)
+    if isinstance(error, GeneratorExit):
+        return Ending(Outcome.ABANDONED, EndedBy.CLOSE, error)
+    if isinstance(error, SystemExit):
+        return Ending(Outcome.CANCELLED, EndedBy.EXIT, error)
+    if _is_timeout(type(error)):
+        return Ending(Outcome.TIMED_OUT, EndedBy.EXCEPTION, error)
+    return Ending(Outcome.ERROR, EndedBy.EXCEPTION, error)
+
+
+def status_of(
+    ending: Ending, *, as_error: frozenset[Outcome] = frozenset()
+) -> tuple[StatusCode, str]:
+    """Return the OTel status and its message that follow from *ending*.
+
+    `cancelled` and `abandoned` leave the status unset, as OpenTelemetry decided for
+    cancellations, unless they stand in *as_error*.
+    """
+    outcome = ending.outcome
+    if outcome is Outcome.OK:
+        return StatusCode.UNSET, ""
+    if (
+        outcome in (Outcome.CANCELLED, Outcome.ABANDONED)
+        and outcome not in as_error
+    ):
+        return StatusCode.UNSET, ""
+    if ending.message is not None:
+        return StatusCode.ERROR, ending.message
+    error = ending.error
+    if error is None:
+        return StatusCode.ERROR, outcome.value
+    return StatusCode.ERROR, f"{type(error).__name__}: {text_of(error)}"
+
+
+def error_type_of(ending: Ending) -> str | None:
+    """Return `error.type` for *ending*: of low cardinality, None where none belongs."""
+    match ending.outcome:
+        case Outcome.ERROR:
+            return class_name(type(ending.error)) if ending.error else "_OTHER"
+        case Outcome.TIMED_OUT:
+            return TIMEOUT_ERROR_TYPE
+        case Outcome.STUCK:
+            return STUCK_ERROR_TYPE
+        case Outcome.LOST:
+            return LOST_ERROR_TYPE
+        case _:
+            return None
+
+
+def text_of(error: BaseException) -> str:
+    """Return the message of *error*; an exception whose `str` fails has none."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
+        return "<no message: its __str__ failed>"

@@ -1,0 +1,389 @@
+"""The one list of spans that are open, and the referee of how each of them ends.
+
+A span has one final form.  Its owner, the watchdog, the sweeper of collected spans and
+the exit handler may all come to end it; whoever takes it out of this registry first
+may tell, and everybody else learns that it was told.  The registry holds no span:
+only records of spans (`OpenSpan`), so that a dropped span can be collected.
+
+It owns records, slots and listeners.  It reads no clock but the coarse one, starts no
+thread, and does not know what a span object looks like.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from agenttrace import safety
+from agenttrace.clock import COARSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenttrace.model import Ending
+
+DEFAULT_LIMIT: Final = 100_000
+_SINK: Final = memoryview(bytearray(8)).cast("Q")
+"""Where the heartbeats of ended spans go, so that they hit nobody else's word."""
+
+
+class Live(Protocol):
+    """What the registry asks of a span object, whoever's it is."""
+
+    def tell(self, ending: Ending) -> None:
+        """End this span, which the caller has claimed, and send its final form."""
+        ...
+
+    def tell_copy(self, ending: Ending) -> None:
+        """Send a final form and leave the span itself to its owner."""
+        ...
+
+
+class OpenSpan:
+    """The record of one span that has started and not ended.
+
+    Attributes:
+        trace_id, span_id, parent_id: Big-endian bytes; *parent_id* is empty at a root.
+        name: The name it started with.
+        operation: `gen_ai.operation.name`, or None.
+        started_at: Nanoseconds since the epoch.
+        sampled: Whether its final form will be exported.
+        parent: The parent's record, if the parent is open in this process.
+        thread_id: The thread that started it.
+        heartbeat_timeout, max_duration: Its own limits in seconds, None = the default.
+        holds: How many declared pauses it is in.
+        note, progress: What the last `heartbeat()` said.
+        origin: Where it was started, if anybody listens for that (`file:line`).
+        words, word: The memory its last heartbeat is stored in.
+    """
+
+    __slots__ = (
+        "epoch",
+        "evicted",
+        "heartbeat_timeout",
+        "holds",
+        "live",
+        "max_duration",
+        "name",
+        "note",
+        "operation",
+        "origin",
+        "parent",
+        "parent_id",
+        "progress",
+        "sampled",
+        "slot",
+        "span_id",
+        "started_at",
+        "thread_id",
+        "trace_id",
+        "word",
+        "words",
+    )
+
+    def __init__(  # noqa: PLR0913 - a record; built in one place, on the hot path
+        self,
+        live: Callable[[], Live | None],
+        trace_id: bytes,
+        span_id: bytes,
+        parent_id: bytes,
+        parent: OpenSpan | None,
+        name: str,
+        operation: str | None,
+        started_at: int,
+        *,
+        sampled: bool,
+        heartbeat_timeout: float | None = None,
+        max_duration: float | None = None,
+    ) -> None:
+        self.live = live
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.parent = parent
+        self.name = name
+        self.operation = operation
+        self.started_at = started_at
+        self.sampled = sampled
+        self.heartbeat_timeout = heartbeat_timeout
+        self.max_duration = max_duration
+        self.thread_id = threading.get_ident()
+        self.holds = 0
+        self.note: str | None = None
+        self.progress: float | None = None
+        self.origin: str | None = None
+        self.epoch: object = None
+        self.evicted = False
+        self.words = _SINK
+        self.word = 0
+        self.slot = -1
+
+    def __repr__(self) -> str:
+        where = f" started at {self.origin}" if self.origin else ""
+        return f"<OpenSpan {self.name!r} {self.span_id.hex()}{where}>"
+
+    def beat(self) -> None:
+        """Note a sign of progress."""
+        self.words[self.word] = COARSE.now
+
+    @property
+    def last_beat(self) -> int:
+        """When it last showed progress (to one tick), nanoseconds since the epoch."""
+        return max(self.words[self.word], self.started_at)
+
+    def path(self) -> str:
+        """Return the names from the outermost open ancestor down to this span."""
+        names: list[str] = []
+        span: OpenSpan | None = self
+        while span is not None:
+            names.append(span.name)
+            span = span.parent
+        return " / ".join(reversed(names))
+
+
+class Slots(Protocol):
+    """Where open spans are written down.  Memory here, the journal when there is one."""
+
+    def take(self, span: OpenSpan) -> None:
+        """Give *span* a slot: set its `slot`, `words` and `word`."""
+        ...
+
+    def ended(self, span: OpenSpan, end_time: int, outcome: str, ended_by: str) -> None:
+        """Write down that *span* has ended and is not yet spooled."""
+        ...
+
+    def free(self, span: OpenSpan) -> None:
+        """Let the slot go: the span's final form is where it cannot be lost."""
+        ...
+
+
+class Listener(Protocol):
+    """Wants to know which spans start and end.  Called on the application's threads."""
+
+    def started(self, span: OpenSpan) -> None:
+        """*span* has just been registered."""
+        ...
+
+    def ended(self, span: OpenSpan) -> None:
+        """*span* has just been claimed by whoever ends it."""
+        ...
+
+
+class Claim(Enum):
+    """What the referee says to somebody who wants to end a span."""
+
+    FIRST = "first"
+    """Nobody was before: tell it."""
+    TOLD = "told"
+    """Its end has been told already: what comes now is a late finish."""
+    STALE = "stale"
+    """It belongs to the process this one was forked from: say nothing."""
+
+
+class MemorySlots:
+    """Slots that live and die with the process: one word a span, for its heartbeat."""
+
+    _SEGMENT: Final = 1024
+
+    def __init__(self) -> None:
+        self._segments: list[memoryview[int]] = []
+        self._free: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    def take(self, span: OpenSpan) -> None:
+        """Give *span* a word, in a new segment where all are taken."""
+        try:
+            slot = self._free.popleft()
+        except IndexError:
+            slot = self._grow()
+        span.slot = slot
+        span.words = words = self._segments[slot // self._SEGMENT]
+        span.word = word = slot % self._SEGMENT
+        words[word] = span.started_at
+
+    def ended(self, span: OpenSpan, end_time: int, outcome: str, ended_by: str) -> None:
+        """Memory forgets with the process, so there is nothing to write down."""
+
+    def free(self, span: OpenSpan) -> None:
+        """Put the slot back and send later heartbeats of *span* nowhere."""
+        slot, span.slot = span.slot, -1
+        if slot >= 0:
+            span.words, span.word = _SINK, 0
+            self._free.append(slot)
+
+    def _grow(self) -> int:
+        with self._lock:
+            first = len(self._segments) * self._SEGMENT
+            self._segments.append(memoryview(bytearray(8 * self._SEGMENT)).cast("Q"))
+            self._free.extend(range(first + 1, first + self._SEGMENT))
+            return first
+
+
+class OpenSpans:
+    """All open spans of this process, by span id.
+
+    Args:
+        slots: Where they are written down.
+        limit: How many may be open; beyond it the oldest is evicted and counted.
+        wake: Called when the first span opens, to start the ticker.
+    """
+
+    def __init__(
+        self,
+        slots: Slots | None = None,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
+        self.slots: Slots = slots or MemorySlots()
+        self.limit = limit
+        self.wake = wake
+        self.awake = wake is None
+        self.listeners: tuple[Listener, ...] = ()
+        self.collected: deque[tuple[OpenSpan, Live]] = deque()
+        """Spans whose object was collected without an end; see `sweep`."""
+        self.epoch = object()
+        self._open: dict[bytes, OpenSpan] = {}
+        self._started = itertools.count()
+
+    @property
+    def started_count(self) -> int:
+        """How many spans have started in this process."""
+        # The one atomic counter Python has shows its value only when pickled.
+        return int(self._started.__reduce__()[1][0])
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[OpenSpan]:
+        """Iterate over a snapshot, oldest first."""
+        return iter(self.snapshot())
+
+    def snapshot(self) -> tuple[OpenSpan, ...]:
+        """Return the spans that are open now, oldest first."""
+        while True:
+            try:
+                return tuple(self._open.values())
+            except RuntimeError:  # another thread opened or ended one meanwhile
+                continue
+
+    def find(self, span_id: bytes) -> OpenSpan | None:
+        """Return the open span with *span_id*, if there is one."""
+        return self._open.get(span_id)
+
+    def started(self, span: OpenSpan) -> None:
+        """Register *span*.  It counts as its parent's heartbeat."""
+        if len(self._open) >= self.limit:
+            self._evict()
+        span.epoch = self.epoch
+        self.slots.take(span)
+        parent = span.parent
+        if parent is not None:
+            parent.words[parent.word] = COARSE.now
+        self._open[span.span_id] = span
+        next(self._started)
+        # After the span can be seen: the ticker announces its sleep before it looks
+        # a last time, so one of the two notices the other.
+        if not self.awake:
+            self._wake()
+        if self.listeners:
+            for listener in self.listeners:
+                safety.guarded("listener.started", listener.started, span)
+
+    def claim(self, span: OpenSpan) -> Claim:
+        """Ask to end *span*.  It leaves the registry with the first who asks."""
+        if self._open.pop(span.span_id, None) is None:
+            return self._claim_absent(span)
+        parent = span.parent
+        if parent is not None:
+            parent.words[parent.word] = COARSE.now
+            # Records must not keep a chain of ended ancestors alive.
+            span.parent = None
+        if self.listeners:
+            for listener in self.listeners:
+                safety.guarded("listener.ended", listener.ended, span)
+        return Claim.FIRST
+
+    def sweep(self, ending: Callable[[OpenSpan], Ending]) -> int:
+        """End what was collected without an end; return how many spans that were.
+
+        Finalizers only append to `collected`: they may run anywhere, with any lock
+        held, so telling is left to a thread that holds none.
+        """
+        swept = 0
+        while self.collected:
+            try:
+                span, live = self.collected.popleft()
+            except IndexError:  # another thread sweeps as well
+                break
+            claim = self.claim(span)
+            if claim is Claim.FIRST:
+                safety.guarded("sweep", live.tell, ending(span))
+                swept += 1
+            elif claim is Claim.TOLD:
+                self.slots.free(span)
+        return swept
+
+    def judge(self, span: OpenSpan, ending: Ending) -> bool:
+        """Tell how *span* ended though its owner still has it; False if too late.
+
+        What the owner says later is a late finish.
+        """
+        live = span.live()
+        if live is None or self.claim(span) is not Claim.FIRST:
+            return False
+        safety.guarded("judge", live.tell_copy, ending)
+        return True
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell *listener* of every span from now on."""
+        self.listeners = (*self.listeners, listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Tell *listener* nothing more."""
+        self.listeners = tuple(x for x in self.listeners if x is not listener)
+
+    def forget(self) -> None:
+        """Drop every record without telling: they are the parent process's."""
+        self.epoch = object()
+        self._open = {}
+        self.collected = deque()
+        self.slots = MemorySlots()
+        self.awake = self.wake is None
+
+    def _claim_absent(self, span: OpenSpan) -> Claim:
+        if span.epoch is not self.epoch:
+            return Claim.STALE
+        if span.evicted:
+            span.evicted = False
+            return Claim.FIRST
+        return Claim.TOLD
+
+    def _wake(self) -> None:
+        self.awake = True
+        COARSE.renew()
+        if self.wake is not None:
+            self.wake()
+
+    def _evict(self) -> None:
+        """Forget the oldest span: no room is no reason to stop the application."""
+        try:
+            oldest = self._open.pop(next(iter(self._open)))
+        except (StopIteration, KeyError, RuntimeError):  # others end spans meanwhile
+            return
+        # Nobody watches it any more, but its owner may still end it.
+        oldest.evicted = True
+        self.slots.free(oldest)
+        safety.count(safety.Count.SPANS_EVICTED)
+
+
+def reference_to(span: Any) -> Callable[[], Any]:  # noqa: ANN401 - any span object
+    """Return a way to *span* that does not keep it alive."""
+    return weakref.ref(span)
+
+

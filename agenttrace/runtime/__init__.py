@@ -1,0 +1,26 @@
+"""The only place that constructs: settings in, a running tracer out, and back again.
+
+`configure()` builds a `Runtime` from settings and makes it the current one.  What is
+built stands in `core`; who we are in `resource`, where spans go in `destinations`,
+what happens at a fork or at exit in `process`.
+"""
+
+from agenttrace.runtime.core import (
+    Runtime,
+    Status,
+    configure,
+    current,
+    flush,
+    open_spans,
+    shutdown,
+)
+
+__all__ = [
+    "Runtime",
+    "Status",
+    "configure",
+    "current",
+    "flush",
+    "open_spans",
+    "shutdown",
+]

@@ -1,0 +1,132 @@
+"""The guard around everything that is not the application's own code, and its counters.
+
+What agenttrace does on an application's thread either cannot fail or runs behind
+`guard`.  A failure is counted, logged once per site at WARNING, and swallowed; under
+`AGENTTRACE_STRICT=1`, as in our own test suite, it is raised.  Only `Exception` is
+swallowed: a cancellation or an interrupt that arrives inside the guard is the
+application's.
+
+Counters are plain integers under the GIL; `metrics` and `Runtime.status` read them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger: Final = logging.getLogger("agenttrace")
+STRICT_VARIABLE: Final = "AGENTTRACE_STRICT"
+
+
+class Count(StrEnum):
+    """What agenttrace counts of itself."""
+
+    GUARD_HITS = "guard_hits"
+    FOREIGN_DETACHES = "foreign_detaches"
+    ATTRIBUTE_FALLBACKS = "attribute_fallbacks"
+    SPANS_STARTED = "spans_started"
+    SPANS_UNSAMPLED = "spans_unsampled"
+    SPANS_ENDED = "spans_ended"
+    SPANS_ACKNOWLEDGED = "spans_acknowledged"
+    SPANS_DROPPED = "spans_dropped"
+    SPANS_EVICTED = "spans_evicted"
+    LATE_FINISHES = "late_finishes"
+    ENCODER_FALLBACKS = "encoder_fallbacks"
+    EXPORT_FAILURES = "export_failures"
+    STORES_SET_ASIDE = "stores_set_aside"
+
+
+_counts: Counter[str] = Counter()
+# Re-entrant: the garbage collector may run a finalizer that counts while this thread
+# is counting.
+_lock = threading.RLock()
+_seen: set[str] = set()
+
+
+def count(what: Count, amount: int = 1) -> None:
+    """Add *amount* to a counter.  Not for hot paths: it takes a lock."""
+    with _lock:
+        _counts[what] += amount
+
+
+def counts() -> dict[str, int]:
+    """Return every counter by name, zeros included."""
+    with _lock:
+        return {what.value: _counts[what] for what in Count}
+
+
+def guard_hits() -> dict[str, int]:
+    """Return how often the guard swallowed something, by site."""
+    with _lock:
+        return {
+            key.removeprefix("guard:"): value
+            for key, value in _counts.items()
+            if key.startswith("guard:")
+        }
+
+
+def swallow(site: str, error: Exception) -> None:
+    """Take note of *error* at *site*: counted, logged once per site, raised if strict.
+
+    Raises:
+        Exception: *error* itself, under `AGENTTRACE_STRICT=1`.
+    """
+    with _lock:
+        _counts[Count.GUARD_HITS] += 1
+        _counts[f"guard:{site}"] += 1
+        first = site not in _seen
+        _seen.add(site)
+    if os.environ.get(STRICT_VARIABLE, "") not in ("", "0"):
+        raise error
+    if first:
+        logger.warning(
+            "%s failed; the application goes on without it (logged once, counted "
+            "in guard_hits)",
+            site,
+            exc_info=error,
+        )
+
+
+def guarded(
+    site: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> T | None:
+    """Call *fn* behind the guard; None where it failed."""
+    try:
+        return fn(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - this is the guard
+        swallow(site, error)
+        return None
+
+
+def log_once(site: str, level: int, message: str, *args: object) -> None:
+    """Log *message* the first time *site* says it; the rest is silence."""
+    with _lock:
+        if site in _seen:
+            return
+        _seen.add(site)
+    logger.log(level, message, *args)
+
+
+def reset_for_tests() -> None:
+    """Forget counters and what was logged.  For `agenttrace.testing` alone."""
+    global _lock  # noqa: PLW0603 - a forked child may inherit it held
+    _lock = threading.RLock()
+    _counts.clear()
+    _seen.clear()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held it at the fork
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,253 @@
+"""Every setting, resolved once from arguments and environment, and checked.
+
+An argument of `configure()` goes before its `AGENTTRACE_*` variable, which goes before
+OpenTelemetry's variable of the same meaning, which goes before the default.  A value
+that cannot be meant is an error here and now, naming the setting and what it may be;
+nothing reads the environment later.
+
+What OTLP needs is `delivery.otlp_env`'s, span limits and samplers are the SDK's own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from agenttrace.errors import SettingError
+
+STATE_DIR_VARIABLE: Final = "AGENTTRACE_STATE_DIR"
+CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+MEBIBYTE: Final = 1 << 20
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_CAPTURING: Final = frozenset({"span_only", "span_and_event"})
+_NOT_CAPTURING: Final = frozenset({"no_content", "event_only"})
+
+
+def _text(setting: str, value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise SettingError(setting, value, "a text that is not empty")
+
+
+def _switch(setting: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _TRUE:
+            return True
+        if word in _FALSE:
+            return False
+    raise SettingError(setting, value, "true or false")
+
+
+def _capture(setting: str, value: object) -> bool:
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in _CAPTURING:
+        return True
+    if word in _NOT_CAPTURING:
+        return False
+    try:
+        return _switch(setting, value)
+    except SettingError:
+        allowed = "true, false, NO_CONTENT, SPAN_ONLY, EVENT_ONLY or SPAN_AND_EVENT"
+        raise SettingError(setting, value, allowed) from None
+
+
+def _seconds(setting: str, value: object) -> float:
+    number = _number(setting, value, "a number of seconds, not negative")
+    if number >= 0:
+        return number
+    raise SettingError(setting, value, "a number of seconds, not negative")
+
+
+def _count(setting: str, value: object) -> int:
+    allowed = "a whole number above zero"
+    number = _number(setting, value, allowed)
+    if number == math.inf or number != int(number) or number < 1:
+        raise SettingError(setting, value, allowed)
+    return int(number)
+
+
+def _number(setting: str, value: object, allowed: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise SettingError(setting, value, allowed)
+    try:
+        number = float(value)
+    except ValueError:
+        raise SettingError(setting, value, allowed) from None
+    if math.isnan(number):
+        raise SettingError(setting, value, allowed)
+    return number
+
+
+def _attributes(setting: str, value: object) -> dict[str, object]:
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    raise SettingError(setting, value, "a mapping of attribute names to values")
+
+
+def _outcomes(setting: str, value: object) -> frozenset[str]:
+    words: Iterable[object]
+    words = value.split(",") if isinstance(value, str) else value  # type: ignore[assignment]  # checked in the next line
+    if not isinstance(words, Iterable):
+        raise SettingError(setting, value, "any of cancelled, abandoned")
+    chosen = frozenset(str(word).strip() for word in words if str(word).strip())
+    if chosen <= {"cancelled", "abandoned"}:
+        return chosen
+    raise SettingError(setting, value, "any of cancelled, abandoned")
+
+
+def _callable(setting: str, value: object) -> Callable[..., Any] | None:
+    if value is None or callable(value):
+        return value
+    raise SettingError(setting, value, "a function of (key, value)")
+
+
+def _directory(setting: str, value: object) -> Path:
+    if isinstance(value, str | os.PathLike) and str(value):
+        try:
+            # Absolute, so that an application that changes its directory later does
+            # not leave half of its traces behind.
+            return Path(value).expanduser().absolute()
+        except RuntimeError:
+            pass
+    raise SettingError(setting, value, "a directory")
+
+
+def _setting(
+    read: Callable[[str, object], Any],
+    default: object,
+    meaning: str,
+    *variables: str,
+) -> Any:  # noqa: ANN401 - stands for the field's own type
+    """Describe one setting: how it is read, its default, its OTel variables."""
+    described = {"read": read, "meaning": meaning, "variables": variables}
+    if callable(default):
+        return field(default_factory=default, metadata=described)
+    return field(default=default, metadata=described)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, resolved.  One field per argument of `configure()`."""
+
+    service_name: str | None = _setting(
+        _text, None, "`service.name` of every span.", "OTEL_SERVICE_NAME"
+    )
+    resource_attributes: Mapping[str, object] = _setting(
+        _attributes, dict, "More attributes of the resource."
+    )
+    state_dir: Path = _setting(
+        _directory,
+        lambda: state_dir(),  # noqa: PLW0108 - defined below
+        "Where agenttrace keeps its files, private to the user.",
+    )
+    safe_context: bool = _setting(
+        _switch, True, "Make OpenTelemetry's context tokens safe to detach anywhere."
+    )
+    capture_content: bool = _setting(
+        _capture,
+        False,
+        "Capture prompts, outputs, arguments and results.",
+        CAPTURE_VARIABLE,
+    )
+    redact: Callable[[str, object], object] | None = _setting(
+        _callable, None, "Called with key and value of all content before it is kept."
+    )
+    max_content_characters: int = _setting(
+        _count, 64 * 1024, "Longest captured content; the rest is cut."
+    )
+    error_outcomes: frozenset[str] = _setting(
+        _outcomes,
+        frozenset,
+        "Outcomes that set the OTel status ERROR though they are no errors: "
+        "any of `cancelled`, `abandoned`.",
+    )
+    max_open_spans: int = _setting(
+        _count, 100_000, "Open spans that are watched; beyond it the oldest is not."
+    )
+    flush_timeout: float = _setting(
+        _seconds, 3.0, "Longest that exit waits for delivery, in seconds."
+    )
+    max_queue_bytes: int = _setting(
+        _count,
+        64 * MEBIBYTE,
+        "Encoded spans kept while no backend takes them; the oldest go first.",
+    )
+    max_store_bytes: int = _setting(
+        _count, 256 * MEBIBYTE, "Size of the embedded store; the oldest runs go first."
+    )
+    disabled: bool = _setting(
+        _switch, False, "Trace nothing and patch nothing.", "OTEL_SDK_DISABLED"
+    )
+
+
+def resolve(
+    arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Return the settings that *arguments* and *environ* make together.
+
+    None among *arguments* means "not said".
+
+    Raises:
+        SettingError: A value cannot be meant.
+    """
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        read = each.metadata["read"]
+        given = arguments.get(each.name)
+        if given is not None:
+            values[each.name] = read(each.name, given)
+            continue
+        for variable in (variable_of(each.name), *each.metadata["variables"]):
+            text = environ.get(variable, "").strip()
+            if text and each.name not in values and _from_environment(read):
+                values[each.name] = read(variable, text)
+    return Settings(**values)
+
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable of *setting*.
+
+    >>> variable_of("flush_timeout")
+    'AGENTTRACE_FLUSH_TIMEOUT'
+    """
+    return f"AGENTTRACE_{setting.upper()}"
+
+
+def _from_environment(read: object) -> bool:
+    # A function cannot stand in a variable, and OTEL_RESOURCE_ATTRIBUTES is the SDK's.
+    return read not in (_callable, _attributes)
+
+
+def state_dir(value: str | os.PathLike[str] | None = None) -> Path:
+    """Return the directory of journal, spool and store, as an absolute path.
+
+    The first that is set counts: *value*, `AGENTTRACE_STATE_DIR`, `agenttrace` in
+    `$XDG_STATE_HOME` (on Windows in `%LOCALAPPDATA%`), `~/.local/state/agenttrace`.
+    It creates nothing: whoever writes there makes it, private to the user.
+
+    Raises:
+        SettingError: None is set, and the user has no home directory.
+    """
+    chosen = value or os.environ.get(STATE_DIR_VARIABLE)
+    if chosen:
+        return _directory(STATE_DIR_VARIABLE, chosen)
+    try:
+        return _base() / "agenttrace"
+    except RuntimeError:
+        allowed = "set, because this user has no home directory"
+        raise SettingError(STATE_DIR_VARIABLE, chosen, allowed) from None
+
+
+def _base() -> Path:
+    variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME"
+    base = Path(os.environ.get(variable, ""))
+    # The XDG specification: a relative path is invalid and must be ignored.
+    return base if base.is_absolute() else Path.home() / ".local" / "state"

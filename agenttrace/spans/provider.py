@@ -1,0 +1,235 @@
+"""Our tracer provider: where lean spans come from, and where their final form goes.
+
+OTel takes one global provider for the life of a process, so there is one `Provider`,
+and `configure()` exchanges what stands behind it (`exchange`).  Other tools may add
+their processors to it; those see every span before it is handed on, and what they
+change is what is sent.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from opentelemetry import trace
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.trace import sampling
+from opentelemetry.trace import SpanKind, StatusCode
+
+from agenttrace import _otel, safety, semconv
+from agenttrace.model import (
+    Ending,
+    LinkData,
+    Outcome,
+    ResourceData,
+    SpanData,
+)
+from agenttrace.spans import tracer as tracers
+from agenttrace.spans.tracer import LeanTracer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.context.context import Context
+    from opentelemetry.sdk.resources import Resource
+
+    from agenttrace.registry import OpenSpans
+    from agenttrace.spans.lean import LeanSpan
+
+
+class Ended(Protocol):
+    """What a sink is handed: the same words as `delivery.spooler.Ended`."""
+
+    def data(self) -> SpanData:
+        """Return the final form."""
+        ...
+
+    def written(self) -> None:
+        """Learn that the final form is where it cannot be lost."""
+        ...
+
+
+class Chain:
+    """The processors that the application added, each behind the guard."""
+
+    def __init__(self) -> None:
+        self.processors: tuple[sdk.SpanProcessor, ...] = ()
+
+    def started(self, span: LeanSpan, context: Context) -> None:
+        """Tell every processor that *span* has started."""
+        for processor in self.processors:
+            safety.guarded(
+                f"{type(processor).__qualname__}.on_start",
+                processor.on_start,
+                span,
+                context,
+            )
+
+    def ended(self, span: LeanSpan) -> None:
+        """Tell every processor that *span* has ended; it may still redact it."""
+        for processor in self.processors:
+            ending = getattr(processor, "_on_ending", None)
+            if ending is not None:
+                safety.guarded(
+                    f"{type(processor).__qualname__}._on_ending", ending, span
+                )
+            safety.guarded(
+                f"{type(processor).__qualname__}.on_end", processor.on_end, span
+            )
+
+
+class Provider(sdk.TracerProvider):
+    """An SDK tracer provider whose spans are lean.
+
+    Args:
+        registry: Where open spans are listed.
+        sink: Takes every span that has ended and is sampled.
+        resource: Who we are.
+        sampler: None takes `OTEL_TRACES_SAMPLER`.
+        as_error: Outcomes that count as errors in the OTel status.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a provider is made of
+        self,
+        registry: OpenSpans,
+        sink: Callable[[Ended], None],
+        *,
+        resource: Resource,
+        sampler: sampling.Sampler | None = None,
+        id_generator: sdk.IdGenerator | None = None,
+        span_limits: sdk.SpanLimits | None = None,
+        as_error: frozenset[Outcome] = frozenset(),
+    ) -> None:
+        super().__init__(
+            sampler=sampler,
+            resource=resource,
+            shutdown_on_exit=False,
+            id_generator=id_generator,
+            span_limits=span_limits,
+        )
+        self.registry = registry
+        self.sink = sink
+        self.as_error = as_error
+        self.resource_data = resource_data(resource)
+        self.before_flush: Callable[[float], bool] | None = None
+        self._lean: weakref.WeakSet[LeanTracer] = weakref.WeakSet()
+        self.chain = Chain()
+
+    @property
+    def limits(self) -> sdk.SpanLimits:
+        """The limits that spans keep to."""
+        return _otel.limits_of(self)
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:  # noqa: ANN401 - the SDK's signature varies by version
+        """Return a tracer, made lean at its first look."""
+        tracer = super().get_tracer(*args, **kwargs)
+        # A NoOpTracer (OTEL_SDK_DISABLED) passes.
+        if type(tracer) is sdk.Tracer:
+            tracer = tracers.adopt(tracer, self)
+            self._lean.add(tracer)
+        return tracer
+
+    def add_span_processor(self, span_processor: sdk.SpanProcessor) -> None:
+        """Add a processor that sees every span, and may change it, before we send it."""
+        super().add_span_processor(span_processor)
+        self.chain.processors = _otel.processors_of(self)
+
+    def exchange(  # noqa: PLR0913 - what `configure()` can change
+        self,
+        *,
+        registry: OpenSpans,
+        sink: Callable[[Ended], None],
+        resource: Resource,
+        sampler: sampling.Sampler | None,
+        as_error: frozenset[Outcome],
+    ) -> None:
+        """Put something else behind the same provider."""
+        self.registry = registry
+        self.sink = sink
+        self.as_error = as_error
+        if sampler is not None:
+            self.sampler = sampler
+        self.set_resource(resource)
+
+    def set_resource(self, resource: Resource) -> None:
+        """Be somebody else from now on: another service name, or a forked process."""
+        _otel.set_resource(self, resource)
+        self.resource_data = resource_data(resource)
+        for tracer in tuple(self._lean):
+            tracers.refresh(tracer)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Deliver what has ended: ours first, then the application's processors'."""
+        started = time.monotonic()
+        seconds = timeout_millis / 1000
+        flushed = self.before_flush is None or self.before_flush(seconds)
+        left = max(0.0, seconds - (time.monotonic() - started))
+        return super().force_flush(int(left * 1000)) and flushed
+
+    def ended(self, span: LeanSpan) -> None:
+        """Take a span whose final form is settled."""
+        if self.chain.processors and span.is_recorded:
+            self.chain.ended(span)
+        if span.flags & int(trace.TraceFlags.SAMPLED):
+            self.sink(span)
+        else:
+            span.written()
+
+    def finished_late(self, span: LeanSpan, ending: Ending) -> None:
+        """Tell that *span* ended after all, though its end had been told."""
+        safety.count(safety.Count.LATE_FINISHES)
+        if span.flags & int(trace.TraceFlags.SAMPLED):
+            self.sink(LateFinish(span))
+
+
+class LateFinish:
+    """A span of its own that tells the real end of one that had been judged."""
+
+    def __init__(self, span: LeanSpan) -> None:
+        self._data = late_finish_of(span.data())
+
+    def data(self) -> SpanData:
+        """Return the late finish."""
+        return self._data
+
+    def written(self) -> None:
+        """There is no slot: the judged span's was freed by its verdict."""
+
+
+def late_finish_of(real: SpanData) -> SpanData:
+    """Return the span that tells *real*, the true end of a span told before.
+
+    A child of that span and linked to it; its own id follows from the span's, so that
+    two processes that tell the same late finish tell the same span.
+    """
+    ident = int.from_bytes(real.span_id, "big") ^ 0x5A5A_5A5A_5A5A_5A5A
+    return SpanData(
+        trace_id=real.trace_id,
+        span_id=(ident or 1).to_bytes(8, "big"),
+        parent_id=real.span_id,
+        parent_is_remote=False,
+        trace_state=real.trace_state,
+        name=f"{semconv.LATE_FINISH}: {real.name}",
+        kind=SpanKind.INTERNAL,
+        start_time=real.start_time,
+        end_time=real.end_time,
+        attributes=real.attributes,
+        events=real.events,
+        links=[
+            *real.links,
+            LinkData(real.trace_id, real.span_id, is_remote=False, attributes={}),
+        ],
+        status=real.status if real.status is not StatusCode.OK else StatusCode.UNSET,
+        status_message=real.status_message,
+        dropped_attributes=real.dropped_attributes,
+        dropped_events=real.dropped_events,
+        dropped_links=real.dropped_links,
+        resource=real.resource,
+        scope=real.scope,
+    )
+
+
+def resource_data(resource: Resource) -> ResourceData:
+    """Return the SDK's resource as data."""
+    return ResourceData(dict(resource.attributes), resource.schema_url or "")

@@ -1,0 +1,207 @@
+"""The port between what is traced and what records it.
+
+`boundary`, the instrumentations and the public verbs start and finish spans here and
+nowhere else.  The runtime installs a tracer; until it does, spans go to whatever
+global tracer provider the application has, without registry, watchdog or journal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from opentelemetry import context as otel
+from opentelemetry import trace
+from opentelemetry.context.context import Context
+
+from agenttrace import _otel, safety, semconv
+from agenttrace.attributes import flat
+from agenttrace.context.bound import bound_in
+from agenttrace.context.scope import detach
+from agenttrace.model import (
+    Attributes,
+    Ending,
+    Opening,
+    Outcome,
+    ending_of,
+    error_type_of,
+    returned,
+    status_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from agenttrace.registry import OpenSpan
+
+
+class TracedSpan(Protocol):
+    """A span that was started through the port."""
+
+    @property
+    def api(self) -> trace.Span:
+        """The span as OpenTelemetry's API knows it."""
+        ...
+
+    @property
+    def record(self) -> OpenSpan | None:
+        """The registry's record of it, where there is a registry."""
+        ...
+
+    def set_attributes(self, attributes: Any, /) -> None:  # noqa: ANN401 - the API's type differs by version
+        """Add attributes."""
+        ...
+
+    def finish(self, ending: Ending) -> None:
+        """End the span.  The first call counts, later ones say nothing."""
+        ...
+
+
+class Tracer(Protocol):
+    """Starts spans.  The runtime installs one; so does every test."""
+
+    def start(self, opening: Opening, parent: Context) -> TracedSpan:
+        """Start a span below whatever is current in *parent*.  It is not current."""
+        ...
+
+    def span(self, opening: Opening) -> AbstractContextManager[trace.Span]:
+        """Return a block that is a span: started and current at its entry."""
+        ...
+
+
+def context_with(span: TracedSpan, parent: Context) -> Context:
+    """Return *parent* with *span* as the current one."""
+    context = Context(parent)
+    # A Context refuses assignment; this is the copy nobody else has seen yet.
+    dict.__setitem__(context, _otel.span_key(), span.api)
+    return context
+
+
+class ApiSpan:
+    """A span of any OTel provider, started and finished through OTel's API."""
+
+    __slots__ = ("_finished", "api", "record")
+
+    def __init__(self, span: trace.Span, record: OpenSpan | None = None) -> None:
+        self.api = span
+        self.record = record
+        self._finished = False
+
+    def set_attributes(self, attributes: Attributes, /) -> None:
+        """Add attributes, in a form that every SDK takes."""
+        for key, value in attributes.items():
+            self.api.set_attribute(key, flat(value))  # type: ignore[arg-type]  # flat is what it takes
+
+    def finish(self, ending: Ending) -> None:
+        """Say how the span ended, in OTel's words and ours, and end it."""
+        if self._finished:
+            return
+        self._finished = True
+        span = self.api
+        self.set_attributes(ending.attributes)
+        span.set_attribute(semconv.OUTCOME, ending.outcome.value)
+        span.set_attribute(semconv.ENDED_BY, ending.ended_by.value)
+        error_type = error_type_of(ending)
+        if error_type is not None:
+            span.set_attribute(semconv.ERROR_TYPE, error_type)
+        code, message = status_of(ending)
+        if code is not trace.StatusCode.UNSET:
+            if ending.error is not None and ending.outcome is not Outcome.CANCELLED:
+                span.record_exception(ending.error)
+            span.set_status(code, message)
+        span.end(ending.end_time)
+
+
+class ApiTracer:
+    """Records through OTel's API: before `configure()`, and beside another provider.
+
+    Args:
+        tracer: The tracer to use; None asks the global provider at every start.
+        find: Returns the registry's record of a span id, if there is a registry.
+    """
+
+    def __init__(
+        self,
+        tracer: trace.Tracer | None = None,
+        find: Callable[[bytes], OpenSpan | None] | None = None,
+    ) -> None:
+        self._tracer = tracer
+        self._find = find
+
+    def start(self, opening: Opening, parent: Context) -> TracedSpan:
+        """Start a span of the application's provider."""
+        tracer = self._tracer or trace.get_tracer("agenttrace")
+        merged = {**bound_in(parent), **opening.attributes}
+        span = tracer.start_span(
+            opening.name,
+            context=parent,
+            kind=opening.kind,
+            attributes={key: flat(value) for key, value in merged.items()},  # type: ignore[misc]  # flat is what it takes
+            links=opening.links,
+        )
+        record = None
+        if self._find is not None:
+            record = self._find(span.get_span_context().span_id.to_bytes(8, "big"))
+        if record is not None:
+            record.operation = opening.operation
+            record.heartbeat_timeout = opening.heartbeat_timeout
+            record.max_duration = opening.max_duration
+        return ApiSpan(span, record)
+
+    def span(self, opening: Opening) -> AbstractContextManager[trace.Span]:
+        """Return a block that is a span of the application's provider."""
+        return Block(self, opening)
+
+
+class Block:
+    """`with span(...)`: starts at entry, current inside, ends with the truth."""
+
+    __slots__ = ("_opening", "_span", "_token", "_tracer")
+
+    def __init__(self, tracer: Tracer, opening: Opening) -> None:
+        self._tracer = tracer
+        self._opening = opening
+        self._span: TracedSpan | None = None
+        self._token: Any = None
+
+    def __enter__(self) -> trace.Span:
+        parent = otel.get_current()
+        span = safety.guarded(
+            "tracing.start", self._tracer.start, self._opening, parent
+        )
+        if span is None:
+            return trace.INVALID_SPAN
+        self._span = span
+        self._token = otel.attach(context_with(span, parent))
+        return span.api
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._span is None:
+            return
+        detach(self._token)
+        ending = returned() if error is None else ending_of(error)
+        safety.guarded("tracing.finish", self._span.finish, ending)
+
+
+DISABLED: Final = ApiTracer(trace.NoOpTracer())
+"""The tracer of a disabled runtime: the verbs look for it and do nothing at all."""
+
+_tracer: Tracer = ApiTracer()
+
+
+def tracer() -> Tracer:
+    """Return the tracer in use."""
+    return _tracer
+
+
+def install(tracer: Tracer | None) -> Tracer:
+    """Use *tracer* from now on (None: OTel's API) and return the one before it."""
+    global _tracer  # noqa: PLW0603 - the port has one tracer a process
+    previous, _tracer = _tracer, tracer or ApiTracer()
+    return previous

@@ -1,0 +1,92 @@
+"""The one thread that keeps time: several ticks a second while a span is open.
+
+It renews the coarse clock and calls its subscribers, each behind the guard.  With no
+span open it sleeps without waking, and the first span that opens wakes it.  What is
+due, and what follows, is the subscribers' business.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from agenttrace import safety
+from agenttrace.clock import COARSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenttrace.registry import OpenSpans
+
+INTERVAL: Final = 0.2
+"""Seconds between two ticks."""
+
+
+class Ticker:
+    """Ticks while *registry* has open spans.
+
+    Args:
+        registry: Whose open spans keep it awake.
+        interval: Seconds between two ticks.
+    """
+
+    def __init__(self, registry: OpenSpans, interval: float = INTERVAL) -> None:
+        self.ticks = 0
+        self._registry = registry
+        self._interval = interval
+        self._subscribers: list[tuple[str, Callable[[], None]]] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._wanted = threading.Event()
+        self._stopped = threading.Event()
+        self._start_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def subscribe(self, name: str, call: Callable[[], None]) -> None:
+        """Call *call* at every tick; *name* is its site if it fails."""
+        self._subscribers.append((name, call))
+
+    def wake(self) -> None:
+        """Start ticking.  Called by the registry, on the application's threads."""
+        self._wanted.set()
+        if self._thread is None:
+            safety.guarded("ticker.start", self._start)
+
+    def stop(self) -> None:
+        """End the thread; it is not waited for."""
+        self._stopped.set()
+        self._wanted.set()
+
+    def after_fork(self) -> None:
+        """Begin anew: threads do not survive a fork, locks may be held by the dead."""
+        self._reset()
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._thread is None and not self._stopped.is_set():
+                thread = threading.Thread(
+                    target=self._run, name="agenttrace-ticker", daemon=True
+                )
+                thread.start()
+                self._thread = thread
+
+    def _run(self) -> None:
+        registry, wanted, stopped = self._registry, self._wanted, self._stopped
+        while not stopped.is_set():
+            wanted.wait()
+            wanted.clear()
+            while not stopped.is_set() and len(registry):
+                self._tick()
+                stopped.wait(self._interval)
+            # Announce the sleep, then look again: see OpenSpans.started.
+            registry.awake = False
+            if len(registry):
+                registry.awake = True
+                wanted.set()
+
+    def _tick(self) -> None:
+        COARSE.renew()
+        self.ticks += 1
+        for name, call in self._subscribers:
+            safety.guarded(f"tick: {name}", call)

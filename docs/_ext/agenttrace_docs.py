@@ -1,0 +1,144 @@
+"""Directives that make reference pages from the source instead of retyping it.
+
+    ```{public} configure instrument
+    ```
+
+documents those public names of `agenttrace`, each as what it is, and
+
+    ```{names} agenttrace.
+    ```
+
+tables the names in `agenttrace.semconv` that begin like this, with their docstrings.
+
+    ```{settings}
+    ```
+
+tables the fields of `agenttrace.settings.Settings`: argument, variables, default.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sphinx.util.docutils import SphinxDirective
+
+from agenttrace import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from docutils import nodes
+    from sphinx.application import Sphinx
+    from sphinx.util.typing import ExtensionMetadata
+
+
+class Public(SphinxDirective):
+    """Documents public names by the autodoc directive for what each of them is."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return the documentation of every name in the arguments.
+
+        Raises:
+            AttributeError: `agenttrace` has no such name.
+        """
+        package = importlib.import_module("agenttrace")
+        lines = ["````{eval-rst}"]
+        for name in self.arguments[0].split():
+            lines += [*_autodoc(name, getattr(package, name)), ""]
+        return self.parse_text_to_nodes("\n".join([*lines, "````"]))
+
+
+class Names(SphinxDirective):
+    """Tables names of attributes, events and spans with what their docstrings say."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table of the names that begin with the argument."""
+        source = Path(inspect.getfile(importlib.import_module("agenttrace.semconv")))
+        self.env.note_dependency(str(source))
+        found = {
+            name: meaning
+            for name, meaning in _constants(source.read_text())
+            if name.startswith(self.arguments[0])
+        }
+        rows = ["| name | meaning |", "|---|---|"]
+        rows += [f"| `{name}` | {meaning} |" for name, meaning in found.items()]
+        if not any(found.values()):
+            rows = [f"- `{name}`" for name in found]
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
+class SettingsTable(SphinxDirective):
+    """Tables every setting that is resolved from arguments and environment."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table of all settings in the order of their declaration."""
+        self.env.note_dependency(inspect.getfile(settings))
+        rows = ["| argument | variables | default | |", "|---|---|---|---|"]
+        for each in dataclasses.fields(settings.Settings):
+            variables = ", ".join(f"`{name}`" for name in _variables(each))
+            meaning = each.metadata["meaning"]
+            rows.append(
+                f"| `{each.name}` | {variables} | {_default(each)} | {meaning} |"
+            )
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
+def _variables(setting: dataclasses.Field[object]) -> tuple[str, ...]:
+    # Neither a function nor a mapping of any values can stand in a variable.
+    if str(setting.type).startswith(("Callable", "Mapping")):
+        return ()
+    return settings.variable_of(setting.name), *setting.metadata["variables"]
+
+
+def _default(setting: dataclasses.Field[object]) -> str:
+    match setting.default:
+        case dataclasses.MISSING | None:  # computed, or said on the page
+            return ""
+        case bool() as switch:
+            return str(switch).lower()
+        case int() as number:
+            return f"{number:,}"
+        case other:
+            return str(other)
+
+
+def _autodoc(name: str, what: object) -> list[str]:
+    if inspect.isclass(what):
+        kind = "exception" if issubclass(what, BaseException) else "class"
+        return [f".. auto{kind}:: agenttrace.{name}", "   :members:"]
+    kind = "function" if callable(what) else "data"
+    return [f".. auto{kind}:: agenttrace.{name}"]
+
+
+def _constants(source: str) -> Iterator[tuple[str, str]]:
+    # Imported constants have no docstrings, so they are read where they are written.
+    body = ast.parse(source).body
+    for statement, after in itertools.pairwise([*body, ast.Pass()]):
+        match statement:
+            case ast.AnnAssign(value=ast.Constant(value=str(name))):
+                match after:
+                    case ast.Expr(value=ast.Constant(value=str(text))):
+                        yield name, " ".join(text.split())
+                    case _:
+                        yield name, ""
+            case _:
+                pass
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register the directives."""
+    app.add_directive("public", Public)
+    app.add_directive("names", Names)
+    app.add_directive("settings", SettingsTable)
+    return {"parallel_read_safe": True}

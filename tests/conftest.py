@@ -1,0 +1,46 @@
+"""What every test of agenttrace takes for granted.
+
+A test that finds an endpoint, a setting or a state directory of the machine it runs on
+is a test of that machine; so the environment is emptied of them before anything is
+imported.  Fixtures that users get as well live in `agenttrace.pytest_plugin`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+for _name in [name for name in os.environ if name.startswith(("OTEL_", "AGENTTRACE_"))]:
+    del os.environ[_name]
+
+# What the guard swallows in an application is an error here.
+os.environ["AGENTTRACE_STRICT"] = "1"
+
+# No deadlines: on two shared cores they measure the neighbours.  `few` is for the
+# interpreters that come second; asked for with --hypothesis-profile=few.
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "few", deadline=None, derandomize=True, max_examples=15
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True)
+def _a_state_directory_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """Give each test an empty state directory, which its subprocesses inherit.
+
+    Otherwise a test would recover the orphans that another one left behind.
+    """
+    directory = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGENTTRACE_STATE_DIR", str(directory))
+        yield

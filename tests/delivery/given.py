@@ -1,0 +1,109 @@
+"""Spans and destinations as the tests of delivery need them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from agenttrace.delivery.otlp import frame_of
+from agenttrace.delivery.senders import Answer, Delivered
+from agenttrace.model import ResourceData, ScopeData, SpanData
+from opentelemetry.trace import SpanKind, StatusCode
+
+if TYPE_CHECKING:
+    from agenttrace.delivery.frames import Frame
+
+RESOURCE = ResourceData({"service.name": "support"})
+SCOPE = ScopeData("agenttrace")
+_numbers = itertools.count(1)
+
+
+def span_data(name: str = "chat gpt-5", attribute: str = "value") -> SpanData:
+    """Return a span that no other one has the id of."""
+    number = next(_numbers)
+    return SpanData(
+        trace_id=number.to_bytes(16, "big"),
+        span_id=number.to_bytes(8, "big"),
+        parent_id=b"",
+        parent_is_remote=False,
+        trace_state="",
+        name=name,
+        kind=SpanKind.INTERNAL,
+        start_time=1_000,
+        end_time=2_000,
+        attributes={"key": attribute},
+        events=(),
+        links=(),
+        status=StatusCode.UNSET,
+        status_message="",
+        dropped_attributes=0,
+        dropped_events=0,
+        dropped_links=0,
+        resource=RESOURCE,
+        scope=SCOPE,
+    )
+
+
+def frame(*names: str, attribute: str = "value") -> Frame:
+    """Return a frame of spans with *names*."""
+    return frame_of([span_data(name, attribute) for name in names or ("chat",)])
+
+
+class Item:
+    """An ended span, as it is queued."""
+
+    def __init__(self, name: str = "chat gpt-5", attribute: str = "value") -> None:
+        self.span = span_data(name, attribute)
+        self.is_written = False
+
+    def data(self) -> SpanData:
+        return self.span
+
+    def written(self) -> None:
+        self.is_written = True
+
+
+class Script:
+    """A destination that answers what it is told to, one answer for each frame.
+
+    Args:
+        answers: In order; when they are used up, everything is delivered.
+        gate: What each attempt waits for before it answers.
+    """
+
+    def __init__(
+        self,
+        *answers: Answer | Callable[[Frame], Answer],
+        gate: threading.Event | None = None,
+    ) -> None:
+        self._answers = list(answers)
+        self._gate = gate
+        self.frames: list[Frame] = []
+        self.started = threading.Semaphore(0)
+        self.closed = threading.Event()
+
+    def __repr__(self) -> str:
+        return "Script"
+
+    def send(self, frame: Frame, timeout: float) -> Answer:
+        self.frames.append(frame)
+        self.started.release()
+        if self._gate is not None:
+            self._gate.wait(30)
+        answer = self._answers.pop(0) if self._answers else Delivered()
+        return answer(frame) if callable(answer) else answer
+
+    def close(self) -> None:
+        self.closed.set()
+
+    @property
+    def ids(self) -> list[tuple[bytes, bytes]]:
+        """The ids of all spans of all attempts, in order."""
+        return [ids for one in self.frames for ids in one.ids]
+
+
+def ids_of(items: Sequence[Item]) -> list[tuple[bytes, bytes]]:
+    """Return the ids of *items*, in order."""
+    return [(item.span.trace_id, item.span.span_id) for item in items]

@@ -1,0 +1,62 @@
+"""What a newcomer finds: two commands that work, entry points, files of a good size."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
+
+import agenttrace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FIRST_COMMAND = 'pip install ".[demo]" && agenttrace demo'
+TEST_COMMAND = 'pip install ".[test]" && pytest'
+MOST_LINES = 400
+
+
+def test_the_checks_run_the_readmes_two_commands_to_the_letter(repo: Path) -> None:
+    """A command that is only written down stops working unseen."""
+    readme = (repo / "README.md").read_text()
+    checks = (repo / ".ci/run").read_text()
+
+    assert FIRST_COMMAND in readme
+    assert TEST_COMMAND in readme
+    assert FIRST_COMMAND in checks
+    assert TEST_COMMAND in checks
+
+
+def test_every_entry_point_leads_somewhere(repo: Path) -> None:
+    """One that cannot be loaded breaks every pytest run on the machine."""
+    project = tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+    groups = {"console_scripts": project["scripts"]} | project["entry-points"]
+
+    for group, entries in groups.items():
+        for name, target in entries.items():
+            assert EntryPoint(name, target, group).load() is not None
+
+
+def test_the_version_is_told_the_same_everywhere(repo: Path) -> None:
+    """It is written twice, so that telling it needs no scan of the installation."""
+    project = tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+
+    assert agenttrace.__version__ == project["version"]
+
+
+def test_no_module_is_too_long_to_be_read_at_one_go(package: Path) -> None:
+    """A module that grows past this has come to own two things."""
+    too_long = {
+        str(file.relative_to(package)): lines
+        for file in package.rglob("*.py")
+        if (lines := len(file.read_text().splitlines())) >= MOST_LINES
+    }
+
+    assert too_long == {}
+
+
+def test_no_module_is_called_after_nothing(package: Path) -> None:
+    """What is kept in a `utils` belongs to somebody else."""
+    nameless = {"common.py", "helpers.py", "misc.py", "utils.py", "util.py"}
+
+    assert [file for file in package.rglob("*.py") if file.name in nameless] == []
