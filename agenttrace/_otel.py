@@ -7,17 +7,21 @@ imported at the top: this module is loaded while the former is still being impor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context.context import Context
-from opentelemetry.context.context import _RuntimeContext as RuntimeContext
+from opentelemetry.context.context import (
+    _RuntimeContext as RuntimeContext,  # pyright: ignore[reportPrivateUsage]  # this file's purpose
+)
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from opentelemetry.trace import SpanContext, TraceState
 
@@ -25,6 +29,7 @@ __all__ = [
     "RuntimeContext",
     "context_variable",
     "new_context_variable",
+    "put_into",
     "runtime_context",
     "set_runtime_context",
     "span_context",
@@ -33,32 +38,50 @@ __all__ = [
 ]
 
 
+put_into: Callable[[Context, str, object], None] = dict[str, object].__setitem__
+"""Put a value into a copy of a context that nobody else has seen yet.
+
+A Context refuses assignment, and making another copy for one value costs twice.
+"""
+
+
 def new_context_variable() -> ContextVar[Any]:
     """Return the variable that OTel itself would make."""
     variable = context_variable(ContextVarsRuntimeContext())
-    return ContextVar("current_context", default=Context()) if variable is None else variable
+    if variable is not None:
+        return variable
+    return ContextVar("current_context", default=Context())  # noqa: B039 - a Context is immutable
 
 
 def context_variable(runtime: object) -> ContextVar[Any] | None:
     """Return the variable in which *runtime* keeps the current context, if it does."""
     if not isinstance(runtime, ContextVarsRuntimeContext):
         return None
-    variable = getattr(runtime, "_current_context", None)
-    return variable if isinstance(variable, ContextVar) else None
+    variable: ContextVar[Any] | None = getattr(runtime, "_current_context", None)
+    return variable if type(variable) is ContextVar else None
+
+
+def _context_api() -> Any:  # noqa: ANN401 - a module, for its private name
+    import opentelemetry.context  # noqa: PLC0415 - see the header
+
+    return opentelemetry.context
+
+
+_api: Any = None
 
 
 def runtime_context() -> RuntimeContext:
     """Return the runtime context in use."""
-    import opentelemetry.context as api  # noqa: PLC0415 - see the header
-
-    return api._RUNTIME_CONTEXT  # noqa: SLF001 - this file's purpose
+    global _api  # noqa: PLW0603 - an import statement costs too much on a hot path
+    if _api is None:
+        _api = _context_api()
+    runtime: RuntimeContext = _api._RUNTIME_CONTEXT  # noqa: SLF001 - this file's purpose
+    return runtime
 
 
 def set_runtime_context(runtime: RuntimeContext) -> None:
     """Put *runtime* in use: OTel's functions read this global at every call."""
-    import opentelemetry.context as api  # noqa: PLC0415 - see the header
-
-    api._RUNTIME_CONTEXT = runtime  # noqa: SLF001 - this file's purpose
+    _context_api()._RUNTIME_CONTEXT = runtime  # noqa: SLF001 - this file's purpose
 
 
 @cache
@@ -75,7 +98,7 @@ def span_key() -> str:
     return next(iter(propagation.set_span_in_context(INVALID_SPAN, Context())))
 
 
-def span_context(  # noqa: PLR0913 - the fields of a SpanContext
+def span_context(
     trace_id: int,
     span_id: int,
     *,
@@ -140,3 +163,65 @@ def suppress_instrumentation() -> Iterator[None]:
         yield
     finally:
         api.detach(token)
+
+
+def composite_of(provider: Any) -> Any:  # noqa: ANN401 - the same
+    """Return what an SDK *provider* and its tracers hand every span to, or None."""
+    return getattr(provider, "_active_span_processor", None)
+
+
+def form_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the SDK's `ReadableSpan` is made of, for a span with that `vars`.
+
+    The instance dictionary outlives its span, so one that was collected without an
+    end can still be told.  Containers are copies: the owner may go on writing.
+    """
+    return {
+        "name": state.get("_name", ""),
+        "context": state.get("_context"),
+        "parent": state.get("_parent"),
+        "resource": state.get("_resource"),
+        "attributes": copy(state.get("_attributes")),
+        "events": _copied(state.get("_events")),
+        "links": _copied(state.get("_links")),
+        "kind": state.get("_kind"),
+        "status": state.get("_status"),
+        "start_time": state.get("_start_time"),
+        "instrumentation_scope": state.get("_instrumentation_scope"),
+    }
+
+
+def sets_status(state: Mapping[str, Any]) -> bool:
+    """Return whether an exception may set the status of a span with that `vars`."""
+    return bool(state.get("_set_status_on_exception", True))
+
+
+def _copied(items: Any) -> Any:  # noqa: ANN401 - the SDK's bounded list
+    """Return a copy that knows how many items the SDK's list has dropped."""
+    inner = getattr(items, "_dq", None)
+    if inner is None:
+        return tuple(items or ())
+    copied = copy(items)
+    copied._dq = copy(inner)  # noqa: SLF001 - this file's purpose
+    return copied
+
+
+def with_attributes(held: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the same
+    """Return *held*, a span's attributes, with *values*, though it is sealed.
+
+    An ended span takes no more attributes, and a full one would lose its oldest; what
+    is said here is more than any of those.
+    """
+    inner = getattr(held, "_dict", None)
+    if inner is None:
+        return {**(held or {}), **values}
+    # Exchanged, not changed: another thread may be reading it.
+    held._dict = {**inner, **values}  # noqa: SLF001 - this file's purpose
+    return held
+
+
+def correct(span: Any, values: Mapping[str, Any], status: Any) -> None:  # noqa: ANN401 - the same
+    """Put *values* and *status* on an ended `ReadableSpan`, which has no setters."""
+    span._attributes = with_attributes(span._attributes, values)  # noqa: SLF001 - this file's purpose
+    if status is not None:
+        span._status = status  # noqa: SLF001 - the same

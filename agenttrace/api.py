@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, TypeVar, overload
 
@@ -50,7 +50,7 @@ _DEFERRED: Final = (
 """Flags of functions whose call only makes an object and runs none of the body."""
 
 
-def span(
+def span(  # noqa: PLR0913 - keywords, each optional
     name: str,
     *,
     operation: str | None = None,
@@ -114,7 +114,7 @@ def heartbeat(note: str | None = None, *, progress: float | None = None) -> None
 
 
 @contextmanager
-def hold(reason: str) -> Iterator[None]:
+def hold(reason: str) -> Generator[None]:
     """Declare a pause of the current span: waiting for a human, a queue, a schedule.
 
     While it lasts, silence is no sign of trouble, for this span and all above it.
@@ -153,7 +153,7 @@ class _Decorated:
         self,
         fn: Callable[..., Any],
         opening: Opening,
-        capture: bool | None,
+        capture: bool | None,  # noqa: FBT001 - three-valued, from a keyword
         arguments: tuple[tuple[Any, ...], dict[str, Any]],
     ) -> None:
         self._fn = fn
@@ -177,8 +177,8 @@ class _Decorated:
             opening.max_duration,
         )
 
-    def item(self, item: object, /) -> Progress:
-        """Every item is progress."""
+    def item(self, _item: object, /) -> Progress:
+        """Take every item for progress."""
         return Progress.PROGRESS
 
     def result(self, value: object, /) -> Attributes:
@@ -188,11 +188,11 @@ class _Decorated:
         return content.attribute_of(_RESULT, value)
 
     def facts(self) -> Attributes:
-        """Items are counted by the boundary; there is nothing to add."""
+        """Add nothing: items are counted by the boundary."""
         return NO_ATTRIBUTES
 
-    def claims(self, call: Call, value: object, /) -> bool:
-        """No value that a function returns is claimed: it is the caller's."""
+    def claims(self, _call: Call, _value: object, /) -> bool:
+        """Claim no value that a function returns: it is the caller's."""
         return False
 
 
@@ -200,7 +200,7 @@ _ARGUMENTS: Final = semconv.GEN_AI_TOOL_CALL_ARGUMENTS
 _RESULT: Final = semconv.GEN_AI_TOOL_CALL_RESULT
 
 
-class _TracedFunction(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt is not typed
+class _TracedFunction(wrapt.FunctionWrapper[..., Any]):
     """A decorated function: `inspect`, `pickle` and descriptors see the original."""
 
     def __reduce_ex__(self, protocol: object) -> str:
@@ -211,14 +211,14 @@ class _TracedFunction(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt is 
 def _decorate(
     fn: Callable[..., Any],
     opening: Opening,
-    capture_content: bool | None,
+    capture_content: bool | None,  # noqa: FBT001 - three-valued, from a keyword
 ) -> Any:  # noqa: ANN401 - of the type of fn
     code = getattr(inspect.unwrap(getattr(fn, "__func__", fn)), "__code__", None)
     deferred = code is not None and bool(code.co_flags & _DEFERRED)
 
     def traced_call(
         wrapped: Callable[..., Any],
-        instance: object,
+        _instance: object,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401 - whatever the function returns
@@ -236,7 +236,10 @@ def _decorate(
 
 
 def _decorator(
-    operation: str | None, name_key: str | None, fn: Any, options: Mapping[str, Any]
+    operation: str | None,
+    name_key: str | None,
+    fn: Any,  # noqa: ANN401 - a function, or None
+    options: Mapping[str, Any],
 ) -> Any:  # noqa: ANN401 - of the type of fn
     """Return *fn* traced as *operation*, or the decorator that does it."""
     unknown = options.keys() - _OPTIONS
@@ -253,7 +256,9 @@ def _decorator(
                 "`with agenttrace.span(...)` for a block"
             )
             raise TypeError(message)
-        name = options.get("name") or getattr(target, "__name__", type(fn).__name__)
+        name = str(
+            options.get("name") or getattr(target, "__name__", type(fn).__name__)
+        )
         attributes = dict(options.get("attributes") or {})
         title = name
         if operation is not None and name_key is not None:
@@ -306,6 +311,7 @@ def agent(fn: Any = None, /, **options: Any) -> Any:
         max_duration: Longest total time in seconds; None = the default.
         attributes: Attributes of every call.
         capture_content: Capture arguments and result; None = as configured.
+        **options: The arguments above.
 
     Raises:
         SettingError: A limit is negative or not a number.

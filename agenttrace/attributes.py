@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from agenttrace import safety
 
@@ -53,13 +53,14 @@ def flat(value: object) -> object:
     >>> flat(["a", "b"])
     ('a', 'b')
     """
-    cleaned = clean(value)
+    cleaned: Any = clean(value)
     if cleaned is None:
         return "null"
     if isinstance(cleaned, tuple):
-        kinds = {type(item) for item in cleaned}
+        items = cast("tuple[object, ...]", cleaned)
+        kinds = {type(item) for item in items}
         if len(kinds) <= 1 and kinds <= {str, bool, int, float}:
-            return cleaned
+            return items
     elif not isinstance(cleaned, dict):
         return cleaned
     return json.dumps(cleaned, ensure_ascii=False, default=repr)
@@ -86,14 +87,15 @@ def _clean(value: object, limit: int, depth: int) -> object:  # noqa: PLR0911 - 
     if isinstance(value, float):
         return float(value)
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)[:limit]
+        return bytes(cast("bytes", value))[:limit]
     if isinstance(value, Mapping | Sequence):
         if depth == 0:
             safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
             return "<nested too deeply>"
         if isinstance(value, Mapping):
-            return _mapping(value, limit, depth - 1)
-        return tuple(_clean(item, limit, depth - 1) for item in value[:MAX_ITEMS])
+            return _mapping(cast("Mapping[object, object]", value), limit, depth - 1)
+        items = cast("Sequence[object]", value)[:MAX_ITEMS]
+        return tuple(_clean(item, limit, depth - 1) for item in items)
     return _fallback(value, limit)
 
 

@@ -43,7 +43,7 @@ _policy = Policy()
 
 def install(policy: Policy) -> Policy:
     """Use *policy* from now on and return the one before it."""
-    global _policy  # noqa: PLW0603 - one policy a process, as one runtime
+    global _policy
     previous, _policy = _policy, policy
     return previous
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from opentelemetry.trace import Link, SpanKind, StatusCode
-
-from agenttrace import semconv
 
 Attributes = Mapping[str, object]
 """Attributes as an application may hand them over: values of any type."""
@@ -171,6 +169,10 @@ class SpanData:
     scope: ScopeData
 
 
+RETURNED: Final = Ending(Outcome.OK, EndedBy.RETURN)
+"""The ending of what came to its end by itself.  Shared: nobody changes it."""
+
+
 def returned(attributes: Attributes = NO_ATTRIBUTES) -> Ending:
     """Return the ending of what came to its end by itself."""
     return Ending(Outcome.OK, EndedBy.RETURN, attributes=attributes)
@@ -200,6 +202,13 @@ LOST_ERROR_TYPE: Final = "process_lost"
 
 
 @lru_cache(maxsize=1024)
+def _name_of(cls: Hashable) -> str:
+    if not isinstance(cls, type):
+        return str(cls)
+    module = cls.__module__
+    return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
+
+
 def class_name(cls: type) -> str:
     """Return the name of *cls* as `error.type` and `exception.type` want it.
 
@@ -208,11 +217,10 @@ def class_name(cls: type) -> str:
     >>> import decimal; class_name(decimal.InvalidOperation)
     'decimal.InvalidOperation'
     """
-    module = cls.__module__
-    return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
+    # The type checkers do not believe that every class can be hashed.
+    return _name_of(cast("Hashable", cls))
 
 
-@lru_cache(maxsize=1024)
 def _is_timeout(cls: type) -> bool:
     return any(class_name(base) in _TIMEOUTS for base in cls.__mro__)
 
@@ -249,10 +257,7 @@ def status_of(
     outcome = ending.outcome
     if outcome is Outcome.OK:
         return StatusCode.UNSET, ""
-    if (
-        outcome in (Outcome.CANCELLED, Outcome.ABANDONED)
-        and outcome not in as_error
-    ):
+    if outcome in (Outcome.CANCELLED, Outcome.ABANDONED) and outcome not in as_error:
         return StatusCode.UNSET, ""
     if ending.message is not None:
         return StatusCode.ERROR, ending.message

@@ -15,7 +15,6 @@ import itertools
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -23,11 +22,12 @@ from agenttrace import safety
 from agenttrace.clock import COARSE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from agenttrace.model import Ending
 
 DEFAULT_LIMIT: Final = 100_000
+_get_ident: Final = threading.get_ident
 _SINK: Final = memoryview(bytearray(8)).cast("Q")
 """Where the heartbeats of ended spans go, so that they hit nobody else's word."""
 
@@ -86,7 +86,7 @@ class OpenSpan:
         "words",
     )
 
-    def __init__(  # noqa: PLR0913 - a record; built in one place, on the hot path
+    def __init__(  # noqa: PLR0913, PLR0917 - a record; built in one place, on the hot path
         self,
         live: Callable[[], Live | None],
         trace_id: bytes,
@@ -112,16 +112,17 @@ class OpenSpan:
         self.sampled = sampled
         self.heartbeat_timeout = heartbeat_timeout
         self.max_duration = max_duration
-        self.thread_id = threading.get_ident()
+        self.thread_id = _get_ident()
         self.holds = 0
         self.note: str | None = None
         self.progress: float | None = None
         self.origin: str | None = None
-        self.epoch: object = None
         self.evicted = False
-        self.words = _SINK
-        self.word = 0
-        self.slot = -1
+        # `OpenSpans.started` sets `epoch`, its slots the rest.
+        self.epoch: object
+        self.words: memoryview[int]
+        self.word: int
+        self.slot: int
 
     def __repr__(self) -> str:
         where = f" started at {self.origin}" if self.origin else ""
@@ -147,13 +148,13 @@ class OpenSpan:
 
 
 class Slots(Protocol):
-    """Where open spans are written down.  Memory here, the journal when there is one."""
+    """Where open spans are written down: memory here, or a journal."""
 
     def take(self, span: OpenSpan) -> None:
         """Give *span* a slot: set its `slot`, `words` and `word`."""
         ...
 
-    def ended(self, span: OpenSpan, end_time: int, outcome: str, ended_by: str) -> None:
+    def ended(self, span: OpenSpan, end_time: int, ending: Ending) -> None:
         """Write down that *span* has ended and is not yet spooled."""
         ...
 
@@ -206,7 +207,7 @@ class MemorySlots:
         span.word = word = slot % self._SEGMENT
         words[word] = span.started_at
 
-    def ended(self, span: OpenSpan, end_time: int, outcome: str, ended_by: str) -> None:
+    def ended(self, span: OpenSpan, end_time: int, ending: Ending) -> None:
         """Memory forgets with the process, so there is nothing to write down."""
 
     def free(self, span: OpenSpan) -> None:
@@ -385,5 +386,3 @@ class OpenSpans:
 def reference_to(span: Any) -> Callable[[], Any]:  # noqa: ANN401 - any span object
     """Return a way to *span* that does not keep it alive."""
     return weakref.ref(span)
-
-

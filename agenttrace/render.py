@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from agenttrace.delivery.store.forest import Node, Tokens, most_telling
 from agenttrace.errors import MissingExtraError
-from agenttrace.model import EventData, Outcome
+from agenttrace.model import (
+    LOST_ERROR_TYPE,
+    STUCK_ERROR_TYPE,
+    TIMEOUT_ERROR_TYPE,
+    Outcome,
+)
 from agenttrace.semconv import EXCEPTION_EVENT, EXCEPTION_MESSAGE, EXCEPTION_TYPE
 
 if TYPE_CHECKING:
@@ -22,9 +27,12 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from agenttrace.delivery.store.reader import Run
+    from agenttrace.model import EventData
 
 LIMIT: Final = 100
 """Spans of one run that are drawn unless more are asked for."""
+SIBLINGS: Final = 20
+"""Of these, children of one span that are drawn although they ended well."""
 _MAX_NAME: Final = 80
 _MAX_NOTE: Final = 160
 _MAX_EVENTS: Final = 3
@@ -39,6 +47,9 @@ _SYMBOLS: Final = {
     Outcome.LOST: ("†", "!", "bold magenta"),
 }
 """Symbol, the same in ASCII, and style."""
+_SAID_BY_OUTCOME: Final = frozenset(
+    {None, TIMEOUT_ERROR_TYPE, STUCK_ERROR_TYPE, LOST_ERROR_TYPE}
+)
 _UNKNOWN: Final = ("·", ".", "dim")
 
 
@@ -69,8 +80,10 @@ def render(
         raise MissingExtraError(feature, "cli") from None
 
     tops = [nodes] if isinstance(nodes, Node) else nodes
-    total = sum(1 for top in tops for _ in top.walk())
-    chosen = most_telling(tops, total if limit is None else limit)
+    if limit is None:
+        chosen = {id(node) for top in tops for node in top.walk()}
+    else:
+        chosen = most_telling(tops, limit, SIBLINGS)
     head = headline(run, ascii_only=ascii_only) if run else Text()
     root = Tree(head, guide_style="dim", hide_root=run is None)
     waiting: list[tuple[Tree, Sequence[Node]]] = [(root, tops)]
@@ -80,7 +93,10 @@ def render(
             if id(group[0]) in chosen:
                 node = group[0]
                 below = branch.add(label(node, ascii_only=ascii_only))
-                for note in _notes(node, ascii_only=ascii_only):
+                told_below = {
+                    child.error for child in node.children if id(child) in chosen
+                }
+                for note in _notes(node, told_below, ascii_only=ascii_only):
                     below.add(note)
                 waiting.append((below, node.children))
             else:
@@ -89,23 +105,20 @@ def render(
 
 
 def headline(run: Run, *, ascii_only: bool = False) -> Text:
-    """Return the line that says which run this is, and what it came to."""
+    """Return the line that says which run this is; what it came to stands below."""
     from rich.text import Text  # noqa: PLC0415 - comes with an extra
 
-    style = _UNKNOWN[2] if run.outcome is None else _SYMBOLS[run.outcome][2]
-    spans = "1 span" if run.spans == 1 else f"{run.spans:,} spans"
-    line = Text(plain(run.title), "bold" if run.name is not None else "dim")
-    if run.outcome is not None:
-        line.append("  ").append(run.outcome.value, style)
-    line.append(f"  {duration(run.duration)}  {spans}")
-    if run.errors:
-        errors = "1 error" if run.errors == 1 else f"{run.errors:,} errors"
-        line.append(", ").append(errors, "red")
-    line.append(_tokens(run.tokens), "dim")
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started / 1e9))
-    parts = [run.trace_id[:8], at, plain(run.service or "")]
+    spans = "1 span" if run.spans == 1 else f"{run.spans:,} spans"
+    missing = "" if run.name is not None else run.title
+    parts = [at, plain(run.service or ""), spans, missing]
     separator = " - " if ascii_only else " · "
-    return line.append("  " + separator.join(filter(None, parts)), "dim")
+    line = Text().append(run.trace_id[:8], "bold")
+    line.append(separator + separator.join(filter(None, parts)), "dim")
+    if run.errors:
+        line.append(separator, "dim")
+        line.append("1 error" if run.errors == 1 else f"{run.errors:,} errors", "red")
+    return line
 
 
 def label(node: Node, *, ascii_only: bool = False) -> Text:
@@ -115,7 +128,7 @@ def label(node: Node, *, ascii_only: bool = False) -> Text:
     outcome = node.outcome
     symbol, in_ascii, style = _UNKNOWN if outcome is None else _SYMBOLS[outcome]
     name = plain(node.span.name, _MAX_NAME)
-    line = Text(in_ascii if ascii_only else symbol, style).append(" ")
+    line = Text().append(in_ascii if ascii_only else symbol, style).append(" ")
     line.append(name or "(no name)", "" if node.is_fine else "bold")
     if not node.is_fine and outcome is not None:
         line.append("  ").append(outcome.value, style)
@@ -187,13 +200,17 @@ def _left_out(group: Sequence[Node], *, ascii_only: bool) -> Text:
     return text.append(f", {bad:,} of them not ok", "red") if bad else text
 
 
-def _notes(node: Node, *, ascii_only: bool) -> Iterable[Text]:
+def _notes(
+    node: Node, told_below: set[str | None], *, ascii_only: bool
+) -> Iterable[Text]:
     from rich.text import Text  # noqa: PLC0415 - comes with an extra
 
     style = _UNKNOWN[2] if node.outcome is None else _SYMBOLS[node.outcome][2]
-    if node.error is not None:
-        arrow = "! " if ascii_only else "↳ "
-        yield Text(arrow, style).append(plain(node.error), style.removeprefix("bold "))
+    # An exception passes through every span on its way up: it is told once, where it
+    # came from.
+    if node.error not in _SAID_BY_OUTCOME | told_below:
+        arrow = "> " if ascii_only else "↳ "
+        yield Text(f"{arrow}{plain(node.error or '')}", style.removeprefix("bold "))
     events = node.events()
     for event in events[:_MAX_EVENTS]:
         bullet = "* " if ascii_only else "∙ "

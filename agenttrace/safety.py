@@ -15,9 +15,11 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 P = ParamSpec("P")
 T = TypeVar("T")

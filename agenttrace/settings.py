@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from agenttrace.errors import SettingError
 
@@ -88,33 +88,34 @@ def _number(setting: str, value: object, allowed: str) -> float:
 
 def _attributes(setting: str, value: object) -> dict[str, object]:
     if isinstance(value, Mapping):
-        return {str(key): item for key, item in value.items()}
+        items = cast("Mapping[object, object]", value).items()
+        return {str(key): item for key, item in items}
     raise SettingError(setting, value, "a mapping of attribute names to values")
 
 
 def _outcomes(setting: str, value: object) -> frozenset[str]:
-    words: Iterable[object]
-    words = value.split(",") if isinstance(value, str) else value  # type: ignore[assignment]  # checked in the next line
-    if not isinstance(words, Iterable):
-        raise SettingError(setting, value, "any of cancelled, abandoned")
-    chosen = frozenset(str(word).strip() for word in words if str(word).strip())
-    if chosen <= {"cancelled", "abandoned"}:
-        return chosen
+    words: object = value.split(",") if isinstance(value, str) else value
+    if isinstance(words, Iterable):
+        texts = (str(word).strip() for word in cast("Iterable[object]", words))
+        chosen = frozenset(text for text in texts if text)
+        if chosen <= {"cancelled", "abandoned"}:
+            return chosen
     raise SettingError(setting, value, "any of cancelled, abandoned")
 
 
-def _callable(setting: str, value: object) -> Callable[..., Any] | None:
-    if value is None or callable(value):
+def _callable(setting: str, value: object) -> Callable[..., object]:
+    if callable(value):
         return value
     raise SettingError(setting, value, "a function of (key, value)")
 
 
 def _directory(setting: str, value: object) -> Path:
-    if isinstance(value, str | os.PathLike) and str(value):
+    path = cast("str", value)
+    if isinstance(value, str | os.PathLike) and os.fspath(path):
         try:
             # Absolute, so that an application that changes its directory later does
             # not leave half of its traces behind.
-            return Path(value).expanduser().absolute()
+            return Path(path).expanduser().absolute()
         except RuntimeError:
             pass
     raise SettingError(setting, value, "a directory")

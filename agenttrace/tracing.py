@@ -73,8 +73,7 @@ class Tracer(Protocol):
 def context_with(span: TracedSpan, parent: Context) -> Context:
     """Return *parent* with *span* as the current one."""
     context = Context(parent)
-    # A Context refuses assignment; this is the copy nobody else has seen yet.
-    dict.__setitem__(context, _otel.span_key(), span.api)
+    _otel.put_into(context, _otel.span_key(), span.api)
     return context
 
 
@@ -202,6 +201,6 @@ def tracer() -> Tracer:
 
 def install(tracer: Tracer | None) -> Tracer:
     """Use *tracer* from now on (None: OTel's API) and return the one before it."""
-    global _tracer  # noqa: PLW0603 - the port has one tracer a process
+    global _tracer
     previous, _tracer = _tracer, tracer or ApiTracer()
     return previous

@@ -53,8 +53,11 @@ class Progress(Enum):
 
 
 class Recorder(Protocol):
-    """Reads facts out of one operation.  Colourless: it awaits, ends and catches
-    nothing, and may fail without anybody but the guard noticing."""
+    """Reads facts out of one operation.
+
+    Colourless: it awaits, ends and catches nothing, and may fail without anybody but
+    the guard noticing.
+    """
 
     def request(self) -> Opening:
         """Return what is known before the operation starts."""
@@ -73,7 +76,7 @@ class Recorder(Protocol):
         ...
 
     def claims(self, call: Call, value: Any, /) -> bool:  # noqa: ANN401 - a library's value
-        """Return True if *value* is a stream of its library and *call* goes on in it."""
+        """Return whether *value* is its library's stream and *call* goes on in it."""
         ...
 
 
@@ -214,17 +217,16 @@ class Call:
 
     def settle(self, value: Any) -> Any:  # noqa: ANN401 - whatever came back
         """Return *value* such that the span ends when it does."""
-        kind = type(value)
+        kind: type[object] = value.__class__
         if kind is types.CoroutineType:
             return self._wrapped(_awaited(self, value), value, _close_if_unstarted)
-        if kind is types.GeneratorType:
-            if not value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
-                return self._wrapped(generators.drive(self, value), value)
+        if kind is types.GeneratorType and not _is_awaitable(value):
+            return self._wrapped(generators.drive(self, value), value)
         if kind is types.AsyncGeneratorType:
             return self._wrapped(generators.drive_async(self, value), value)
         if self.span is None:
             self.begin()
-        if isinstance(value, _FUTURES):
+        if issubclass(kind, _FUTURES):
             value.add_done_callback(self._future_done)
             return value
         if not safety.guarded(
@@ -242,7 +244,7 @@ class Call:
         value: Any,  # noqa: ANN401 - the same
         on_drop: Callable[[Any, object], None] | None = None,
     ) -> Any:  # noqa: ANN401 - the same
-        """Make *wrapper* answer to the name of *value*, and notice when it is dropped."""
+        """Make *wrapper* answer to the name of *value*, and notice if it is dropped."""
         wrapper.__name__ = value.__name__
         wrapper.__qualname__ = value.__qualname__
         self.alive = weakref.ref(
@@ -263,8 +265,13 @@ class Call:
             self.succeed()
 
 
+def _is_awaitable(generator: types.GeneratorType[Any, Any, Any]) -> bool:
+    """Return whether *generator* is a coroutine of old (`types.coroutine`)."""
+    return bool(generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
 async def _awaited(call: Call, coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what it returns
-    """The coroutine shape: scoped in one frame of one task, however often suspended."""
+    """Await *coroutine*, scoped in one frame of one task, however often suspended."""
     call.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
     if call.span is None:
         call.begin()

@@ -13,6 +13,7 @@ to it gets the interpreter's own verdict.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ def drive(call: Call, body: Generator[Any, Any, Any]) -> Generator[Any, Any, Any
     get, activate, put_away = scope.accessors()
     words, word = _memory_of(call)
     send, throw = body.send, body.throw
-    outer = inner = call.context
+    outer: scope.Value = call.context
+    inner = outer
     resume: Any = send
     argument: Any = None
     token: Any = None
@@ -81,7 +83,8 @@ async def drive_async(
     get, activate, put_away = scope.accessors()
     words, word = _memory_of(call)
     send, throw = body.asend, body.athrow
-    outer = inner = call.context
+    outer: scope.Value = call.context
+    inner = outer
     resume: Any = send
     argument: Any = None
     token: Any = None
@@ -149,12 +152,10 @@ def _put_away_in_mid_step(put_away: Any, token: Any) -> None:  # noqa: ANN401 - 
     """Put the tracing context away after a step that did not come to its item."""
     if token is None:
         return
-    try:
+    # A frame torn down in mid-step runs this in the context of whoever collects it.
+    # There is nothing of ours to put away there.
+    with contextlib.suppress(ValueError, RuntimeError):
         put_away(token)
-    except (ValueError, RuntimeError):
-        # A frame torn down in mid-step runs this in the context of whoever collects
-        # it.  There is nothing of ours to put away there.
-        pass
 
 
 _NOWHERE = memoryview(bytearray(8)).cast("Q")

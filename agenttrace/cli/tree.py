@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import click
 
@@ -127,6 +128,10 @@ def _print_trees(reader: Reader, runs: Sequence[Run], *, limit: int | None) -> N
 def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - not needed for JSON
 
+    # A name that the terminal's encoding does not have must not end the command.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         # Whoever reads the pipe wants one line per span, not 80 columns.
@@ -227,7 +232,8 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        pairs = cast("Mapping[object, object]", value)
+        return {str(key): _plain(item) for key, item in pairs.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast("tuple[object, ...]", value)]
     return value

@@ -7,26 +7,26 @@ in this process and, unlike baggage, are never sent to another service.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from opentelemetry import context as otel
-from opentelemetry.context.context import Context
 
 from agenttrace import attributes as values
 from agenttrace import semconv
 from agenttrace.context import scope
-from agenttrace.model import NO_ATTRIBUTES, Attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Mapping
 
+    from opentelemetry.context.context import Context
+
+_NOTHING: Final[Mapping[str, object]] = {}
 BOUND_KEY: Final = otel.create_key("agenttrace-bound")
 
 
-def bound_in(context: Context) -> Attributes:
+def bound_in(context: Context) -> Mapping[str, object]:
     """Return what is bound in *context*, clean."""
-    bound = context.get(BOUND_KEY)
-    return bound if isinstance(bound, dict) else NO_ATTRIBUTES
+    return cast("Mapping[str, object]", context.get(BOUND_KEY, _NOTHING))
 
 
 @contextmanager
@@ -34,8 +34,8 @@ def bind(
     *,
     conversation_id: str | None = None,
     user_id: str | None = None,
-    attributes: Attributes | None = None,
-) -> Iterator[None]:
+    attributes: Mapping[str, object] | None = None,
+) -> Generator[None]:
     """Put attributes on every span that starts in this block, also in other libraries.
 
     Args:

@@ -17,7 +17,7 @@ from opentelemetry import propagate
 from agenttrace.context import scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def carrier() -> dict[str, str]:
 
 
 @contextmanager
-def continue_trace(carrier: Mapping[str, str]) -> Iterator[None]:
+def continue_trace(carrier: Mapping[str, str]) -> Generator[None]:
     """Let the spans of this block be children of the one *carrier* was made under.
 
     Args:

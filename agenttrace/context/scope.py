@@ -45,7 +45,22 @@ class Scope:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.dead = False
-        self.token: Any = None  # set by whoever puts the scope into the variable
+        self.token: Any
+
+    def enter(self) -> None:
+        """Make this scope's context current in the runtime context in use."""
+        runtime = _otel.runtime_context()
+        if isinstance(runtime, SafeRuntimeContext):
+            self.dead = False
+            self.token = runtime.set(self)
+        else:
+            # Not in the variable itself: what stands there must be a bare context.
+            self.dead = True
+            self.token = runtime.attach(self.context)
+
+    def leave(self) -> None:
+        """End it, wherever and whenever this is called."""
+        detach(self.token if self.dead else self)
 
 
 Value = Context | Scope
@@ -86,7 +101,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def detach(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
         """End what *token* attached.  Never raises, never revives anything."""
-        if token.__class__ is not Scope:
+        if not isinstance(token, Scope):
             self._detach_stock(token)
             return
         if token.dead:
@@ -178,7 +193,7 @@ def detach(token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
     """
     try:
         _otel.runtime_context().detach(token)
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, TypeError):
         _note_foreign_detach()
 
 
@@ -198,7 +213,7 @@ def _note_foreign_detach() -> None:
     safety.count(safety.Count.FOREIGN_DETACHES)
     if not safety.logger.isEnabledFor(logging.DEBUG):
         return
-    frame = sys._getframe(1)  # noqa: SLF001 - the documented way to one's caller
+    frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the documented way to one's caller
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(
         _OURS
     ):

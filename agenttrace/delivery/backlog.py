@@ -9,11 +9,10 @@ Sending, patience and encoding happen elsewhere, and never under this lock.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING
 
-from agenttrace.safety import Count, count, log_once
+from agenttrace.safety import Count, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,19 +62,16 @@ class Backlog:
         """How often somebody asked for everything to be sent at once."""
         return self._urgency
 
-    def append(self, frame: Frame) -> None:
-        """Keep *frame*; nobody sends it before `release`."""
+    def append(self, frame: Frame) -> int:
+        """Keep *frame*; return how many spans had to be dropped for it.
+
+        Nobody sends it before `release`.
+        """
         with self._lock:
             dropped = self._spool.append(frame)
         if dropped:
             self.drop(dropped)
-            log_once(
-                "delivery.full",
-                logging.WARNING,
-                "more spans wait for their destination than the limit allows: the "
-                "oldest are dropped (told once, counted in %s)",
-                Count.SPANS_DROPPED,
-            )
+        return dropped
 
     def release(self) -> None:
         """Let the lanes have everything that was appended."""

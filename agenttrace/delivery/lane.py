@@ -65,7 +65,7 @@ class Lane:
         name: Of the thread.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of one thread
+    def __init__(
         self,
         index: int,
         sender: Sender,
@@ -106,12 +106,12 @@ class Lane:
                 try:
                     while kept := self._backlog.take(self._index, MAX_REQUEST):
                         self._deliver(kept)
-                except Exception as error:  # noqa: BLE001 - a handler of the log, for one, may raise anything
+                except Exception as error:
                     note("delivery.lane", error)
                     self._backlog.pause(self._retry.longest, self._backlog.urgency)
             try:
                 self._sender.close()
-            except Exception as error:  # noqa: BLE001 - an exporter may raise anything
+            except Exception as error:
                 note("delivery.close", error)
 
     def _deliver(self, kept: Sequence[Kept]) -> bool:
@@ -134,7 +134,7 @@ class Lane:
         try:
             return self._sender.send(frame, self._timeout)
         # SystemExit too: an exporter that raises it would end this thread in silence.
-        except BaseException as error:  # noqa: BLE001 - see above
+        except BaseException as error:
             return Later(f"{type(self._sender).__name__} raised {type(error).__name__}")
 
     def _delivered(self, kept: Sequence[Kept], rejected: int, reason: str) -> None:

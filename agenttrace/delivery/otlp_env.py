@@ -199,7 +199,7 @@ def _headers(variable: _Variable) -> Mapping[str, str]:
     headers: Mapping[str, str] = {}
     well_formed = all(_HEADER.fullmatch(entry) for entry in entries)
     if well_formed:
-        headers = parse_env_headers(variable.value, liberal=True)
+        headers = parse_env_headers(",".join(entries), liberal=True)
     if not well_formed or any(
         not name or _CONTROL.search(name + value) for name, value in headers.items()
     ):
@@ -253,7 +253,7 @@ def _file(variable: _Variable) -> str | None:
     if not variable.value:
         return None
     try:
-        with open(variable.value, "rb"):  # noqa: PTH123 - opened, not read
+        with open(variable.value, "rb"):
             return variable.value
     except (OSError, ValueError):
         raise SettingError(

@@ -96,7 +96,10 @@ class Spool(Protocol):
         ...
 
     def close(self) -> int:
-        """Let go of everything; return how many spans are lost by that."""
+        """Let go of everything; return how many spans are lost by that.
+
+        What is appended afterwards is dropped.
+        """
         ...
 
 
@@ -173,6 +176,7 @@ class MemorySpool:
 
     def close(self) -> int:
         """Let go of everything; return how many spans are lost by that."""
+        self._max_bytes = -1  # what is appended from here on is dropped
         lost = self._spans
         for number in list(self._entries):
             self._forget(number)

@@ -28,7 +28,7 @@ from agenttrace.delivery.lane import Lane, LaneStatus, note
 from agenttrace.delivery.retry import Retry
 from agenttrace.delivery.spool import MemorySpool
 from agenttrace.model import SpanData
-from agenttrace.safety import log_once
+from agenttrace.safety import Count, log_once
 
 if TYPE_CHECKING:
     from agenttrace.delivery.senders import Sender
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Encode = Callable[[Sequence[SpanData]], Frame]
 
 _MAX_FRAME: Final = 1_000_000
-"""Bytes of payload above which the next frames get fewer spans.
+"""Bytes of payload that a frame is meant to have at most: large spans, small batches.
 
 A frame is taken or refused as a whole, so none should be larger than what destinations
 take; but nothing is encoded twice to make it smaller.
@@ -104,8 +104,9 @@ class Spooler:
     _encoder: threading.Thread
     _hurried: bool
     _closed: bool
+    _next_batch: int
 
-    def __init__(  # noqa: PLR0913 - each has a default that is right for most
+    def __init__(
         self,
         senders: Sequence[Sender],
         *,
@@ -129,6 +130,12 @@ class Spooler:
         self._retry = retry or Retry()
         self._name = name
         self._begin()
+        self._start()
+
+    @property
+    def threads(self) -> tuple[threading.Thread, ...]:
+        """Its threads, for reports that leave ours out."""
+        return (*(lane.thread for lane in self._lanes), self._encoder)
 
     def put(self, item: Ended) -> None:
         """Queue *item*.  Takes no lock, never blocks, never raises."""
@@ -147,7 +154,7 @@ class Spooler:
         """
         if self._closed:
             return not self._queue
-        if threading.current_thread() in self._threads():
+        if threading.current_thread() in self.threads:
             return False  # an exporter that flushes would wait for itself
         deadline = _deadline(timeout)
         mark = Mark()
@@ -170,19 +177,22 @@ class Spooler:
         settled = self.flush(timeout)
         self._closed = True
         self._bell.ring()
-        self._encoder.join(_left(deadline))
+        _join(self._encoder, deadline)
         self._backlog.stop()
         for lane in self._lanes:
-            lane.thread.join(_left(deadline))
+            _join(lane.thread, deadline)
         self._backlog.close()
-        # From here on, every put comes to `_wake` and is counted there.
-        self._bell.asleep = True
+        self._close()
         return self._discard() == 0 and settled
 
     def reset_after_fork(self) -> None:
         """Begin anew in a forked child: what was queued is the parent's to send."""
-        if not self._closed:
-            self._begin()
+        was_closed = self._closed
+        self._begin()
+        if was_closed:
+            self._close()
+        else:
+            self._start()
 
     def status(self) -> SpoolerStatus:
         """Return how delivery is doing."""
@@ -202,6 +212,7 @@ class Spooler:
         self._bell = Bell()
         self._hurried = False
         self._closed = False
+        self._next_batch = self._batch
         self._backlog = Backlog(MemorySpool(len(self._senders), self._max_bytes))
         self._lanes = tuple(
             Lane(
@@ -215,23 +226,26 @@ class Spooler:
             for index, sender in enumerate(self._senders)
         )
         self._encoder = threading.Thread(target=self._run, name=self._name, daemon=True)
+
+    def _start(self) -> None:
         # Not when the first span is put: at the exit of the interpreter it is too
         # late for a thread, and the first span may be one that never ended.
         try:
-            for thread in self._threads():
+            for thread in self.threads:
                 thread.start()
         except RuntimeError:
-            self._closed = True
-            self._bell.asleep = True
-            self._backlog.stop()
+            self._close()
             log_once(
                 "delivery.threads",
                 logging.WARNING,
                 "no thread could be started: spans are dropped",
             )
 
-    def _threads(self) -> tuple[threading.Thread, ...]:
-        return (*(lane.thread for lane in self._lanes), self._encoder)
+    def _close(self) -> None:
+        self._closed = True
+        self._backlog.stop()
+        # From here on, every put comes to `_wake` and is counted there.
+        self._bell.asleep = True
 
     def _wake(self) -> None:
         if self._closed:
@@ -264,51 +278,58 @@ class Spooler:
                 # round may not see, and finds the next one hurried.
                 self._hurried = False
                 self._drain()
-            except Exception as error:  # noqa: BLE001 - this thread is all there is
+            except Exception as error:
                 note("delivery.spooler", error)
 
     def _drain(self) -> None:
-        size = self._batch
         while self._queue:
-            items, mark = self._next(size)
+            items, mark = self._next()
             if items:
-                size = self._write(items)
+                self._write(items)
             if mark is not None:
                 self._backlog.reach(mark)
             # Whoever waits for the interpreter gets it now: it would not be handed
             # over before the switch interval of 5 ms is over.
             time.sleep(0)
 
-    def _next(self, size: int) -> tuple[list[Ended], Mark | None]:
+    def _next(self) -> tuple[list[Ended], Mark | None]:
         items: list[Ended] = []
-        while self._queue and len(items) < size:
+        while self._queue and len(items) < self._next_batch:
             item = self._queue.popleft()
             if isinstance(item, Mark):
                 return items, item
             items.append(item)
         return items, None
 
-    def _write(self, items: Sequence[Ended]) -> int:
-        """Bring *items* into the spool; return how many spans to take next."""
+    def _write(self, items: Sequence[Ended]) -> None:
         spans = [data for item in items if (data := _data(item)) is not None]
-        lost = len(items) - len(spans)
-        next_size = self._batch
+        lost = len(items)
+        dropped = 0
         for frame in self._frames(spans):
+            try:
+                dropped += self._backlog.append(frame)
+            except Exception as error:
+                note("delivery.spool", error)
+                continue
             lost -= len(frame.ids)
-            self._backlog.append(frame)
-            if len(frame.payload) > _MAX_FRAME:
-                share = _MAX_FRAME * len(frame.ids) // len(frame.payload)
-                next_size = min(next_size, max(share, 1))
-        lost += len(spans)
+            fitting = _MAX_FRAME * len(frame.ids) // max(len(frame.payload), 1)
+            self._next_batch = min(max(fitting, 1), self._batch)
         if lost:
             self._backlog.drop(lost)
         for item in items:
             try:
                 item.written()
-            except Exception as error:  # noqa: BLE001 - the others are written all the same
+            except Exception as error:
                 note("delivery.written", error)
         self._backlog.release()
-        return next_size
+        if dropped:
+            log_once(
+                "delivery.full",
+                logging.WARNING,
+                "more spans wait for their destination than the limit allows: the "
+                "oldest are dropped (told once, counted in %s)",
+                Count.SPANS_DROPPED.value,
+            )
 
     def _frames(self, spans: Sequence[SpanData]) -> list[Frame]:
         """Return *spans* as frames, without those that cannot be encoded."""
@@ -316,7 +337,7 @@ class Spooler:
             return []
         try:
             return [self._encode(spans)]
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the others
+        except Exception as error:
             note("delivery.encode", error)
         if len(spans) == 1:
             return []
@@ -327,9 +348,14 @@ class Spooler:
 def _data(item: Ended) -> SpanData | None:
     try:
         return item.data()
-    except Exception as error:  # noqa: BLE001 - it must not cost the others of its batch
+    except Exception as error:
         note("delivery.data", error)
         return None
+
+
+def _join(thread: threading.Thread, deadline: float) -> None:
+    if thread is not threading.current_thread():  # an exporter may shut us down
+        thread.join(_left(deadline))
 
 
 def _deadline(timeout: float) -> float:

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.sdk.trace import sampling
-from opentelemetry.sdk.trace.export import SpanExporter
 
 from agenttrace import content, safety, semconv, tracing
 from agenttrace.context import scope
@@ -31,6 +27,14 @@ from agenttrace.settings import Settings, resolve
 from agenttrace.spans.attached import Attachment
 from agenttrace.spans.provider import Ended, Provider
 from agenttrace.watchdog.ticker import Ticker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import sampling
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 INSTRUMENTATION_NAME: Final = "agenttrace"
 _EXIT: Final = "its process ended while it was open"
@@ -75,11 +79,11 @@ class Pipeline(Protocol):
         """What the port is to use."""
         ...
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float, /) -> bool:
         """Deliver what has ended."""
         ...
 
-    def stop(self, timeout: float) -> bool:
+    def stop(self, timeout: float, /) -> bool:
         """Deliver what has ended and take nothing more."""
         ...
 
@@ -110,7 +114,11 @@ class OwnPipeline:
             tuple(senders.values()), max_bytes=settings.max_queue_bytes
         )
         self.provider = _provider(
-            registry, self.spooler.put, resource.resource_of(settings), sampler, settings
+            registry,
+            self.spooler.put,
+            resource.resource_of(settings),
+            sampler,
+            settings,
         )
         self.provider.before_flush = self.flush
         self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, _version())
@@ -169,7 +177,7 @@ class AttachedPipeline:
         return flushed
 
     def after_fork(self) -> None:
-        """The provider's processors look after themselves."""
+        """Leave it to the provider's processors."""
 
     def status(self) -> SpoolerStatus | None:
         """Return None: the queue is the provider's."""
@@ -185,32 +193,35 @@ class NoPipeline:
         self.mode = mode
         self.tracer = tracer
 
-    def flush(self, timeout: float) -> bool:
-        """There is nothing to deliver."""
+    def flush(self, _timeout: float, /) -> bool:
+        """Find nothing to deliver."""
         return True
 
-    def stop(self, timeout: float) -> bool:
-        """There is nothing to stop."""
+    def stop(self, _timeout: float, /) -> bool:
+        """Find nothing to stop."""
         return True
 
     def after_fork(self) -> None:
-        """There is nothing to begin anew."""
+        """Find nothing to begin anew."""
 
     def status(self) -> SpoolerStatus | None:
-        """There is no queue."""
+        """Return None: there is no queue."""
         return None
 
 
 class Runtime:
-    """A configured agenttrace.  Made by `configure()`; a context manager that shuts
-    itself down.
+    """A configured agenttrace, made by `configure()`.
+
+    A context manager that shuts itself down.
 
     Attributes:
         settings: What it was configured with.
         spans: The registry of open spans.
     """
 
-    def __init__(self, settings: Settings, pipeline: Pipeline, spans: OpenSpans) -> None:
+    def __init__(
+        self, settings: Settings, pipeline: Pipeline, spans: OpenSpans
+    ) -> None:
         self.settings = settings
         self.spans = spans
         self._pipeline = pipeline
@@ -225,7 +236,7 @@ class Runtime:
         content.install(self._policy)
         tracing.install(pipeline.tracer)
 
-    def __enter__(self) -> Runtime:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -319,7 +330,11 @@ class _Process:
         self.spans.awake = False
         self.provider: Provider | None = None
         self.runtime: Runtime | None = None
-        self.ticker.subscribe("sweep", lambda: self.spans.sweep(_collected))
+        self.ticker.subscribe("sweep", self.sweep)
+
+    def sweep(self) -> None:
+        """End the spans whose object was collected without an end."""
+        self.spans.sweep(_collected)
 
     def after_fork(self) -> None:
         """Begin anew in a child process, whatever other threads held at the fork."""
@@ -337,7 +352,7 @@ class _Process:
 _process = _Process()
 
 
-def configure(
+def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     *,
     service_name: str | None = None,
     resource_attributes: Mapping[str, object] | None = None,
@@ -410,8 +425,7 @@ def current() -> Runtime | None:
 
 
 def flush(timeout: float = 30.0) -> bool:
-    """Deliver every span that has ended (see `Runtime.flush`); True before
-    `configure()`."""
+    """Deliver every span that has ended (see `Runtime.flush`)."""
     runtime = current()
     return True if runtime is None else runtime.flush(timeout)
 
@@ -453,7 +467,7 @@ def _pipeline(
 def _provider(
     registry: OpenSpans,
     sink: Callable[[Ended], None],
-    resource: Any,
+    who: Resource,
     sampler: sampling.Sampler | None,
     settings: Settings,
 ) -> Provider:
@@ -462,7 +476,7 @@ def _provider(
     provider = _process.provider
     if provider is None:
         provider = Provider(
-            registry, sink, resource=resource, sampler=sampler, as_error=as_error
+            registry, sink, resource=who, sampler=sampler, as_error=as_error
         )
         _process.provider = provider
         trace.set_tracer_provider(provider)
@@ -470,7 +484,7 @@ def _provider(
         provider.exchange(
             registry=registry,
             sink=sink,
-            resource=resource,
+            resource=who,
             sampler=sampler,
             as_error=as_error,
         )

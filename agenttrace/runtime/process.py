@@ -33,7 +33,7 @@ _runtime: Callable[[], Lives | None] | None = None
 
 def watch(runtime: Callable[[], Lives | None]) -> None:
     """Call the hooks of whatever *runtime* returns, from now on."""
-    global _runtime  # noqa: PLW0603 - hooks of a process
+    global _runtime
     first, _runtime = _runtime is None, runtime
     if first:
         atexit.register(_at_exit)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
@@ -22,6 +23,8 @@ from opentelemetry.trace import Status, StatusCode
 
 from agenttrace import _otel, attributes, safety, semconv
 from agenttrace.model import (
+    RETURNED,
+    EndedBy,
     Ending,
     EventData,
     LinkData,
@@ -29,7 +32,6 @@ from agenttrace.model import (
     class_name,
     ending_of,
     error_type_of,
-    returned,
     status_of,
     text_of,
 )
@@ -48,17 +50,21 @@ if TYPE_CHECKING:
     from agenttrace.spans.tracer import LeanTracer
 
 _SCALARS: Final = attributes.SCALARS
+_OUTCOME: Final = semconv.OUTCOME
+_ENDED_BY: Final = semconv.ENDED_BY
 _now: Final = time.time_ns
+# Members of enumerations, bound once: looking them up costs more than using them.
+_OK: Final = Outcome.OK
+_OK_TEXT: Final = Outcome.OK.value
+_RETURN_TEXT: Final = EndedBy.RETURN.value
+_ERROR: Final = StatusCode.ERROR
+_FIRST: Final = Claim.FIRST
 # The recorded stack of an exception: deep recursion must not become megabytes.
 _STACK_LIMIT: Final = 100
 
 
 class LeanSpan(sdk.Span):
     """A span of our provider.  Made by `LeanTracer` alone."""
-
-    def __new__(cls, *_args: object, **_kwargs: object) -> LeanSpan:
-        """Skip the SDK's check that only its tracers make spans."""
-        return object.__new__(cls)
 
     def __init__(  # noqa: PLR0913, PLR0917 - built in one place, on the hot path  # pylint: disable=super-init-not-called
         self,
@@ -84,17 +90,17 @@ class LeanSpan(sdk.Span):
         self._attributes: Any = values
         self._start_time = start_time
         self._end_time: int | None = None
-        self._code = StatusCode.UNSET
         self.record: OpenSpan | None = None
 
-    # What is set on few spans, or never, is a class attribute until then.
+    # What is set late, on few spans, or never, is a class attribute until then.
+    _code: StatusCode = StatusCode.UNSET
     _message: str = ""
     _event_list: list[sdk.Event] | None = None
     _link_list: list[Link] | None = None
     _lost: tuple[int, int, int] = (0, 0, 0)  # attributes, events, links dropped
-    _started_during: int = 0  # id of the exception that was being handled at the start
+    started_during: int = 0  # id of the exception that was being handled at the start
     _span_context: SpanContext | None = None
-    _remote_parent: bool = False
+    remote_parent: bool = False
     is_recorded: bool = True
     """Whether processors see it."""
     _record_exception: bool = True
@@ -105,11 +111,18 @@ class LeanSpan(sdk.Span):
         """The span as OTel's API knows it."""
         return self
 
+    def on_exception(self, *, record: bool, set_status: bool) -> None:
+        """Say what an exception that comes out does to the span (OTel's two flags)."""
+        self._record_exception = record
+        self._set_status_on_exception = set_status
+
     # What the SDK keeps per span and its methods, its processors and other tools
     # read under these names.
 
     @property
-    def _context(self) -> SpanContext:
+    def _context(  # type: ignore[override, mutable-override]  # computed, where the SDK stores
+        self,
+    ) -> SpanContext:
         context = self._span_context
         if context is None:
             self._span_context = context = _otel.span_context(
@@ -122,13 +135,15 @@ class LeanSpan(sdk.Span):
         return context
 
     @property
-    def _parent(self) -> SpanContext | None:
+    def _parent(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> SpanContext | None:
         if not self.parent_id:
             return None
         return _otel.span_context(
             int.from_bytes(self.trace_id, "big"),
             int.from_bytes(self.parent_id, "big"),
-            is_remote=self._remote_parent,
+            is_remote=self.remote_parent,
             flags=self.flags,
             trace_state=self._trace_state,
         )
@@ -144,23 +159,33 @@ class LeanSpan(sdk.Span):
         self._message = status.description or ""
 
     @property
-    def _resource(self) -> Resource:
+    def _resource(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> Resource:
         return self._tracer.resource
 
     @property
-    def _instrumentation_scope(self) -> InstrumentationScope:
+    def _instrumentation_scope(  # type: ignore[override, mutable-override]  # computed, where the SDK stores
+        self,
+    ) -> InstrumentationScope:
         return self._tracer.scope
 
     @property
-    def _instrumentation_info(self) -> Any:  # noqa: ANN401 - deprecated in the SDK
+    def _instrumentation_info(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> Any:  # noqa: ANN401 - deprecated in the SDK
         return self._tracer.instrumentation_info
 
     @property
-    def _events(self) -> Sequence[sdk.Event]:
+    def _events(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> Sequence[sdk.Event]:
         return self._event_list or ()
 
     @property
-    def _links(self) -> Sequence[Link]:
+    def _links(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> Sequence[Link]:
         return self._link_list or ()
 
     @property
@@ -193,13 +218,13 @@ class LeanSpan(sdk.Span):
     def set_attribute(self, key: str, value: Any) -> None:  # noqa: ANN401 - any value is taken
         """Set one attribute; values that OTLP cannot carry become text."""
         values = self._attributes
+        tracer = self._tracer
         kind = value.__class__
         if (
             self._end_time is None
-            and kind in _SCALARS
             and key.__class__ is str
-            and (kind is not str or len(value) <= self._tracer.text_limit)
-            and (len(values) < self._tracer.attribute_limit or key in values)
+            and (len(value) <= tracer.text_limit if kind is str else kind in _SCALARS)
+            and (len(values) < tracer.attribute_limit or key in values)
             and key
         ):
             values[key] = value
@@ -282,10 +307,11 @@ class LeanSpan(sdk.Span):
 
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:  # noqa: ANN401 - any mapping is taken
         """Link this span to another one."""
-        if self._end_time is None and context is not None:
-            self._add_links([trace.Link(context, attributes)])
+        if self._end_time is None:
+            self.link_all([trace.Link(context, attributes)])
 
-    def _add_links(self, links: Sequence[Link]) -> None:
+    def link_all(self, links: Sequence[Link]) -> None:
+        """Link this span to others, within the limits."""
         kept = self._link_list
         if kept is None:
             self._link_list = kept = []
@@ -328,8 +354,8 @@ class LeanSpan(sdk.Span):
         """
         if self._end_time is None:
             error = sys.exception()
-            if error is None or id(error) == self._started_during:
-                ending = returned()
+            if error is None or id(error) == self.started_during:
+                ending = replace(RETURNED)
             else:
                 ending = ending_of(error)
                 # Recording it is the owner's business; here it only speaks.
@@ -344,79 +370,83 @@ class LeanSpan(sdk.Span):
 
     def finish(self, ending: Ending) -> None:
         """End the span as *ending* says, or tell of a late finish where it was told."""
-        if self._end_time is None:
-            try:
-                self._finish(ending)
-            except Exception as error:  # noqa: BLE001 - runs inside the application
-                safety.swallow("span.finish", error)
-
-    def _finish(self, ending: Ending) -> None:
         record = self.record
-        if record is None:
+        if self._end_time is not None or record is None:
             return
-        registry = self._tracer.registry
-        claim = registry.claim(record)
-        if claim is Claim.FIRST:
-            self.tell(ending)
-        elif claim is Claim.TOLD:
-            self.set_attributes(ending.attributes)
-            self._end_time = ending.end_time or _now()
-            self._settle(ending)
-            self._tracer.provider.finished_late(self, ending)
-            registry.slots.free(record)
-        else:
-            self._end_time = _now()
+        try:
+            claim = self._tracer.registry.claim(record)
+            if claim is _FIRST:
+                self.tell(ending)
+            else:
+                self._finish_late(ending, claim)
+        except Exception as error:  # noqa: BLE001 - runs inside the application
+            safety.swallow("span.finish", error)
+
+    def _finish_late(self, ending: Ending, claim: Claim) -> None:
+        self._close(ending)
+        if claim is Claim.TOLD:
+            self._tracer.provider.finished_late(self)
+            self.written()
 
     def tell(self, ending: Ending) -> None:
         """Send the final form.  The caller has claimed it from the registry."""
+        self._close(ending)
+        record = self.record
+        tracer = self._tracer
+        if record is not None:
+            tracer.registry.slots.ended(record, self._end_time or 0, ending)
+        tracer.provider.ended(self)
+
+    def _close(self, ending: Ending) -> None:
+        """Take what the ending brings, then nothing more."""
+        if ending is RETURNED and self._code is not _ERROR:
+            # What most spans come to, without the questions that others raise.
+            values = self._attributes
+            values[_OUTCOME] = _OK_TEXT
+            values[_ENDED_BY] = _RETURN_TEXT
+            self._end_time = _now()
+            return
         for key, value in ending.attributes.items():
             self.set_attribute(key, value)
-        self._end_time = end_time = ending.end_time or _now()
-        self._settle(ending)
-        record = self.record
-        if record is not None:
-            self._tracer.registry.slots.ended(
-                record, end_time, ending.outcome, ending.ended_by
-            )
-        self._tracer.provider.ended(self)
+        end_time = _now() if ending.end_time is None else ending.end_time
+        self._settle(ending, end_time)
+        self._end_time = end_time
 
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form; the span itself goes on for its owner."""
         copy = object.__new__(type(self))
         vars(copy).update(vars(self))
-        copy._attributes = dict(self._attributes)  # noqa: SLF001 - our own class
-        copy._event_list = list(self._event_list or ())  # noqa: SLF001 - the same
+        copy._attributes = dict(self._attributes)
+        copy._event_list = list(self._event_list or ())
         # The slot stays the owner's, who may still send heartbeats there.
         copy.record = None
         copy.tell(ending)
 
-    def _settle(self, ending: Ending) -> None:
+    def _settle(self, ending: Ending, end_time: int) -> None:
         """Write how the span ended into its attributes and status."""
         values = self._attributes
         outcome = ending.outcome
-        if outcome is Outcome.OK:
-            if self._code is StatusCode.ERROR:
-                # It returned, but its owner says that it failed.
-                outcome = Outcome.ERROR
-                values.setdefault(semconv.ERROR_TYPE, "_OTHER")
-        else:
-            self._settle_failure(ending)
-        values[semconv.OUTCOME] = outcome.value
-        values[semconv.ENDED_BY] = ending.ended_by.value
+        if outcome is not _OK:
+            self._settle_failure(ending, end_time)
+        elif self._code is _ERROR:
+            # It returned, but its owner says that it failed.
+            outcome = Outcome.ERROR
+            values.setdefault(semconv.ERROR_TYPE, "_OTHER")
+        values[_OUTCOME] = outcome.value
+        values[_ENDED_BY] = ending.ended_by.value
 
-    def _settle_failure(self, ending: Ending) -> None:
+    def _settle_failure(self, ending: Ending, end_time: int) -> None:
         code, message = status_of(ending, as_error=self._tracer.provider.as_error)
         error_type = error_type_of(ending)
         if error_type is not None:
             self._attributes.setdefault(semconv.ERROR_TYPE, error_type)
-        if code is StatusCode.ERROR:
-            if ending.error is not None and self._record_exception:
-                end_time, self._end_time = self._end_time, None
-                self.record_exception(ending.error, timestamp=end_time, escaped=True)
-                self._end_time = end_time
-            if self._code is StatusCode.UNSET and self._set_status_on_exception:
-                self._code = code
-                self._message = str(attributes.clean(message))
+        if code is not _ERROR:
+            return
+        if ending.error is not None and self._record_exception:
+            self.record_exception(ending.error, timestamp=end_time, escaped=True)
+        if self._code is StatusCode.UNSET and self._set_status_on_exception:
+            self._code = code
+            self._message = str(attributes.clean(message))
 
     # As a sink's item (`delivery.spooler.Ended`).
 
@@ -429,12 +459,12 @@ class LeanSpan(sdk.Span):
             self.trace_id,
             self.span_id,
             self.parent_id,
-            self._remote_parent,
+            self.remote_parent,
             state.to_header() if state else "",
             self._name,
             self._kind,
-            self._start_time,
-            self._end_time or self._start_time,
+            self._start_time or 0,
+            self._end_time or 0,
             self._attributes,
             [event_data(event) for event in self._event_list]
             if self._event_list
@@ -465,7 +495,7 @@ class LeanSpan(sdk.Span):
         exc_tb: TracebackType | None,
     ) -> None:
         """End the span: `with tracer.start_span(...)` never makes it current."""
-        self.finish(returned() if exc_val is None else ending_of(exc_val))
+        self.finish(RETURNED if exc_val is None else ending_of(exc_val))
 
     def __del__(self) -> None:
         # Runs anywhere, with any lock held: only append.  See OpenSpans.sweep.
@@ -499,8 +529,8 @@ class UnsampledSpan(LeanSpan):
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:  # noqa: ANN401 - any mapping is taken
         """Ignore the link."""
 
-    def _settle(self, ending: Ending) -> None:
-        pass
+    def _close(self, ending: Ending) -> None:
+        self._end_time = _now() if ending.end_time is None else ending.end_time
 
 
 def event_data(event: Any) -> EventData:  # noqa: ANN401 - the SDK's EventBase

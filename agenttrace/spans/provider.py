@@ -10,32 +10,35 @@ from __future__ import annotations
 
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.sdk.trace import sampling
 from opentelemetry.trace import SpanKind, StatusCode
 
 from agenttrace import _otel, safety, semconv
 from agenttrace.model import (
-    Ending,
     LinkData,
     Outcome,
     ResourceData,
     SpanData,
 )
 from agenttrace.spans import tracer as tracers
-from agenttrace.spans.tracer import LeanTracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.context.context import Context
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import sampling
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
 
     from agenttrace.registry import OpenSpans
     from agenttrace.spans.lean import LeanSpan
+    from agenttrace.spans.tracer import LeanTracer
+
+
+_SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 
 
 class Ended(Protocol):
@@ -97,7 +100,7 @@ class Provider(sdk.TracerProvider):
         *,
         resource: Resource,
         sampler: sampling.Sampler | None = None,
-        id_generator: sdk.IdGenerator | None = None,
+        id_generator: IdGenerator | None = None,
         span_limits: sdk.SpanLimits | None = None,
         as_error: frozenset[Outcome] = frozenset(),
     ) -> None:
@@ -119,9 +122,10 @@ class Provider(sdk.TracerProvider):
     @property
     def limits(self) -> sdk.SpanLimits:
         """The limits that spans keep to."""
-        return _otel.limits_of(self)
+        limits: sdk.SpanLimits = _otel.limits_of(self)
+        return limits
 
-    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:  # noqa: ANN401 - the SDK's signature varies by version
+    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:  # noqa: ANN401 - it varies by version
         """Return a tracer, made lean at its first look."""
         tracer = super().get_tracer(*args, **kwargs)
         # A NoOpTracer (OTEL_SDK_DISABLED) passes.
@@ -131,11 +135,11 @@ class Provider(sdk.TracerProvider):
         return tracer
 
     def add_span_processor(self, span_processor: sdk.SpanProcessor) -> None:
-        """Add a processor that sees every span, and may change it, before we send it."""
+        """Add a processor that sees every span, and may change it, before it goes."""
         super().add_span_processor(span_processor)
         self.chain.processors = _otel.processors_of(self)
 
-    def exchange(  # noqa: PLR0913 - what `configure()` can change
+    def exchange(
         self,
         *,
         registry: OpenSpans,
@@ -171,15 +175,15 @@ class Provider(sdk.TracerProvider):
         """Take a span whose final form is settled."""
         if self.chain.processors and span.is_recorded:
             self.chain.ended(span)
-        if span.flags & int(trace.TraceFlags.SAMPLED):
+        if span.flags & _SAMPLED:
             self.sink(span)
         else:
             span.written()
 
-    def finished_late(self, span: LeanSpan, ending: Ending) -> None:
+    def finished_late(self, span: LeanSpan) -> None:
         """Tell that *span* ended after all, though its end had been told."""
         safety.count(safety.Count.LATE_FINISHES)
-        if span.flags & int(trace.TraceFlags.SAMPLED):
+        if span.flags & _SAMPLED:
             self.sink(LateFinish(span))
 
 
@@ -203,10 +207,9 @@ def late_finish_of(real: SpanData) -> SpanData:
     A child of that span and linked to it; its own id follows from the span's, so that
     two processes that tell the same late finish tell the same span.
     """
-    ident = int.from_bytes(real.span_id, "big") ^ 0x5A5A_5A5A_5A5A_5A5A
     return SpanData(
         trace_id=real.trace_id,
-        span_id=(ident or 1).to_bytes(8, "big"),
+        span_id=late_id(int.from_bytes(real.span_id, "big")).to_bytes(8, "big"),
         parent_id=real.span_id,
         parent_is_remote=False,
         trace_state=real.trace_state,
@@ -228,6 +231,11 @@ def late_finish_of(real: SpanData) -> SpanData:
         resource=real.resource,
         scope=real.scope,
     )
+
+
+def late_id(span_id: int) -> int:
+    """Return the id of the late finish of the span with *span_id*."""
+    return span_id ^ 0x5A5A_5A5A_5A5A_5A5A or 1
 
 
 def resource_data(resource: Resource) -> ResourceData:

@@ -14,19 +14,27 @@ import random
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace import sampling
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanKind
 
 from agenttrace import _otel, attributes, safety, semconv
 from agenttrace.context.bound import BOUND_KEY
-from agenttrace.context.scope import detach
-from agenttrace.model import Opening, ScopeData, ending_of, returned
+from agenttrace.context.scope import Scope
+from agenttrace.model import (
+    NO_ATTRIBUTES,
+    RETURNED,
+    Opening,
+    ScopeData,
+    ending_of,
+    text_of,
+)
 from agenttrace.registry import OpenSpan
 from agenttrace.spans.lean import LeanSpan, UnsampledSpan
 
@@ -36,7 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import Link, SpanContext, TraceState
+    from opentelemetry.trace import Link, TraceState
 
     from agenttrace.registry import OpenSpans
     from agenttrace.spans.provider import Provider
@@ -44,9 +52,12 @@ if TYPE_CHECKING:
 SPAN_KEY: Final = _otel.span_key()
 _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
+_USUAL: Final = (True, True, True)
 _now: Final = time.time_ns
+_put_into: Final = _otel.put_into
 # Our own generator: `random.seed(0)` in the application must not repeat our ids.
 _random: Final = random.Random()  # noqa: S311 - ids are not secrets
+_random_bits: Final = _random.getrandbits
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
 
@@ -63,6 +74,7 @@ class LeanTracer(sdk.Tracer):
     text_limit: int
     default_sampler: bool
     default_ids: bool
+    root_flags: int
 
     def start_span(  # noqa: PLR0913, PLR0917 - OTel's signature
         self,
@@ -79,22 +91,20 @@ class LeanTracer(sdk.Tracer):
         if not _otel.is_enabled(self):
             return super().start_span(name, context, kind, attributes, links)
         span = self.begin(
-            name,
+            _opening(name, kind, attributes, links),
             otel.get_current() if context is None else context,
-            kind,
-            attributes,
-            links,
             start_time,
         )
         error = sys.exception()
         if error is not None:
-            span._started_during = id(error)  # noqa: SLF001 - the span's own maker
+            span.started_during = id(error)
         if not (record_exception and set_status_on_exception):
-            span._record_exception = record_exception  # noqa: SLF001 - the same
-            span._set_status_on_exception = set_status_on_exception  # noqa: SLF001 - the same
+            span.on_exception(
+                record=record_exception, set_status=set_status_on_exception
+            )
         return span
 
-    def start_as_current_span(  # type: ignore[override]  # OTel's is a decorated generator of the same use
+    def start_as_current_span(  # type: ignore[override]  # noqa: PLR0913, PLR0917 - OTel's signature; a class where OTel has a decorated generator
         self,
         name: str,
         context: Context | None = None,
@@ -109,96 +119,74 @@ class LeanTracer(sdk.Tracer):
         """Return a block that is a span; as a decorator, every call is one."""
         if not _otel.is_enabled(self):
             return super().start_as_current_span(name, context, kind)
+        flags = (record_exception, set_status_on_exception, end_on_exit)
         return SpanBlock(
             self,
-            name,
+            _opening(name, kind, attributes, links),
             context,
-            kind,
-            attributes,
-            links,
             start_time,
-            None,
-            (record_exception, set_status_on_exception, end_on_exit),
+            None if flags == _USUAL else flags,
         )
 
     def start(self, opening: Opening, parent: Context) -> LeanSpan:
         """Start a span below whatever is current in *parent* (see `tracing.Tracer`)."""
-        return self.begin(
-            opening.name,
-            parent,
-            opening.kind,
-            opening.attributes,
-            opening.links,
-            None,
-            opening,
-        )
+        return self.begin(opening, parent)
 
     def span(self, opening: Opening) -> SpanBlock:
         """Return a block that is a span (see `tracing.Tracer`)."""
-        return SpanBlock(
-            self,
-            opening.name,
-            None,
-            opening.kind,
-            opening.attributes,
-            opening.links,
-            None,
-            opening,
-        )
+        return SpanBlock(self, opening)
 
-    def begin(  # noqa: PLR0913, PLR0917 - the one constructor, on the hot path
-        self,
-        name: str,
-        context: Context,
-        kind: SpanKind,
-        given: Mapping[str, Any] | None,
-        links: Sequence[Link] | None,
-        start_time: int | None,
-        opening: Opening | None = None,
+    def begin(
+        self, opening: Opening, context: Context, start_time: int | None = None
     ) -> LeanSpan:
         """Start a span below whatever is current in *context*, and register it."""
+        name = opening.name
         if name.__class__ is not str:
             name = str(attributes.clean(name))
         parent: Any = context.get(SPAN_KEY)
-        parent_record: OpenSpan | None = None
-        trace_state: TraceState | None = None
-        remote = False
-        if isinstance(parent, LeanSpan):
-            trace_id, parent_id = parent.trace_id, parent.span_id
-            flags, trace_state = parent.flags, parent._trace_state  # noqa: SLF001 - our own class
+        # `isinstance` asks an abstract base class, which is slow to say no.
+        kind_of_parent = parent.__class__
+        if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
+            line = None
+            trace_id, parent_id, flags = parent.trace_id, parent.span_id, parent.flags
+            trace_state = parent._trace_state  # noqa: SLF001 - our own class
             parent_record = parent.record
         else:
-            found = _parent_of(parent)
-            if found is None:
-                trace_id, parent_id = self._new_trace_id(), b""
-                flags = _SAMPLED | self._random_flag()
-            else:
-                trace_id = found.trace_id.to_bytes(16, "big")
-                parent_id = found.span_id.to_bytes(8, "big")
-                flags, trace_state = int(found.trace_flags), found.trace_state
-                remote = found.is_remote
-                parent_record = self.registry.find(parent_id)
+            line = None if parent is None else self._line_of(parent)
+            trace_id, parent_id, flags, trace_state, parent_record, _ = line or (
+                self._new_trace_id(),
+                b"",
+                self.root_flags,
+                None,
+                None,
+                False,
+            )
         recording = sampled = bool(flags & _SAMPLED)
         values: dict[str, Any] = {}
+        given: Mapping[str, object] | None = opening.attributes
         bound = context.get(BOUND_KEY)
         if bound:
             values.update(bound)  # type: ignore[call-overload]  # `bind` put a dict there
         if not self.default_sampler:
             verdict = self._ask_sampler(
-                context, trace_id, name, kind, {**values, **(given or {})}, links
+                context, trace_id, name, opening, {**values, **(given or {})}
             )
-            recording = verdict.decision.is_recording()
-            sampled = verdict.decision.is_sampled()
+            recording = verdict.decision is not sampling.Decision.DROP
+            sampled = verdict.decision is sampling.Decision.RECORD_AND_SAMPLE
             flags = (flags & ~_SAMPLED) | (_SAMPLED if sampled else 0)
             trace_state = verdict.trace_state
-            given = verdict.attributes
-        span_id = self._new_span_id()
+            given = cast("Mapping[str, object] | None", verdict.attributes)
+        if self.default_ids:
+            span_id = (_random_bits(64) or 1).to_bytes(8, "big")
+        else:
+            span_id = self.id_generator.generate_span_id().to_bytes(8, "big")
         started_at = _now() if start_time is None else start_time
-        make = LeanSpan if recording else UnsampledSpan
-        span = make(
+        # Past the SDK's `__new__`, which asks who makes spans, and its `__init__`.
+        span: LeanSpan = object.__new__(LeanSpan if recording else UnsampledSpan)
+        span.__init__(  # type: ignore[misc]  # the other half of what a class call does
             self,
             name,
-            kind,
+            opening.kind,
             trace_id,
             span_id,
             parent_id,
@@ -209,10 +197,10 @@ class LeanTracer(sdk.Tracer):
         )
         if given:
             span.set_attributes(given)
-        if links:
-            span._add_links(links)  # noqa: SLF001 - our own class
-        if remote:
-            span._remote_parent = True  # noqa: SLF001 - our own class
+        if opening.links:
+            span.link_all(opening.links)
+        if line is not None:
+            span.remote_parent = line[5]
         span.record = record = OpenSpan(
             weakref.ref(span),
             trace_id,
@@ -220,32 +208,42 @@ class LeanTracer(sdk.Tracer):
             parent_id,
             parent_record,
             name,
-            None,
+            opening.operation,
             started_at,
             sampled=sampled,
+            heartbeat_timeout=opening.heartbeat_timeout,
+            max_duration=opening.max_duration,
         )
-        if opening is None:
-            operation = values.get(semconv.GEN_AI_OPERATION_NAME)
-            if operation is not None:
-                record.operation = str(operation)
-        else:
-            record.operation = opening.operation
-            record.heartbeat_timeout = opening.heartbeat_timeout
-            record.max_duration = opening.max_duration
         self.registry.started(record)
         chain = self.provider.chain
         if chain.processors and recording:
             chain.started(span, context)
         return span
 
-    def _ask_sampler(  # noqa: PLR0913, PLR0917 - the sampler's signature
+    def _line_of(
+        self, parent: object
+    ) -> tuple[bytes, bytes, int, TraceState, OpenSpan | None, bool] | None:
+        """Return what a child inherits from a *parent* that is not ours."""
+        context = parent.get_span_context() if isinstance(parent, trace.Span) else None
+        if context is None or not context.is_valid:
+            return None
+        parent_id = context.span_id.to_bytes(8, "big")
+        return (
+            context.trace_id.to_bytes(16, "big"),
+            parent_id,
+            int(context.trace_flags),
+            context.trace_state,
+            self.registry.find(parent_id),
+            context.is_remote,
+        )
+
+    def _ask_sampler(
         self,
         context: Context,
         trace_id: bytes,
         name: str,
-        kind: SpanKind,
+        opening: Opening,
         values: dict[str, Any],
-        links: Sequence[Link] | None,
     ) -> sampling.SamplingResult:
         verdict = safety.guarded(
             "sampler",
@@ -253,9 +251,9 @@ class LeanTracer(sdk.Tracer):
             context,
             int.from_bytes(trace_id, "big"),
             name,
-            kind,
+            opening.kind,
             values,
-            links or (),
+            opening.links,
         )
         # A sampler that fails must not make the application's work invisible.
         return verdict or sampling.SamplingResult(
@@ -264,17 +262,8 @@ class LeanTracer(sdk.Tracer):
 
     def _new_trace_id(self) -> bytes:
         if self.default_ids:
-            return (_random.getrandbits(128) or 1).to_bytes(16, "big")
+            return (_random_bits(128) or 1).to_bytes(16, "big")
         return self.id_generator.generate_trace_id().to_bytes(16, "big")
-
-    def _new_span_id(self) -> bytes:
-        if self.default_ids:
-            return (_random.getrandbits(64) or 1).to_bytes(8, "big")
-        return self.id_generator.generate_span_id().to_bytes(8, "big")
-
-    def _random_flag(self) -> int:
-        is_random = getattr(self.id_generator, "is_trace_id_random", None)
-        return _RANDOM_TRACE_ID if is_random is not None and is_random() else 0
 
     def limited(
         self, given: Mapping[str, Any] | None, limit: int | None
@@ -291,61 +280,46 @@ class LeanTracer(sdk.Tracer):
         return values, lost
 
 
-class SpanBlock:
+class SpanBlock(Scope):
     """A span as a block: it starts and becomes current at entry, and ends at exit.
 
+    The block itself is the scope that stands in OTel's context variable meanwhile.
     Used as a decorator, every call is a span of its own.
     """
 
-    __slots__ = (
-        "_arguments",
-        "_context",
-        "_flags",
-        "_name",
-        "_opening",
-        "_span",
-        "_token",
-        "_tracer",
-    )
+    __slots__ = ("_flags", "_opening", "_parent", "_span", "_start_time", "_tracer")
 
-    def __init__(  # noqa: PLR0913, PLR0917 - built on the hot path
+    def __init__(
         self,
         tracer: LeanTracer,
-        name: str,
-        context: Context | None,
-        kind: SpanKind,
-        given: Mapping[str, Any] | None,
-        links: Sequence[Link] | None,
+        opening: Opening,
+        parent: Context | None = None,
         start_time: int | None = None,
-        opening: Opening | None = None,
         flags: tuple[bool, bool, bool] | None = None,
     ) -> None:
         self._tracer = tracer
-        self._name = name
-        self._context = context
-        self._arguments = (kind, given, links, start_time, opening)
         self._opening = opening
+        self._parent = parent
+        self._start_time = start_time
         self._flags = flags
         self._span: LeanSpan | None = None
-        self._token: Any = None
 
     def __enter__(self) -> trace.Span:
         current = otel.get_current()
         try:
             self._span = span = self._tracer.begin(
-                self._name,
-                current if self._context is None else self._context,
-                *self._arguments,
+                self._opening,
+                current if self._parent is None else self._parent,
+                self._start_time,
             )
         except Exception as error:  # noqa: BLE001 - runs inside the application
             safety.swallow("span.start", error)
             return trace.INVALID_SPAN
         if self._flags is not None:
-            span._record_exception, span._set_status_on_exception, _ = self._flags  # noqa: SLF001 - our own class
-        inner = Context(current)
-        # A Context refuses assignment; nobody else has seen this copy yet.
-        dict.__setitem__(inner, SPAN_KEY, span)
-        self._token = otel.attach(inner)
+            span.on_exception(record=self._flags[0], set_status=self._flags[1])
+        self.context = inner = Context(current)
+        _put_into(inner, SPAN_KEY, span)
+        self.enter()
         return span
 
     def __exit__(
@@ -357,28 +331,20 @@ class SpanBlock:
         span = self._span
         if span is None:
             return
-        detach(self._token)
+        self.leave()
         if self._flags is None or self._flags[2]:
-            span.finish(returned() if error is None else ending_of(error))
-        elif error is not None and isinstance(error, Exception):
+            span.finish(RETURNED if error is None else ending_of(error))
+        elif isinstance(error, Exception):
             # The span goes on: only what OTel's `use_span` does then.
             if self._flags[0]:
                 span.record_exception(error)
             if self._flags[1]:
-                span.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}")
+                message = f"{type(error).__name__}: {text_of(error)}"
+                span.set_status(trace.StatusCode.ERROR, message)
 
     def _again(self) -> SpanBlock:
-        kind, given, links, start_time, opening = self._arguments
         return SpanBlock(
-            self._tracer,
-            self._name,
-            self._context,
-            kind,
-            given,
-            links,
-            start_time,
-            opening,
-            self._flags,
+            self._tracer, self._opening, self._parent, self._start_time, self._flags
         )
 
     def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -398,6 +364,23 @@ class SpanBlock:
                 return fn(*args, **kwargs)
 
         return called
+
+
+def _opening(
+    name: str,
+    kind: SpanKind,
+    given: Mapping[str, Any] | None,
+    links: Sequence[Link] | None,
+) -> Opening:
+    """Return the opening of a span that is started through OTel's API."""
+    operation = given.get(semconv.GEN_AI_OPERATION_NAME) if given else None
+    return Opening(
+        name,
+        None if operation is None else str(operation),
+        kind,
+        given or NO_ATTRIBUTES,
+        links or (),
+    )
 
 
 def adopt(tracer: sdk.Tracer, provider: Provider) -> LeanTracer:
@@ -429,12 +412,8 @@ def refresh(tracer: LeanTracer) -> None:
     tracer.attribute_limit = sys.maxsize if count is None else count
     tracer.text_limit = attributes.MAX_TEXT if length is None else length
     tracer.default_sampler = provider.sampler is sampling.DEFAULT_ON
-    tracer.default_ids = type(provider.id_generator) is sdk.RandomIdGenerator
-
-
-def _parent_of(span: object) -> SpanContext | None:
-    """Return the context of a parent that is not ours, None where it is none."""
-    if not isinstance(span, trace.Span):
-        return None
-    context = span.get_span_context()
-    return context if context.is_valid else None
+    is_random = getattr(provider.id_generator, "is_trace_id_random", None)
+    tracer.root_flags = _SAMPLED | (
+        _RANDOM_TRACE_ID if is_random is not None and is_random() else 0
+    )
+    tracer.default_ids = type(provider.id_generator) is RandomIdGenerator

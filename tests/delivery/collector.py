@@ -1,9 +1,9 @@
 """An OTLP/HTTP receiver on loopback that remembers what it got, and misbehaves on cue.
 
     with Collector() as collector:
-        collector.answer(Reply(503, {"retry-after": "1"}))   # the first request only
-        ...                                                  # send to collector.endpoint
-        spans = collector.wait_for(2)                        # blocks until they are there
+        collector.answer(Reply(503))   # the first request only
+        ...                            # send to collector.endpoint
+        spans = collector.wait_for(2)  # blocks until they are there
 
 It reads requests with OpenTelemetry's own protobuf classes, never with agenttrace's
 decoder, and keeps spans only of the requests that it answered with 2xx.
@@ -16,7 +16,6 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +28,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -65,6 +65,8 @@ class Request:
     status: int | None
     at: float
     """Seconds of the monotonic clock."""
+    client: int
+    """The port it came from: the same one for requests over one connection."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Reply:
         headers: Beside the content length.
         body: As it is sent.
         delay: Seconds to wait before answering.
-        raw: Bytes to write in place of an HTTP answer, before the connection closes.
+        raw: Bytes to write in place of an answer, before the connection closes.
         drip: Write the answer byte by byte, with so many seconds between two.
         hangs: Never answer.
     """
@@ -90,9 +92,19 @@ class Reply:
     hangs: bool = False
 
     @property
-    def accepts(self) -> bool:
-        """Whether the spans of the request are taken."""
-        return self.raw is None and not self.hangs and 200 <= self.status < 300
+    def is_an_answer(self) -> bool:
+        """Whether it is one by HTTP."""
+        return self.raw is None and not self.hangs
+
+    @property
+    def bytes(self) -> bytes:
+        """What goes over the wire."""
+        if self.raw is not None:
+            return self.raw
+        headers = {"content-length": str(len(self.body)), **self.headers}
+        lines = [f"HTTP/1.1 {self.status} Whatever"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
 
 
 def partial_success(rejected: int, message: str) -> Reply:
@@ -125,12 +137,7 @@ class Collector:
         usual: Reply | None = None,
     ) -> None:
         self._scheme = "https" if tls else "http"
-        self._usual = usual or Reply()
-        self._script: deque[Reply] = deque()
-        self._changed = threading.Condition()
-        self._closing = threading.Event()
-        self._requests: list[Request] = []
-        self._server = _Server(("127.0.0.1", port), _handler_for(self))
+        self._server = _Server(port, usual or Reply())
         if tls:
             # The handshake is the handling thread's: one client that makes none must
             # not keep others from being accepted.
@@ -144,7 +151,7 @@ class Collector:
     @property
     def port(self) -> int:
         """The port it listens on."""
-        return self._server.server_address[1]
+        return self._server.server_port
 
     @property
     def base(self) -> str:
@@ -159,13 +166,13 @@ class Collector:
     @property
     def requests(self) -> list[Request]:
         """Every request so far, refused ones included, in order of arrival."""
-        with self._changed:
-            return list(self._requests)
+        with self._server.changed:
+            return list(self._server.requests)
 
     def answer(self, *replies: Reply) -> None:
         """Answer the next requests with *replies*, one each, then as usual."""
-        with self._changed:
-            self._script.extend(replies)
+        with self._server.changed:
+            self._server.script.extend(replies)
 
     def spans(self) -> list[Received]:
         """Return the spans that were taken, in order of arrival."""
@@ -191,7 +198,8 @@ class Collector:
         Raises:
             TimeoutError: There are fewer after *timeout* seconds.
         """
-        self._wait(lambda: len(self.requests) >= requests, "requests", timeout)
+        what = f"{requests} requests"
+        self._wait(lambda: len(self.requests) >= requests, what, timeout)
         return self.requests
 
     def __enter__(self) -> Self:
@@ -204,14 +212,14 @@ class Collector:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._closing.set()
+        self._server.closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
-    def _wait(self, is_there: Any, what: str, timeout: float) -> None:
-        with self._changed:
-            if self._changed.wait_for(is_there, timeout):
+    def _wait(self, is_there: Callable[[], bool], what: str, timeout: float) -> None:
+        with self._server.changed:
+            if self._server.changed.wait_for(is_there, timeout):
                 return
         statuses = [request.status for request in self.requests]
         message = (
@@ -220,87 +228,81 @@ class Collector:
         )
         raise TimeoutError(message)
 
-    def _next(self) -> Reply:
-        with self._changed:
-            return self._script.popleft() if self._script else self._usual
-
-    def _keep(self, request: Request) -> None:
-        with self._changed:
-            self._requests.append(request)
-            self._changed.notify_all()
-
-    def _pause(self, seconds: float | None) -> bool:
-        """Wait, but not beyond the end; return whether that has come."""
-        return self._closing.wait(seconds)
-
 
 class _Server(ThreadingHTTPServer):
+    """What the handling threads share."""
+
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def __init__(self, port: int, usual: Reply) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.usual = usual
+        self.script: deque[Reply] = deque()
+        self.requests: list[Request] = []
+        self.changed = threading.Condition()
+        self.closing = threading.Event()
+
+    def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: clients that go away are what many tests are about."""
 
+    def next_reply(self) -> Reply:
+        with self.changed:
+            return self.script.popleft() if self.script else self.usual
 
-def _handler_for(collector: Collector) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 60
+    def keep(self, request: Request) -> None:
+        with self.changed:
+            self.requests.append(request)
+            self.changed.notify_all()
 
-        def do_POST(self) -> None:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            body = self.rfile.read(int(headers.get("content-length", "0")))
-            reply = collector._next()
-            # Kept first and answered then: who has the answer finds the spans here.
-            if reply.delay and collector._pause(reply.delay):
-                return
-            collector._keep(
-                Request(
-                    path=self.path,
-                    headers=headers,
-                    body=body,
-                    spans=received(_uncompressed(body, headers)),
-                    status=None if reply.hangs or reply.raw is not None else reply.status,
-                    at=time.monotonic(),
-                )
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_POST(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(int(headers.get("content-length", "0")))
+        reply = self.server.next_reply()
+        if self.server.closing.wait(reply.delay):
+            self.close_connection = True
+            return
+        # Kept first and answered then: who has the answer finds the spans here.
+        self.server.keep(
+            Request(
+                path=self.path,
+                headers=headers,
+                body=body,
+                spans=received(_uncompressed(body, headers)),
+                status=reply.status if reply.is_an_answer else None,
+                at=time.monotonic(),
+                client=self.client_address[1],
             )
-            self._write(reply)
+        )
+        self._write(reply)
 
-        def _write(self, reply: Reply) -> None:
-            if reply.hangs:
-                collector._pause(None)
-                self.close_connection = True
-            elif reply.raw is not None:
-                self.wfile.write(reply.raw)
-                self.close_connection = True
-            else:
-                self._write_head(reply)
-
-        def _write_head(self, reply: Reply) -> None:
-            head = {"content-length": str(len(reply.body)), **reply.headers}
-            lines = [f"HTTP/1.1 {reply.status} Whatever"]
-            lines += [f"{name}: {value}" for name, value in head.items()]
-            answer = "\r\n".join([*lines, "", ""]).encode() + reply.body
-            if reply.drip is None:
-                self.wfile.write(answer)
-                return
-            for byte in answer:
+    def _write(self, reply: Reply) -> None:
+        self.close_connection = not reply.is_an_answer
+        if reply.hangs:
+            self.server.closing.wait()
+        elif reply.drip is None:
+            self.wfile.write(reply.bytes)
+        else:
+            for byte in reply.bytes:
                 self.wfile.write(bytes([byte]))
-                if collector._pause(reply.drip):
+                if self.server.closing.wait(reply.drip):
                     break
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    return Handler
+    def log_message(self, *args: object) -> None:
+        """Say nothing: what came is in `requests`."""
 
 
 def received(payload: bytes) -> list[Received]:
     """Return the spans of an `ExportTraceServiceRequest`, of any garbage none."""
     try:
         request = ExportTraceServiceRequest.FromString(payload)
-    except Exception:  # noqa: BLE001 - protobuf's own errors, by implementation
+    except Exception:
         return []
     return list(_spans(request))
 

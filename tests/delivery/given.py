@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from agenttrace.delivery.otlp import frame_of
-from agenttrace.delivery.senders import Answer, Delivered
-from agenttrace.model import ResourceData, ScopeData, SpanData
 from opentelemetry.trace import SpanKind, StatusCode
 
+from agenttrace.delivery.otlp import frame_of
+from agenttrace.delivery.retry import Retry
+from agenttrace.delivery.senders import Answer, Delivered
+from agenttrace.delivery.spooler import Spooler
+from agenttrace.model import ResourceData, ScopeData, SpanData
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
     from agenttrace.delivery.frames import Frame
 
+AT_ONCE = Retry(first=0.002, longest=0.01)
 RESOURCE = ResourceData({"service.name": "support"})
 SCOPE = ScopeData("agenttrace")
 _numbers = itertools.count(1)
@@ -59,9 +65,11 @@ class Item:
         self.is_written = False
 
     def data(self) -> SpanData:
+        """Return what is sent of it."""
         return self.span
 
     def written(self) -> None:
+        """Take note."""
         self.is_written = True
 
 
@@ -88,6 +96,7 @@ class Script:
         return "Script"
 
     def send(self, frame: Frame, timeout: float) -> Answer:
+        """Answer as told."""
         self.frames.append(frame)
         self.started.release()
         if self._gate is not None:
@@ -96,6 +105,7 @@ class Script:
         return answer(frame) if callable(answer) else answer
 
     def close(self) -> None:
+        """Take note."""
         self.closed.set()
 
     @property
@@ -107,3 +117,37 @@ class Script:
 def ids_of(items: Sequence[Item]) -> list[tuple[bytes, bytes]]:
     """Return the ids of *items*, in order."""
     return [(item.span.trace_id, item.span.span_id) for item in items]
+
+
+@contextmanager
+def spooling(
+    *senders: Sender,
+    encode: Encode = frame_of,
+    max_bytes: int = 64 * 2**20,
+    batch: int = 128,
+    linger: float = 0.005,
+    timeout: float = 10.0,
+    retry: Retry = AT_ONCE,
+) -> Generator[Spooler]:
+    """Yield a spooler with less patience than usual, and shut it down in the end."""
+    spooler = Spooler(
+        senders,
+        encode=encode,
+        max_bytes=max_bytes,
+        batch=batch,
+        linger=linger,
+        timeout=timeout,
+        retry=retry,
+    )
+    try:
+        yield spooler
+    finally:
+        spooler.shutdown(1)
+
+
+def put(spooler: Spooler, count: int = 1) -> list[Item]:
+    """Put *count* spans and return them."""
+    items = [Item(attribute=f"value {number % 100}") for number in range(count)]
+    for item in items:
+        spooler.put(item)
+    return items

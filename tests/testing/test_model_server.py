@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
@@ -25,6 +25,11 @@ from agenttrace.testing.model_server import (
     text,
     tool_call,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from openai.types.responses import ResponseStreamEvent
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there"}]
 
@@ -58,6 +63,17 @@ def async_client_of(server: ModelServer) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=server.base_url, api_key="unused", max_retries=0, timeout=10
     )
+
+
+def read_until_broken(
+    stream: Iterable[ResponseStreamEvent],
+) -> list[ResponseStreamEvent]:
+    """Return what came before the connection broke."""
+    events: list[ResponseStreamEvent] = []
+    # openai 3 wraps it, openai 2 lets the HTTP library's own exception out.
+    with pytest.raises(Exception, match=r"incomplete|[Cc]onnection"):
+        events.extend(stream)
+    return events
 
 
 def test_without_a_script_it_echoes_politely() -> None:
@@ -285,20 +301,43 @@ def test_a_background_stream_is_resumed_where_it_broke() -> None:
         stream = client.responses.create(
             model="gpt-5", input="hi", background=True, stream=True
         )
-        first, response_id = [], ""
-        with pytest.raises(Exception, match=r"closed|error|protocol"):
-            for event in stream:
-                first.append(event.sequence_number)
-                if event.type == "response.created":
-                    response_id = event.response.id
-        resumed = client.responses.retrieve(
-            response_id, stream=True, starting_after=first[-1]
+        first = read_until_broken(stream)
+        created = first[0]
+        assert created.type == "response.created"
+        rest = list(
+            client.responses.retrieve(
+                created.response.id,
+                stream=True,
+                starting_after=first[-1].sequence_number,
+            )
         )
-        rest = list(resumed)
 
-    numbers = first + [event.sequence_number for event in rest]
+    numbers = [event.sequence_number for event in first + rest]
     assert numbers == list(range(len(numbers)))
     assert rest[-1].type == "response.completed"
+
+
+def test_a_background_stream_waits_for_its_turn(
+    server: ModelServer, client: OpenAI
+) -> None:
+    """It says `in_progress` at once, and the answer when it has come."""
+    stream = iter(
+        client.responses.create(
+            model="never;text=at last", input="hi", background=True, stream=True
+        )
+    )
+
+    before = [next(stream).type.removeprefix("response.") for _ in range(3)]
+    server.release()
+    after = list(stream)
+    timed = list(
+        client.responses.create(
+            model="bg=0.01", input="hi", background=True, stream=True
+        )
+    )
+
+    assert before == ["created", "queued", "in_progress"]
+    assert after[-1].type == timed[-1].type == "response.completed"
 
 
 def test_a_synchronous_response_can_be_read_again_but_not_cancelled(
@@ -346,6 +385,16 @@ def test_embeddings_come_in_both_encodings(client: OpenAI) -> None:
         assert one.embedding == pytest.approx(other.embedding, rel=1e-6)
     assert usual.data[0].embedding != usual.data[1].embedding
     assert len(long.data[0].embedding) == 1536
+
+
+def test_tokens_are_embedded_as_well(client: OpenAI) -> None:
+    """Some libraries count tokens first, and send what they have counted."""
+    one = client.embeddings.create(model="usage=5/0", input=[1, 2, 3], dimensions=4)
+    two = client.embeddings.create(model="ok", input=[[1, 2, 3], [4]], dimensions=4)
+
+    assert one.usage.total_tokens == 5
+    assert len(two.data) == 2
+    assert one.data[0].embedding == two.data[0].embedding
 
 
 def test_models_are_listed() -> None:
@@ -476,7 +525,8 @@ async def test_fifty_streams_run_at_once(server: ModelServer) -> None:
         said = await asyncio.gather(*(read(client, number) for number in range(50)))
 
     assert said == [f"stream number {number}" for number in range(50)]
-    assert all(exchange.state == "done" for exchange in server.requests)
+    for exchange in server.requests:
+        exchange.wait("done")
 
 
 def test_a_script_may_be_a_coroutine_function() -> None:
@@ -490,6 +540,37 @@ def test_a_script_may_be_a_coroutine_function() -> None:
         completion = client.chat.completions.create(model="gpt-5", messages=HELLO)
 
     assert completion.choices[0].message.content == "HELLO THERE"
+
+
+def test_a_script_may_leave_a_request_to_the_server() -> None:
+    """None is the ordinary answer, so a script says only what it cares about."""
+    with ModelServer(lambda _: None) as server, client_of(server) as client:
+        completion = client.chat.completions.create(model="gpt-5", messages=[])
+
+    assert completion.choices[0].message.content == "Hello!"
+
+
+def test_a_script_decides_also_how_a_poll_ends() -> None:
+    """A poll that fails, of a response that does not, is what agents get wrong."""
+
+    def script(request: Request) -> Reply | None:
+        return error(503) if request.kind is Kind.RETRIEVE else None
+
+    with ModelServer(script) as server, client_of(server) as client:
+        made = client.responses.create(model="gpt-5", input="hi", background=True)
+        with pytest.raises(openai.InternalServerError):
+            client.responses.retrieve(made.id)
+
+
+def test_old_responses_are_forgotten() -> None:
+    """A server that runs for days in somebody's test bed must not grow."""
+    with ModelServer(remember=1) as server, client_of(server) as client:
+        first = client.responses.create(model="gpt-5", input="one")
+        second = client.responses.create(model="gpt-5", input="two")
+
+        assert client.responses.retrieve(second.id).output_text == "You said: two"
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve(first.id)
 
 
 def test_a_script_that_raises_is_told_to_the_client_and_to_the_test() -> None:

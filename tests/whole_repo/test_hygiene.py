@@ -33,7 +33,7 @@ REASONED = re.compile(
     r"#\s*(?:noqa:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*"
     r"|(?:type|pyright|mypy):\s*ignore\[[\w\s,-]+\]"
     r"|pragma:\s*no\s+(?:cover|branch))"
-    r"\s*(?:-|#|:)\s*\W*\w{3,}"
+    r"\s*(?:-|#|:)\s.*\w{2,}"
 )
 PIN = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+(?: ; [\w \"'<>=.()]+)?")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agenttrace._otel import suppress_instrumentation
+from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.otlp_env import Compression, OtlpSettings
 from agenttrace.delivery.senders import Answer, Delivered, Later
 
@@ -57,19 +58,26 @@ class ExporterSender:
         """Return the name alone: an exporter's own repr may show its headers."""
         return f"ExporterSender({self._name!r})"
 
-    def send(self, frame: Frame, timeout: float) -> Answer:  # noqa: ARG002 - an exporter brings its own
+    def send(self, frame: Frame, timeout: float) -> Answer:
         """Export the spans of *frame* once."""
-        # Here and not above: the SDK's export module and protobuf take milliseconds,
-        # and whoever sends to a URL needs neither.
-        from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415
+        with no_fork():
+            from opentelemetry.proto.collector.trace.v1 import (
+                trace_service_pb2,
+            )
+            from opentelemetry.sdk.trace.export import (
+                SpanExportResult,
+            )
 
-        from agenttrace.delivery import otlp, readable  # noqa: PLC0415
+            from agenttrace.delivery import (
+                otlp,
+                readable,
+            )
 
         try:
             spans = [readable.to_readable(span) for span in otlp.decode(frame.payload)]
             with suppress_instrumentation():
                 result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001 - an exporter may raise anything
+        except Exception as error:
             # Its message may hold what the spans hold.
             return Later(f"{self._name} raised {type(error).__name__}")
         if result is SpanExportResult.SUCCESS:
@@ -108,10 +116,11 @@ class _GrpcExporter:
 
 
 def _official_grpc_exporter(settings: OtlpSettings) -> SpanExporter:
-    grpc: Any = importlib.import_module("grpc")  # it brings no types
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - see _GrpcExporter
-        OTLPSpanExporter,
-    )
+    with no_fork():
+        grpc: Any = importlib.import_module("grpc")  # it brings no types
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+            OTLPSpanExporter,
+        )
 
     insecure = settings.insecure
     if insecure is None:

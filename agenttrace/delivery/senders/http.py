@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from agenttrace._otel import suppress_instrumentation
+from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.otlp_env import Compression, OtlpSettings, shown
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
 
@@ -67,7 +68,7 @@ class HttpSender:
         client_certificate: PEM file of the certificate for mutual TLS.
     """
 
-    def __init__(  # noqa: PLR0913 - what a connection is made of
+    def __init__(
         self,
         endpoint: str,
         headers: Mapping[str, str] | None = None,
@@ -130,7 +131,7 @@ class HttpSender:
             if isinstance(error, ValueError):  # no valid URL, header, scheme, ...
                 return Refused(type(error).__name__)
             return Later(_why(error))
-        except Exception as error:  # noqa: BLE001 - what garbage does to parsers is open-ended
+        except Exception as error:
             return Later(type(error).__name__)
 
     def close(self) -> None:
@@ -142,10 +143,11 @@ class HttpSender:
     def _connected(self) -> tuple[requests.Session, Deadline]:
         # A fork shares the parent's connection: two processes would write into one.
         if self._session is None or self._session[0] != os.getpid():
-            from agenttrace.delivery.senders.deadline import (  # noqa: PLC0415 - imports requests
-                Deadline,
-                bounded_session,
-            )
+            with no_fork():
+                from agenttrace.delivery.senders.deadline import (
+                    Deadline,
+                    bounded_session,
+                )
 
             deadline = Deadline()
             session = bounded_session(deadline)
@@ -253,14 +255,15 @@ def _delivered(response: requests.Response) -> Delivered:
             return Delivered()
         if "protobuf" not in response.headers.get("content-type", "protobuf"):
             return Delivered()
-        from opentelemetry.proto.collector.trace.v1 import (  # noqa: PLC0415 - protobuf takes 10 ms, and hardly any server makes us read
-            trace_service_pb2,
-        )
+        with no_fork():
+            from opentelemetry.proto.collector.trace.v1 import (
+                trace_service_pb2,
+            )
 
         partial = trace_service_pb2.ExportTraceServiceResponse.FromString(
             body
         ).partial_success
-    except Exception:  # noqa: BLE001 - see above; the parsers' errors have no common base
+    except Exception:
         return Delivered()
     return Delivered(
         rejected=max(partial.rejected_spans, 0),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from opentelemetry.trace import StatusCode
 
 from agenttrace import semconv
-from agenttrace.model import EventData, Outcome, SpanData
+from agenttrace.model import NO_ATTRIBUTES, EventData, Outcome, SpanData
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,7 +86,7 @@ class Node:
     def error(self) -> str | None:
         """What went wrong, in one line: the type, and the message's first line."""
         exception = self._last_exception()
-        told = exception.attributes if exception is not None else {}
+        told = exception.attributes if exception is not None else NO_ATTRIBUTES
         kind = self._text(semconv.ERROR_TYPE) or _as_text(
             told.get(semconv.EXCEPTION_TYPE)
         )
@@ -96,8 +96,10 @@ class Node:
         if self.is_fine or not (kind or message):
             return None
         first, *_ = (message or "").strip().splitlines() or [""]
+        if self.outcome is not None and first == self.outcome.value:
+            first = ""
         if not kind:
-            return first
+            return first or None
         # Status messages begin with the class's bare name, see `model.status_of`.
         first = first.removeprefix(f"{kind.rpartition('.')[2]}:").strip()
         return f"{kind}: {first}" if first and first != kind else kind
@@ -109,7 +111,7 @@ class Node:
 
     def walk(self) -> Iterator[Node]:
         """Yield this node and all beneath it, parents first, in order."""
-        waiting = [self]
+        waiting: list[Node] = [self]
         while waiting:
             node = waiting.pop()
             yield node
@@ -269,27 +271,37 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def most_telling(trees: Sequence[Node], limit: int) -> set[int]:
+def most_telling(
+    trees: Sequence[Node], limit: int, siblings: int | None = None
+) -> set[int]:
     """Return the `id()` of at most *limit* nodes that say most about *trees*.
 
     What did not end well comes first, then what is higher up, then what came earlier;
-    whoever is chosen brings everything above it.  A chosen node whose ancestors do
-    not fit is left out.
+    whoever is chosen brings everything above it.  A node whose ancestors do not fit is
+    left out.
+
+    Args:
+        trees: The tops.
+        limit: How many nodes at most.
+        siblings: How many children of one parent at most, unless they, or something
+            beneath them, did not end well.
     """
     above: dict[int, Node | None] = {id(top): None for top in trees}
     depth: dict[int, int] = {id(top): 0 for top in trees}
+    place: dict[int, int] = {id(top): index for index, top in enumerate(trees)}
     every: list[Node] = []
     for top in trees:
         for node in top.walk():
             every.append(node)
-            for child in node.children:
+            for index, child in enumerate(node.children):
                 above[id(child)] = node
                 depth[id(child)] = depth[id(node)] + 1
-    if len(every) <= limit:
-        return set(above)
+                place[id(child)] = index
     chosen: set[int] = set()
     # sorted() is stable: equals stay in the order of the walk.
     for node in sorted(every, key=lambda node: (node.is_fine, depth[id(node)])):
+        if node.is_fine and siblings is not None and place[id(node)] >= siblings:
+            continue
         line: list[int] = []
         at: Node | None = node
         while at is not None and id(at) not in chosen:

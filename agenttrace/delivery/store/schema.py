@@ -18,19 +18,18 @@ import logging
 import os
 import re
 import sqlite3
+import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import safety
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment] # Windows has none
 
 FILE_NAME: Final = "traces.db"
 VERSION: Final = 1
@@ -169,7 +168,7 @@ def identity_of(path: Path) -> Identity | None:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Generator[None]:
     """Let only one process at a time open *path* for writing or set it aside.
 
     SQLite finds the write-ahead log by its name.  Whoever opened the store while
@@ -181,7 +180,7 @@ def exclusive(path: Path) -> Iterator[None]:
         OSError: The directory cannot be written to.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if fcntl is None:
+    if sys.platform == "win32":
         # Windows renames no file that is open, so there is nothing to mix.
         yield
         return

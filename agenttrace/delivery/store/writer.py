@@ -36,6 +36,8 @@ FAILURES: Final = (sqlite3.Error, OSError, ForkedInsideError)
 
 _SLICE: Final = 0.1
 """Seconds in which SQLite waits for another process before it gives the gate back."""
+_LOG_PATIENCE: Final = 0.25
+"""Seconds that a write spends on emptying a log that is too long."""
 _VACUUM_PAGES: Final = 1024
 """Pages given back per write after the limit was lowered: 4 MiB, a few milliseconds."""
 _VICTIMS: Final = 256
@@ -102,8 +104,7 @@ class Writer:
             except sqlite3.Error as error:
                 if schema.is_busy(error) and time.monotonic() < deadline:
                     attempts = 0
-                    # Uneven, or two processes would meet again each time.
-                    time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - no secret
+                    time.sleep(_uneven())
                 elif schema.is_damage(error) and attempts < _ATTEMPTS:
                     damage = str(error)
                 else:
@@ -132,6 +133,7 @@ class Writer:
         """
         try:
             connection = self._connected()
+            self._empty_log(connection)
             self._transaction(connection, rows)
             if schema.identity_of(self.path) == self._identity:
                 self._tidy(connection)
@@ -159,6 +161,36 @@ class Writer:
                 )
         return self._connection
 
+    def _empty_log(self, connection: sqlite3.Connection) -> None:
+        """Have the log copied back into the file where it has become too long.
+
+        SQLite does so by itself, but never gets to its end, and so never begins the
+        log anew, while several processes write without a pause.
+
+        Raises:
+            LockedError: It is as large as the store may be, and somebody who reads
+                an old state keeps it from being emptied.
+        """
+        deadline = time.monotonic() + _LOG_PATIENCE
+        while self._log_size() > self._max_bytes // 8:
+            (busy, _, _) = connection.execute(
+                "PRAGMA wal_checkpoint(TRUNCATE)"
+            ).fetchone()
+            if not busy:
+                return
+            if time.monotonic() >= deadline:
+                if self._log_size() > self._max_bytes:
+                    message = "somebody who reads keeps the log from being emptied"
+                    raise schema.LockedError(message)
+                return
+            time.sleep(_uneven())
+
+    def _log_size(self) -> int:
+        try:
+            return self.path.with_name(f"{self.path.name}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def _transaction(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -183,7 +215,7 @@ class Writer:
             if not victims and written_to:
                 # Nothing else is left: the run that is being written has outgrown
                 # the store by itself, and its newest part says how it ended.
-                written_to = set()
+                written_to.clear()
                 continue
             if not victims:
                 return
@@ -205,12 +237,13 @@ class Writer:
             surplus = pages - self._max_pages_bytes // page_size
             if surplus > 0:
                 wanted = min(surplus, _VACUUM_PAGES)
-                connection.execute(f"PRAGMA incremental_vacuum({wanted})").fetchall()
-        with suppress(OSError, sqlite3.Error):
-            log = self.path.with_name(self.path.name + "-wal")
-            # SQLite's own checkpoints are skipped while others read or write.
-            if log.stat().st_size > self._max_bytes // 8:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                # Gives back a page per step and no row: execute() would stop at one.
+                connection.executescript(f"PRAGMA incremental_vacuum({wanted})")
+
+
+def _uneven() -> float:
+    """Return a few milliseconds: equal ones would let two processes meet again."""
+    return random.uniform(0.001, 0.01)  # noqa: S311 - no secret
 
 
 def _oldest(

@@ -24,7 +24,8 @@ hung up before that; the server did (`cut`, or `ModelServer.stop`)."""
 class Exchange:
     """One request and what became of it.
 
-    *Done* means that the operating system has taken the last byte.  A client that
+    *Done* means that the operating system has taken the last byte; a client may have
+    read it a moment before that is noted here, so `wait` for it.  A client that
     leaves in the middle is noticed at once while the answer still waits or is larger
     than the socket's buffers; a short answer without pauses is done before the client
     has read its first chunk.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import contextlib
+import socket
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _HOST: Final = "127.0.0.1"
+_BACKLOG: Final = 1024
 _STOP_TIMEOUT: Final = 5.0
 
 
@@ -110,17 +112,18 @@ class ModelServer:
         if self._thread is not None:
             message = f"the model server is running already, at {self.base_url}"
             raise RuntimeError(message)
-        listening: concurrent.futures.Future[None] = concurrent.futures.Future()
-        thread = threading.Thread(
-            target=self._run, args=(listening,), name="agenttrace-models", daemon=True
+        listener = socket.create_server((_HOST, self._port), backlog=_BACKLOG)
+        listener.settimeout(0)
+        self._port = listener.getsockname()[1]
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run,
+            args=(listener, ready),
+            name="agenttrace-models",
+            daemon=True,
         )
-        thread.start()
-        try:
-            listening.result()
-        except BaseException:
-            thread.join(_STOP_TIMEOUT)
-            raise
-        self._thread = thread
+        self._thread.start()
+        ready.wait()
 
     def stop(self) -> None:
         """Close every connection and stop, at once; requests in flight are *cut*."""
@@ -137,40 +140,47 @@ class ModelServer:
         self._call(self._answering.release)
 
     def _call(self, callback: Callable[[], object]) -> None:
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(callback)
+        # It may have stopped already, or be stopping just now.
+        with contextlib.suppress(RuntimeError):
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(callback)
 
-    def _run(self, listening: concurrent.futures.Future[None]) -> None:
-        # Neither the application's event loop policy nor its patches of `asyncio.run`.
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(self._main(listening))
-
-    async def _main(self, listening: concurrent.futures.Future[None]) -> None:
-        self._stopping = stopping = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
+    def _run(self, listener: socket.socket, ready: threading.Event) -> None:
         try:
-            listener = await asyncio.start_server(self._connected, _HOST, self._port)
-        except OSError as problem:
-            listening.set_exception(problem)
-            return
-        self._port = listener.sockets[0].getsockname()[1]
-        listening.set_result(None)
-        await stopping.wait()
-        listener.close()
+            # Neither the application's event loop policy nor its patched `asyncio.run`;
+            # and made on this thread, so that no span of the application is current.
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._main(listener, ready))
+        finally:
+            listener.close()
+            ready.set()
+
+    async def _main(self, listener: socket.socket, ready: threading.Event) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        # Not `asyncio.start_server`: a client that it accepts while it is being closed
+        # is logged as an error.
+        self._loop.add_reader(listener, self._accept, listener)
+        ready.set()
+        await self._stopping.wait()
+        self._loop.remove_reader(listener)
         if self._serving:
             for task in self._serving:
                 task.cancel()
             await asyncio.wait(self._serving)
-        await listener.wait_closed()
 
-    def _connected(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        if self._stopping is None or self._stopping.is_set():
-            writer.transport.abort()
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            # It has gone again before it was its turn.
             return
-        connection = Connection(reader, writer, self._answering.answer)
-        task = asyncio.get_running_loop().create_task(connection.serve())
+        client.settimeout(0)
+        task = asyncio.get_running_loop().create_task(self._serve(client))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        # One that is cancelled before its first step closes nothing itself.
+        task.add_done_callback(lambda _: client.close())
+
+    async def _serve(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client)
+        await Connection(reader, writer, self._answering.answer).serve()
