@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RuntimeContext",
     "context_variable",
+    "is_suppressed",
     "new_context_variable",
     "put_into",
     "runtime_context",
@@ -140,6 +141,28 @@ def processors_of(provider: Any) -> tuple[Any, ...]:  # noqa: ANN401 - the same
     return (multi,) if processors is None else tuple(processors)
 
 
+@cache
+def _suppression_keys() -> tuple[str, ...]:
+    # The plain word is what instrumentations have asked for since before the API had
+    # keys of its own, and ask for still.
+    return ("suppress_instrumentation", *_keys("_SUPPRESS_INSTRUMENTATION_KEY"))
+
+
+@cache
+def _http_suppression_keys() -> tuple[str, ...]:
+    return _keys("_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
+
+
+def _keys(name: str) -> tuple[str, ...]:
+    key = getattr(_context_api(), name, None)
+    return (key,) if isinstance(key, str) else ()
+
+
+def is_suppressed(context: Context) -> bool:
+    """Return whether somebody asked that nothing be traced in *context*."""
+    return any(context.get(key) for key in _suppression_keys())
+
+
 @contextmanager
 def suppress_instrumentation() -> Iterator[None]:
     """Keep every instrumentation in the process from tracing what runs inside.
@@ -148,15 +171,8 @@ def suppress_instrumentation() -> Iterator[None]:
     """
     import opentelemetry.context as api  # noqa: PLC0415 - see the header
 
-    # The plain word is what instrumentations have asked for since before the API had
-    # keys of its own, and ask for still.
-    keys = {"suppress_instrumentation"}
-    for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
-        key = getattr(api, name, None)
-        if isinstance(key, str):
-            keys.add(key)
     context = api.get_current()
-    for key in keys:
+    for key in (*_suppression_keys(), *_http_suppression_keys()):
         context = api.set_value(key, True, context)  # noqa: FBT003 - a value, no flag
     token = api.attach(context)
     try:

@@ -139,14 +139,19 @@ class ApiTracer:
             attributes={key: flat(value) for key, value in merged.items()},  # type: ignore[misc]  # flat is what it takes
             links=opening.links,
         )
-        record = None
-        if self._find is not None:
-            record = self._find(span.get_span_context().span_id.to_bytes(8, "big"))
+        # What is not recorded may be its parent under another name.
+        record = self.record_of(span) if span.is_recording() else None
         if record is not None:
             record.operation = opening.operation
             record.heartbeat_timeout = opening.heartbeat_timeout
             record.max_duration = opening.max_duration
         return ApiSpan(span, record)
+
+    def record_of(self, span: trace.Span) -> OpenSpan | None:
+        """Return the registry's record of *span*, whoever started it."""
+        if self._find is None:
+            return None
+        return self._find(span.get_span_context().span_id.to_bytes(8, "big"))
 
     def span(self, opening: Opening) -> AbstractContextManager[trace.Span]:
         """Return a block that is a span of the application's provider."""
@@ -197,6 +202,15 @@ _tracer: Tracer = ApiTracer()
 def tracer() -> Tracer:
     """Return the tracer in use."""
     return _tracer
+
+
+def record_of(span: trace.Span) -> OpenSpan | None:
+    """Return the registry's record of *span*, if it is open and has one."""
+    # A lean span knows its own; that of another provider is looked up.
+    record: OpenSpan | None = getattr(span, "record", None)
+    if record is None and isinstance(_tracer, ApiTracer):
+        return _tracer.record_of(span)
+    return record
 
 
 def install(tracer: Tracer | None) -> Tracer:

@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
+import time
 import types
 import weakref
+from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -56,7 +58,9 @@ class Recorder(Protocol):
     """Reads facts out of one operation.
 
     Colourless: it awaits, ends and catches nothing, and may fail without anybody but
-    the guard noticing.
+    the guard noticing.  Where a library returns without a word what has failed
+    elsewhere, a recorder also has `verdict() -> Ending | None`, which is asked after
+    all else when an operation returned.
     """
 
     def request(self) -> Opening:
@@ -150,14 +154,14 @@ class Call:
                 self.recorder.result,
                 value,
             )
-            self._finish(Ending(Outcome.OK, EndedBy.RETURN, attributes=facts or {}))
+            self.finish(Ending(Outcome.OK, EndedBy.RETURN, attributes=facts or {}))
 
     def fail(self, error: BaseException) -> None:
         """End it: *error* came out."""
         if isinstance(error, GeneratorExit):
             self.abandon()
         else:
-            self._finish(ending_of(error))
+            self.finish(ending_of(error))
 
     def abandon(self, ended_by: EndedBy | None = None) -> None:
         """End it: nobody wants the rest.  Complete streams are `ok` nevertheless.
@@ -167,7 +171,7 @@ class Call:
                 went down with its event loop.
         """
         if self.final:
-            self._finish(Ending(Outcome.OK, EndedBy.RETURN))
+            self.finish(Ending(Outcome.OK, EndedBy.RETURN))
             return
         outcome = Outcome.ABANDONED
         if ended_by is None:
@@ -175,9 +179,22 @@ class Call:
             ended_by = EndedBy.GC if dropped else EndedBy.CLOSE
             if self.loop is not None and self.loop.is_closed():
                 outcome = Outcome.LOST
-        self._finish(Ending(outcome, ended_by, message=_MESSAGES.get(outcome)))
+        ending = Ending(outcome, ended_by, message=_MESSAGES.get(outcome))
+        if ended_by is EndedBy.GC:
+            self._date_back(ending)
+        self.finish(ending)
 
-    def _finish(self, ending: Ending) -> None:
+    def _date_back(self, ending: Ending) -> None:
+        """Let what the garbage collector found end at its last sign of life."""
+        now = time.time_ns()
+        if self.record is None or now - self.record.last_beat < _JUST_NOW:
+            return
+        ending.end_time = self.record.last_beat
+        found = datetime.fromtimestamp(now / 1e9, UTC).isoformat(timespec="milliseconds")
+        ending.attributes = {semconv.DISCOVERED_AT: found}
+
+    def finish(self, ending: Ending) -> None:
+        """End it as *ending* says.  The first ending counts."""
         if self.done:
             return
         self.done = True
@@ -192,8 +209,19 @@ class Call:
             attributes.update(facts)
         if self.items:
             attributes[semconv.ITEMS] = self.items
+        if ending.outcome is Outcome.OK:
+            ending = self._verdict() or ending
+            attributes.update(ending.attributes)
         ending.attributes = attributes
         safety.guarded("span.finish", span.finish, ending)
+
+    def _verdict(self) -> Ending | None:
+        """Return how it ended by the recorder's word, where it has one to say."""
+        verdict: Callable[[], Ending | None] | None
+        verdict = getattr(self.recorder, "verdict", None)
+        if verdict is None:
+            return None
+        return safety.guarded(f"{type(self.recorder).__qualname__}.verdict", verdict)
 
     # The shapes.
 
@@ -292,5 +320,7 @@ def _close_if_unstarted(coroutine: Coroutine[Any, Any, Any], _: object) -> None:
         coroutine.close()
 
 
+_JUST_NOW: Final = 1_000_000_000
+"""Nanoseconds.  Heartbeats are told to a tick; nearer than this, now is truer."""
 _FUTURES: Final = (asyncio.Future, concurrent.futures.Future)
 _MESSAGES: Final = {Outcome.LOST: "its event loop was closed while it was open"}

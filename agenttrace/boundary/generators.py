@@ -21,13 +21,24 @@ from agenttrace.clock import COARSE
 from agenttrace.context import scope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from agenttrace.boundary.call import Call
 
 
-def drive(call: Call, body: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Run *body* step by step inside the span of *call*."""
+def drive(
+    call: Call,
+    body: Generator[Any, Any, Any],
+    take: Callable[[Any], None] | None = None,
+) -> Generator[Any, Any, Any]:
+    """Run *body* step by step inside the span of *call*.
+
+    Args:
+        call: Whose span it is, and who is told how it ends.
+        body: The generator.
+        take: Given every item before the consumer is, and answers for heartbeat and
+            count; None counts each item as progress.
+    """
     if call.span is None:
         call.begin()
     get, activate, put_away = scope.accessors()
@@ -48,8 +59,11 @@ def drive(call: Call, body: Generator[Any, Any, Any]) -> Generator[Any, Any, Any
             inner = get()
             put_away(token)
             token = None
-            words[word] = COARSE.now
-            items += 1
+            if take is None:
+                words[word] = COARSE.now
+                items += 1
+            else:
+                take(item)
             try:
                 argument = yield item
                 resume = send
@@ -57,7 +71,7 @@ def drive(call: Call, body: Generator[Any, Any, Any]) -> Generator[Any, Any, Any
                 resume, argument = throw, error
     except StopIteration as stop:
         _put_away_in_mid_step(put_away, token)
-        call.items = items
+        call.items += items
         if isinstance(argument, GeneratorExit):
             call.abandon()
         else:
@@ -65,7 +79,7 @@ def drive(call: Call, body: Generator[Any, Any, Any]) -> Generator[Any, Any, Any
         return stop.value
     except BaseException as error:
         _put_away_in_mid_step(put_away, token)
-        call.items = items
+        call.items += items
         call.fail(error)
         raise
     finally:
@@ -74,7 +88,9 @@ def drive(call: Call, body: Generator[Any, Any, Any]) -> Generator[Any, Any, Any
 
 
 async def drive_async(
-    call: Call, body: AsyncGenerator[Any, Any]
+    call: Call,
+    body: AsyncGenerator[Any, Any],
+    take: Callable[[Any], None] | None = None,
 ) -> AsyncGenerator[Any, Any]:
     """Run *body* step by step inside the span of *call*: `drive`, awaited."""
     call.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
@@ -99,8 +115,11 @@ async def drive_async(
             inner = get()
             put_away(token)
             token = None
-            words[word] = COARSE.now
-            items += 1
+            if take is None:
+                words[word] = COARSE.now
+                items += 1
+            else:
+                take(item)
             try:
                 argument = yield item
                 resume = send
@@ -109,14 +128,14 @@ async def drive_async(
             step = resume(argument)
     except StopAsyncIteration:
         _put_away_in_mid_step(put_away, token)
-        call.items = items
+        call.items += items
         if isinstance(argument, GeneratorExit):
             call.abandon()
         else:
             call.succeed()
     except BaseException as error:
         _put_away_in_mid_step(put_away, token)
-        call.items = items
+        call.items += items
         call.fail(error)
         raise
     finally:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 _PATIENCE: Final = 5.0
 """Seconds after which a fork goes ahead: it must not hang in order not to hang."""
@@ -24,14 +24,14 @@ _is_held_by_fork = False
 
 
 @contextmanager
-def no_fork() -> Iterator[None]:
+def no_fork() -> Generator[None]:
     """Let no fork of this process begin inside.  Not re-entrant; for imports only."""
     with _importing:
         yield
 
 
 def _before() -> None:
-    global _is_held_by_fork
+    global _is_held_by_fork  # noqa: PLW0603 - told from one hook to the next
     _is_held_by_fork = _importing.acquire(timeout=_PATIENCE)
 
 
@@ -41,7 +41,7 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    global _importing
+    global _importing  # noqa: PLW0603 - whoever held it is not in this process
     _importing = threading.Lock()
 
 

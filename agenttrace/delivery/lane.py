@@ -7,6 +7,7 @@ how frames are made, nor of other lanes: a slow destination holds back nobody el
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Lane:
         name: Of the thread.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of one thread
         self,
         index: int,
         sender: Sender,
@@ -106,12 +107,12 @@ class Lane:
                 try:
                     while kept := self._backlog.take(self._index, MAX_REQUEST):
                         self._deliver(kept)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - this thread is all that a destination has
                     note("delivery.lane", error)
                     self._backlog.pause(self._retry.longest, self._backlog.urgency)
             try:
                 self._sender.close()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - an exporter may raise anything
                 note("delivery.close", error)
 
     def _deliver(self, kept: Sequence[Kept]) -> bool:
@@ -134,7 +135,7 @@ class Lane:
         try:
             return self._sender.send(frame, self._timeout)
         # SystemExit too: an exporter that raises it would end this thread in silence.
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - see above
             return Later(f"{type(self._sender).__name__} raised {type(error).__name__}")
 
     def _delivered(self, kept: Sequence[Kept], rejected: int, reason: str) -> None:
@@ -144,27 +145,29 @@ class Lane:
             rejected -= lost
             self._acknowledged += len(one.frame.ids) - lost
             self._refused += lost
+            self._backlog.ack(self._index, one.number, lost)
             if lost:
                 self._note("rejected some spans", reason)
                 # Without its reason, which may quote what the spans say.
                 self._say("rejected some of the spans it was sent: they are dropped")
-            self._backlog.ack(self._index, one.number, lost)
         if not self._backlog.stopping:
             self._voice.recovered()
 
     def _refuse(self, one: Kept, reason: str) -> None:
         self._failures = 0
         self._refused += len(one.frame.ids)
+        self._backlog.ack(self._index, one.number, len(one.frame.ids))
         self._note(reason)
         self._say(f"refused spans for good: they are dropped ({reason})")
-        self._backlog.ack(self._index, one.number, len(one.frame.ids))
 
     def _put_off(self, reason: str, after: float | None, urgency: int) -> None:
         self._failures += 1
         self._retries += 1
         self._note(reason)
-        self._say(f"takes no spans now: they are kept and sent again ({reason})")
-        self._voice.is_down = True
+        self._say(
+            f"takes no spans now: they are kept and sent again ({reason})",
+            is_outage=True,
+        )
         if self._backlog.pause(self._retry.wait(self._failures, after), urgency):
             # Somebody waits for this: from here on with the short waits again.
             self._failures = 0
@@ -173,11 +176,11 @@ class Lane:
         count(Count.EXPORT_FAILURES)
         self._last_error = ": ".join(filter(None, reason))
 
-    def _say(self, sentence: str) -> None:
+    def _say(self, sentence: str, *, is_outage: bool = False) -> None:
         # After the end nobody may write: a daemon thread that holds the lock of
         # stderr when the interpreter goes makes it abort.
         if not self._backlog.stopping:
-            self._voice.warn(sentence)
+            self._voice.warn(sentence, is_outage=is_outage)
 
 
 def note(site: str, error: Exception) -> None:
@@ -193,29 +196,36 @@ class _Voice:
     """Says of a destination what is new, and once: an outage is no reason for a storm.
 
     A sentence is said again when the destination has recovered since and ten minutes
-    have passed.
+    have passed.  That it has recovered is said after an outage that was.
     """
 
     def __init__(self, destination: str) -> None:
         self._destination = destination
         self._told: dict[str, float] = {}
-        self.is_down = False
+        self._is_down = False
 
-    def warn(self, sentence: str) -> None:
+    def warn(self, sentence: str, *, is_outage: bool = False) -> None:
         """Log *sentence* unless it was."""
         if sentence in self._told or len(self._told) >= _MAX_KINDS:
             return
         self._told[sentence] = time.monotonic()
-        logger.warning("%s %s", self._destination, sentence)
+        self._is_down |= is_outage
+        self._log(logging.WARNING, sentence)
 
     def recovered(self) -> None:
-        """Log that the destination takes spans again, if it did not."""
-        if not self.is_down:
+        """Log that the destination takes spans again, if it was said that it does not."""
+        if not self._is_down:
             return
-        self.is_down = False
+        self._is_down = False
         before = time.monotonic() - _TELL_AGAIN
         self._told = {kind: at for kind, at in self._told.items() if at > before}
-        logger.info("%s takes spans again", self._destination)
+        self._log(logging.INFO, "takes spans again")
+
+    def _log(self, level: int, sentence: str) -> None:
+        try:
+            logger.log(level, "%s %s", self._destination, sentence)
+        except Exception as error:  # noqa: BLE001 - the handlers are the application's
+            note("delivery.log", error)
 
 
 def _joined(kept: Sequence[Kept]) -> Frame:

@@ -15,6 +15,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -253,7 +254,7 @@ def _file(variable: _Variable) -> str | None:
     if not variable.value:
         return None
     try:
-        with open(variable.value, "rb"):
+        with Path(variable.value).open("rb"):
             return variable.value
     except (OSError, ValueError):
         raise SettingError(

@@ -40,7 +40,7 @@ class Retry:
         >>> Retry().wait(1, asked=7)
         7
         """
-        drawn = random.random() if share is None else share
+        drawn = random.random() if share is None else share  # noqa: S311 - nothing secret hangs on it
         if asked is not None:
             return min(max(asked, self.first / 2), self.longest_asked)
         # The exponent is bounded because 2.0 ** 1024 is an OverflowError.

@@ -106,7 +106,7 @@ class Spooler:
     _closed: bool
     _next_batch: int
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has a default that is right for most
         self,
         senders: Sequence[Sender],
         *,
@@ -278,7 +278,7 @@ class Spooler:
                 # round may not see, and finds the next one hurried.
                 self._hurried = False
                 self._drain()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - this thread is all there is
                 note("delivery.spooler", error)
 
     def _drain(self) -> None:
@@ -308,7 +308,7 @@ class Spooler:
         for frame in self._frames(spans):
             try:
                 dropped += self._backlog.append(frame)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a spool has disks that fail
                 note("delivery.spool", error)
                 continue
             lost -= len(frame.ids)
@@ -319,7 +319,7 @@ class Spooler:
         for item in items:
             try:
                 item.written()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the others are written all the same
                 note("delivery.written", error)
         self._backlog.release()
         if dropped:
@@ -337,7 +337,7 @@ class Spooler:
             return []
         try:
             return [self._encode(spans)]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the others
             note("delivery.encode", error)
         if len(spans) == 1:
             return []
@@ -348,7 +348,7 @@ class Spooler:
 def _data(item: Ended) -> SpanData | None:
     try:
         return item.data()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it must not cost the others of its batch
         note("delivery.data", error)
         return None
 

@@ -1,7 +1,8 @@
 """The only place that constructs: settings in, a running tracer out, and back again.
 
 `configure()` builds a `Runtime` from settings and makes it the current one.  What is
-built stands in `core`; who we are in `resource`, where spans go in `destinations`,
+built stands in `core` and `pipelines`; who we are in `resource`, where spans go in
+`destinations`,
 what happens at a fork or at exit in `process`.
 """
 

@@ -1,42 +1,33 @@
 """The runtime: what `configure()` builds, and what the module-level verbs delegate to.
 
-A runtime either has our own provider and pipeline, or is attached to the provider the
-application has.  The registry of open spans and our provider live as long as the
-process; what stands behind them is exchanged when `configure()` is called again.
+How it traces is its pipeline's business (`pipelines`); what there is one of in a
+process, and forks and exits, are `process`'s.  Calling `configure()` again exchanges
+the runtime; spans that are open stay open.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from opentelemetry import trace
-from opentelemetry.sdk import trace as sdk
-
-from agenttrace import content, safety, semconv, tracing
+from agenttrace import content, safety, tracing
 from agenttrace.context import scope
-from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.model import EndedBy, Ending, Outcome
-from agenttrace.registry import OpenSpan, OpenSpans
-from agenttrace.runtime import process, resource
-from agenttrace.runtime.destinations import senders_of
+from agenttrace.runtime.pipelines import Pipeline, choose
+from agenttrace.runtime.process import PROCESS
 from agenttrace.settings import Settings, resolve
-from agenttrace.spans.attached import Attachment
-from agenttrace.spans.provider import Ended, Provider
-from agenttrace.watchdog.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from opentelemetry.sdk.resources import Resource
+    from opentelemetry import trace
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
 
-INSTRUMENTATION_NAME: Final = "agenttrace"
+    from agenttrace.delivery.spooler import SpoolerStatus
+    from agenttrace.registry import OpenSpan, OpenSpans
+
 _EXIT: Final = "its process ended while it was open"
 
 
@@ -66,147 +57,6 @@ class Status:
     delivery: SpoolerStatus | None = None
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     guard_hits: Mapping[str, int] = field(default_factory=dict[str, int])
-
-
-class Pipeline(Protocol):
-    """How a runtime traces: own, attached, or not at all."""
-
-    mode: str
-    destinations: tuple[str, ...]
-
-    @property
-    def tracer(self) -> tracing.Tracer:
-        """What the port is to use."""
-        ...
-
-    def flush(self, timeout: float, /) -> bool:
-        """Deliver what has ended."""
-        ...
-
-    def stop(self, timeout: float, /) -> bool:
-        """Deliver what has ended and take nothing more."""
-        ...
-
-    def after_fork(self) -> None:
-        """Begin anew in a child process."""
-        ...
-
-    def status(self) -> SpoolerStatus | None:
-        """Return queue and destinations, where there are any."""
-        ...
-
-
-class OwnPipeline:
-    """Our provider, our spooler, our senders."""
-
-    mode = "own"
-
-    def __init__(
-        self,
-        settings: Settings,
-        registry: OpenSpans,
-        span_exporter: SpanExporter | None,
-        sampler: sampling.Sampler | None,
-    ) -> None:
-        senders = senders_of(settings, span_exporter)
-        self.destinations = tuple(senders)
-        self.spooler = Spooler(
-            tuple(senders.values()), max_bytes=settings.max_queue_bytes
-        )
-        self.provider = _provider(
-            registry,
-            self.spooler.put,
-            resource.resource_of(settings),
-            sampler,
-            settings,
-        )
-        self.provider.before_flush = self.flush
-        self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, _version())
-
-    @property
-    def tracer(self) -> tracing.Tracer:
-        """A lean tracer; OTel's no-op one where the SDK is disabled."""
-        lean: Any = self._tracer
-        return lean if hasattr(lean, "begin") else tracing.DISABLED
-
-    def flush(self, timeout: float) -> bool:
-        """Deliver what has ended; True if all of it is acknowledged."""
-        return self.spooler.flush(timeout)
-
-    def stop(self, timeout: float) -> bool:
-        """Flush, then end the threads."""
-        return self.spooler.shutdown(timeout)
-
-    def after_fork(self) -> None:
-        """Give the child a queue and threads of its own, and another identity."""
-        self.spooler.reset_after_fork()
-        self.provider.set_resource(resource.of_this_process(self.provider.resource))
-
-    def status(self) -> SpoolerStatus | None:
-        """Return queue and destinations."""
-        return self.spooler.status()
-
-
-class AttachedPipeline:
-    """Another provider's processors carry our spans."""
-
-    mode = "attached"
-    destinations: tuple[str, ...] = ()
-
-    def __init__(self, provider: sdk.TracerProvider, registry: OpenSpans) -> None:
-        self.attachment = Attachment(provider, registry)
-        self._provider = provider
-
-    @property
-    def tracer(self) -> tracing.Tracer:
-        """A tracer of the application's provider."""
-        return self.attachment.tracer
-
-    def flush(self, timeout: float) -> bool:
-        """Ask the application's provider to deliver."""
-        flushed = safety.guarded(
-            "provider.force_flush", self._provider.force_flush, int(timeout * 1000)
-        )
-        # Providers of others return None for "as far as I know".
-        return flushed is not False
-
-    def stop(self, timeout: float) -> bool:
-        """Take the gate out again; the provider is the application's."""
-        flushed = self.flush(timeout)
-        self.attachment.detach()
-        return flushed
-
-    def after_fork(self) -> None:
-        """Leave it to the provider's processors."""
-
-    def status(self) -> SpoolerStatus | None:
-        """Return None: the queue is the provider's."""
-        return None
-
-
-class NoPipeline:
-    """Tracing is disabled, or there is nothing to attach to."""
-
-    destinations: tuple[str, ...] = ()
-
-    def __init__(self, mode: str, tracer: tracing.Tracer) -> None:
-        self.mode = mode
-        self.tracer = tracer
-
-    def flush(self, _timeout: float, /) -> bool:
-        """Find nothing to deliver."""
-        return True
-
-    def stop(self, _timeout: float, /) -> bool:
-        """Find nothing to stop."""
-        return True
-
-    def after_fork(self) -> None:
-        """Find nothing to begin anew."""
-
-    def status(self) -> SpoolerStatus | None:
-        """Return None: there is no queue."""
-        return None
 
 
 class Runtime:
@@ -294,11 +144,10 @@ class Runtime:
 
     def sweep(self) -> None:
         """End the spans whose object was collected without an end."""
-        self.spans.sweep(_collected)
+        PROCESS.sweep()
 
     def after_fork(self) -> None:
-        """Be the runtime of a child process: what was open is the parent's."""
-        self.spans.forget()
+        """Be the runtime of a child process."""
         self._pipeline.after_fork()
 
     def at_exit(self) -> None:
@@ -319,37 +168,7 @@ class Runtime:
         )
 
 
-class _Process:
-    """What there is one of in a process: registry, ticker, provider, runtime."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.spans = OpenSpans()
-        self.ticker = Ticker(self.spans)
-        self.spans.wake = self.ticker.wake
-        self.spans.awake = False
-        self.provider: Provider | None = None
-        self.runtime: Runtime | None = None
-        self.ticker.subscribe("sweep", self.sweep)
-
-    def sweep(self) -> None:
-        """End the spans whose object was collected without an end."""
-        self.spans.sweep(_collected)
-
-    def after_fork(self) -> None:
-        """Begin anew in a child process, whatever other threads held at the fork."""
-        self.lock = threading.RLock()
-        self.ticker.after_fork()
-        if self.runtime is not None:
-            self.runtime.after_fork()
-
-    def at_exit(self) -> None:
-        """Let the runtime deliver."""
-        if self.runtime is not None:
-            self.runtime.at_exit()
-
-
-_process = _Process()
+_current: Runtime | None = None
 
 
 def configure(  # noqa: PLR0913 - one keyword a setting, all optional
@@ -408,20 +227,19 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     for name in ("tracer_provider", "span_exporter", "sampler"):
         said.pop(name)
     settings = resolve(said)
-    with _process.lock:
-        previous = _process.runtime
-        pipeline = _pipeline(settings, tracer_provider, span_exporter, sampler)
-        if previous is not None:
-            previous.retire()
-        runtime = Runtime(settings, pipeline, _process.spans)
-        _process.runtime = runtime
-        process.watch(lambda: _process)
+    global _current  # noqa: PLW0603 - one runtime is the current one
+    with PROCESS.lock:
+        pipeline = choose(settings, tracer_provider, span_exporter, sampler)
+        if _current is not None:
+            _current.retire()
+        _current = runtime = Runtime(settings, pipeline, PROCESS.spans)
+        PROCESS.enter(runtime)
     return runtime
 
 
 def current() -> Runtime | None:
     """Return the runtime of the last `configure()`, if it was ever called."""
-    return _process.runtime
+    return _current
 
 
 def flush(timeout: float = 30.0) -> bool:
@@ -438,71 +256,4 @@ def shutdown(timeout: float | None = None) -> bool:
 
 def open_spans() -> tuple[OpenSpan, ...]:
     """Return the spans of this process that are open now, oldest first."""
-    return _process.spans.snapshot()
-
-
-def _pipeline(
-    settings: Settings,
-    given: trace.TracerProvider | None,
-    span_exporter: SpanExporter | None,
-    sampler: sampling.Sampler | None,
-) -> Pipeline:
-    if settings.disabled:
-        return NoPipeline("disabled", tracing.DISABLED)
-    provider = trace.get_tracer_provider() if given is None else given
-    if isinstance(provider, trace.ProxyTracerProvider | Provider):
-        return OwnPipeline(settings, _process.spans, span_exporter, sampler)
-    if isinstance(provider, sdk.TracerProvider):
-        return AttachedPipeline(provider, _process.spans)
-    safety.log_once(
-        "configure: foreign provider",
-        30,
-        "The tracer provider in use, %s, is not OpenTelemetry's SDK: agenttrace "
-        "traces through it, but cannot watch or correct its spans.",
-        type(provider).__qualname__,
-    )
-    return NoPipeline("api", tracing.ApiTracer(provider.get_tracer("agenttrace")))
-
-
-def _provider(
-    registry: OpenSpans,
-    sink: Callable[[Ended], None],
-    who: Resource,
-    sampler: sampling.Sampler | None,
-    settings: Settings,
-) -> Provider:
-    """Return the one provider of this process with *sink* behind it."""
-    as_error = frozenset(Outcome(word) for word in settings.error_outcomes)
-    provider = _process.provider
-    if provider is None:
-        provider = Provider(
-            registry, sink, resource=who, sampler=sampler, as_error=as_error
-        )
-        _process.provider = provider
-        trace.set_tracer_provider(provider)
-    else:
-        provider.exchange(
-            registry=registry,
-            sink=sink,
-            resource=who,
-            sampler=sampler,
-            as_error=as_error,
-        )
-    return provider
-
-
-def _collected(span: OpenSpan) -> Ending:
-    """Return the ending of a span whose object was collected without one."""
-    found = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-    return Ending(
-        Outcome.ABANDONED,
-        EndedBy.GC,
-        end_time=span.last_beat,
-        attributes={semconv.DISCOVERED_AT: found},
-    )
-
-
-def _version() -> str:
-    from agenttrace import __version__  # noqa: PLC0415 - the package is loaded by now
-
-    return __version__
+    return PROCESS.spans.snapshot()

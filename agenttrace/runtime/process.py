@@ -1,19 +1,28 @@
-"""What happens to tracing when the process forks, and when it exits.
+"""What there is one of in a process, and what becomes of it at a fork and at exit.
 
-The hooks are registered once and ask for the runtime of the moment: they cannot be
-taken back, and runtimes come and go.
+The registry of open spans and our provider live as long as the process does, runtimes
+come and go.  The hooks are registered once and ask for the runtime of the moment: they
+cannot be taken back.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
-from typing import TYPE_CHECKING, Protocol
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
 
-from agenttrace import safety
+from agenttrace import safety, semconv
+from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.registry import OpenSpan, OpenSpans
+from agenttrace.watchdog.ticker import Ticker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from agenttrace.spans.provider import Provider
 
 
 class Lives(Protocol):
@@ -28,26 +37,68 @@ class Lives(Protocol):
         ...
 
 
-_runtime: Callable[[], Lives | None] | None = None
+class Process:
+    """Registry, ticker, provider, and the runtime of the moment."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.spans = OpenSpans()
+        self.ticker = Ticker(self.spans)
+        self.spans.wake = self.ticker.wake
+        self.spans.awake = False
+        self.ticker.subscribe("sweep", self.sweep)
+        self.provider: Provider | None = None
+        self.lives: Lives | None = None
+        self._hooked = False
+
+    def enter(self, runtime: Lives) -> None:
+        """Make *runtime* the one that forks and exits are told to."""
+        self.lives = runtime
+        if not self._hooked:
+            self._hooked = True
+            atexit.register(self._at_exit)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=self._after_fork)
+
+    def sweep(self) -> None:
+        """End the spans whose object was collected without an end."""
+        self.spans.sweep(_collected)
+
+    def _after_fork(self) -> None:
+        # Whatever other threads held at the fork is held for ever.
+        self.lock = threading.RLock()
+        self.ticker.after_fork()
+        self.spans.forget()
+        if self.lives is not None:
+            safety.guarded("after_fork", self.lives.after_fork)
+
+    def _at_exit(self) -> None:
+        if self.lives is not None:
+            safety.guarded("at_exit", self.lives.at_exit)
+            _keep_interrupt()
 
 
-def watch(runtime: Callable[[], Lives | None]) -> None:
-    """Call the hooks of whatever *runtime* returns, from now on."""
-    global _runtime
-    first, _runtime = _runtime is None, runtime
-    if first:
-        atexit.register(_at_exit)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork)
+def _keep_interrupt() -> None:
+    """Let a process that Ctrl-C ended still exit as one that SIGINT ended.
+
+    The interpreter keeps "the last code string that ran was interrupted" in a flag and
+    looks at it after the exit handlers.  An import of ours (or a named tuple) runs
+    strings as well and clears it; a string that is interrupted sets it again.
+    """
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        with contextlib.suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")  # noqa: S102 - a constant; see above
 
 
-def _after_fork() -> None:
-    runtime = _runtime() if _runtime is not None else None
-    if runtime is not None:
-        safety.guarded("after_fork", runtime.after_fork)
+def _collected(span: OpenSpan) -> Ending:
+    """Return the ending of a span whose object was collected without one."""
+    found = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+    return Ending(
+        Outcome.ABANDONED,
+        EndedBy.GC,
+        end_time=span.last_beat,
+        attributes={semconv.DISCOVERED_AT: found},
+    )
 
 
-def _at_exit() -> None:
-    runtime = _runtime() if _runtime is not None else None
-    if runtime is not None:
-        safety.guarded("at_exit", runtime.at_exit)
+PROCESS: Final = Process()

@@ -14,20 +14,32 @@ from __future__ import annotations
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry import context as otel
 from opentelemetry.sdk import trace as sdk
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    Link,
+    SpanKind,
+    Status,
+    StatusCode,
+)
 
 from agenttrace import _otel, safety, semconv
 from agenttrace.attributes import flat
 from agenttrace.context.bound import bound_in
 from agenttrace.model import (
     Ending,
+    Opening,
     Outcome,
+    ending_of,
+    error_type_of,
     returned,
+    status_of,
 )
 from agenttrace.registry import Claim, OpenSpan
+from agenttrace.spans.provider import late_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +47,10 @@ if TYPE_CHECKING:
     from opentelemetry.context.context import Context
 
     from agenttrace.registry import OpenSpans
+
+OPENING_KEY: Final = otel.create_key("agenttrace-opening")
+"""Under this key the context in which a span of ours starts holds its opening."""
+_NO_LIMITS: Final = Opening("")
 
 
 class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
@@ -48,14 +64,11 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     __slots__ = ("__weakref__", "_adoption", "_state", "record", "started_during")
 
-    def __new__(
-        cls, span: sdk.Span, _record: OpenSpan, _adoption: Adoption
-    ) -> AdoptedSpan:
+    def __new__(cls, span: sdk.Span, _record: OpenSpan, _adoption: Adoption) -> Self:
         """Refer to *span*, and notice when it is collected."""
         return super().__new__(cls, span, _collected)
 
     def __init__(self, span: sdk.Span, record: OpenSpan, adoption: Adoption) -> None:
-        super().__init__(span, _collected)
         error = sys.exception()
         self.record = record
         self.started_during = 0 if error is None else id(error)
@@ -115,10 +128,9 @@ class Adoption:
 
     def start(self, span: sdk.Span, parent_context: Context | None) -> None:
         """Take *span* in, and give it what is bound where it starts."""
+        context = otel.get_current() if parent_context is None else parent_context
         given = span.attributes or {}
-        bound = bound_in(
-            otel.get_current() if parent_context is None else parent_context
-        )
+        bound = bound_in(context)
         for key, value in bound.items():
             if key not in given:
                 span.set_attribute(key, flat(value))  # type: ignore[arg-type]  # flat is what it takes
@@ -126,6 +138,8 @@ class Adoption:
         parent = span.parent
         parent_id = b"" if parent is None else parent.span_id.to_bytes(8, "big")
         operation = given.get(semconv.GEN_AI_OPERATION_NAME)
+        opening = context.get(OPENING_KEY)
+        limits = opening if isinstance(opening, Opening) else _NO_LIMITS
         record = OpenSpan(
             _nobody,
             own.trace_id.to_bytes(16, "big"),
@@ -133,9 +147,11 @@ class Adoption:
             parent_id,
             self.registry.find(parent_id) if parent_id else None,
             span.name,
-            None if operation is None else str(operation),
+            limits.operation if operation is None else str(operation),
             span.start_time or time.time_ns(),
             sampled=own.trace_flags.sampled,
+            heartbeat_timeout=limits.heartbeat_timeout,
+            max_duration=limits.max_duration,
         )
         adopted = AdoptedSpan(span, record, self)
         # Weakly, or record and reference would wait for the cyclic collector, one
@@ -144,13 +160,17 @@ class Adoption:
         self.open[record.span_id] = adopted
         self.registry.started(record)
 
+    def knows(self, span: sdk.ReadableSpan) -> bool:
+        """Return whether *span* is waited for."""
+        return bool(self.open) and _id(span) in self.open
+
     def end(self, span: sdk.ReadableSpan) -> None:
         """Take what the owner of *span* ended, and hand on what is to be sent of it.
 
         Raises:
             Exception: Whatever a processor raises, as it does without us.
         """
-        adopted = self.open.pop(span.context.span_id.to_bytes(8, "big"), None)
+        adopted = self.open.pop(_id(span), None)
         try:
             ending = self._complete(span, adopted)
             claim = (
@@ -274,7 +294,7 @@ def late_finish_of(real: sdk.ReadableSpan) -> sdk.ReadableSpan:
 
     The same as `provider.late_finish_of` for spans that are not ours.
     """
-    context = real.context
+    context = real.get_span_context() or INVALID_SPAN_CONTEXT
     status = real.status
     return sdk.ReadableSpan(
         name=f"{semconv.LATE_FINISH}: {real.name}",
@@ -296,6 +316,11 @@ def late_finish_of(real: sdk.ReadableSpan) -> sdk.ReadableSpan:
         end_time=real.end_time,
         instrumentation_scope=real.instrumentation_scope,
     )
+
+
+def _id(span: sdk.ReadableSpan) -> bytes:
+    context = span.get_span_context()
+    return b"" if context is None else context.span_id.to_bytes(8, "big")
 
 
 def _nobody() -> None:

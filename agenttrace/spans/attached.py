@@ -1,14 +1,14 @@
 """Beside another provider: its processors carry our spans, a gate watches all of them.
 
 The gate stands before the provider's composite processor, the one object that all its
-tracers and all its spans hold, and is put there in place: as attributes of that object,
-under the names of the methods it stands for.  So it sees the spans of tracers that
-exist already and serves processors that are added later; the list of processors, which
-other tools look into and change, stays as it is; and it runs on the application's
-thread, where the exception of the moment is to be seen, also where the composite calls
+tracers and spans hold, and is put there in place: as attributes of that object, under
+the names of the methods it stands for.  So it sees the spans of tracers that exist
+already, and serves processors that are added later; the list of processors, which
+other tools search for their own, stays as it is; and it runs on the application's
+thread, where the exception of the moment can be seen, also where the composite calls
 its processors on threads of its own.
 
-There is one gate a composite, however often somebody attaches.
+A composite has one gate, however often somebody attaches.
 """
 
 from __future__ import annotations
@@ -16,41 +16,43 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 
 from agenttrace import _otel, safety
-from agenttrace.model import Ending, Opening, Outcome
 from agenttrace.registry import Claim, OpenSpan
-from agenttrace.spans.adopted import Adoption
-from agenttrace.tracing import ApiSpan, ApiTracer
+from agenttrace.spans.adopted import OPENING_KEY, Adoption
+from agenttrace.tracing import ApiTracer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opentelemetry.context.context import Context
 
-    from agenttrace.model import Attributes
+    from agenttrace.model import Attributes, Ending, Opening, Outcome
     from agenttrace.registry import OpenSpans
     from agenttrace.tracing import TracedSpan
 
 INSTRUMENTATION_NAME: Final = "agenttrace"
 _GATE: Final = "_agenttrace_gate"
-_START: Final = "on_start"
-_END: Final = "on_end"
-_WRAPPED: Final = "provider"
+_METHODS: Final = ("on_start", "on_end")
+_MISSING: Final = object()
+_DEPTH: Final = 3
+"""Wrappers around wrappers that are looked through."""
 
-_lock = threading.Lock()
+# Re-entrant: a finalizer that ends a span may run while this thread holds it.
+_lock = threading.RLock()
 
 
 class Attachment:
     """agenttrace beside the provider of an application.
 
     Args:
-        provider: The provider; one that wraps the SDK's (Logfire's) is looked through.
+        provider: The provider; one that wraps the SDK's (as Logfire's does) is looked
+            through.
         registry: Where its spans are listed.
         version: Our version, for the instrumentation scope.
         as_error: Outcomes that count as errors in the OTel status.
@@ -70,9 +72,11 @@ class Attachment:
         self.tracer = AttachedTracer(
             provider.get_tracer(INSTRUMENTATION_NAME, version), registry
         )
-        self._gate = safety.guarded("attach", _gate_of, provider, registry)
-        if self._gate is not None:
-            self._gate.enter(self, as_error)
+        self._gate: Gate | None = None
+        with _lock:
+            self._gate = safety.guarded("attach", _gate_before, provider, registry)
+            if self._gate is not None:
+                self._gate.enter(self, as_error)
 
     def emit(self, span: sdk.ReadableSpan) -> None:
         """Send a span of our own making (a marker, an orphan) past the gate."""
@@ -80,41 +84,211 @@ class Attachment:
             self._gate.adoption.send(span)
 
     def detach(self) -> None:
-        """Watch this provider no more.  The gate goes with the last who attached.
+        """Watch this provider no more.  The gate goes with the last who is attached.
 
-        Spans that are open now stay known to it, so that none of them gets a second
-        final form; it is taken out when the last of them has ended.
+        What is open now stays known to it, lest a span that was told get a second
+        final form; then it goes when the last of these has ended.
         """
         if self._gate is not None:
             self._gate.leave(self)
 
 
 class Gate:
-    """Stands before a composite processor; made by `Attachment` alone."""
+    """Lets one final form of every span pass.  Made by `Attachment` alone."""
 
     def __init__(self, composite: Any, registry: OpenSpans) -> None:  # noqa: ANN401 - any object with the methods
-        self._composite: Callable[[], Any] = weakref.ref(composite)
-        self._before = {name: vars(composite).get(name) for name in (_START, _END)}
-        self._inner: dict[str, Callable[..., None]] = {}
+        self._composite = composite
+        self._state: dict[str, Any] = vars(composite)
+        self._methods = {name: getattr(composite, name) for name in _METHODS}
+        self._found: dict[str, object] = {}  # by name of what we stand in for
         self._users: set[Attachment] = set()
-        self.adoption = Adoption(registry, self._forward)
+        self.adopt(registry)
+
+    def adopt(self, registry: OpenSpans) -> None:
+        """List spans in *registry* from now on."""
+        self.adoption = Adoption(registry, self._methods["on_end"])
 
     def enter(self, user: Attachment, as_error: frozenset[Outcome]) -> None:
-        """Stand in the way as long as *user* wants it."""
-        with _lock:
-            self._users.add(user)
-            self.adoption.as_error = as_error
-            self.adoption.late = True
-            for name in (_START, _END):
-                self._put(name)
+        """Stand in the way for as long as *user* wants it."""
+        self._users.add(user)
+        self.adoption.as_error = as_error
+        self.adoption.late = True
+        for name in _METHODS:
+            self._put(name)
 
     def leave(self, user: Attachment) -> None:
-        """Go, if *user* was the last one and no span is waited for."""
+        """Adopt nothing more, if *user* was the last."""
         with _lock:
             self._users.discard(user)
             if not self._users:
-                # The processors may have been shut down: nobody is told of what
-                # comes after all.
+                # Who shuts down has told what is open; nobody waits for more.
                 self.adoption.late = False
-                self._take(_START)
-        self._go_if_done()
+                self._take("on_start")
+        self._go_when_done()
+
+    def on_start(self, span: sdk.Span, parent_context: Context | None = None) -> None:
+        """Adopt *span*, then let it start."""
+        if self._users:
+            safety.guarded("adopted.start", self.adoption.start, span, parent_context)
+        self._methods["on_start"](span, parent_context=parent_context)
+
+    def on_end(self, span: sdk.ReadableSpan) -> None:
+        """Let the end of *span* pass, if it is the first, with how it ended."""
+        if self._users or self.adoption.knows(span):
+            self.adoption.end(span)
+        else:
+            self._methods["on_end"](span)
+        self._go_when_done()
+
+    def _put(self, name: str) -> None:
+        if name in self._found:
+            # There already, or beneath what another tool has put on top of it.
+            return
+        self._found[name] = self._state.get(name, _MISSING)
+        self._methods[name] = getattr(self._composite, name)
+        setattr(self._composite, name, getattr(self, name))
+
+    def _take(self, name: str) -> None:
+        if self._state.get(name) != getattr(self, name):
+            # Not in place, or another tool holds on to it: then it lets all pass.
+            return
+        found = self._found.pop(name)
+        if found is _MISSING:
+            delattr(self._composite, name)
+        else:
+            setattr(self._composite, name, found)
+
+    def _go_when_done(self) -> None:
+        if self._users or self.adoption.open:
+            return
+        with _lock:
+            if not self._users and not self.adoption.open:
+                self._take("on_end")
+                if not self._found:
+                    self._state.pop(_GATE, None)
+
+
+class AttachedTracer(ApiTracer):
+    """Starts spans of the application's provider and knows their records.
+
+    Args:
+        tracer: A tracer of that provider.
+        registry: Where the gate lists its spans.
+    """
+
+    def __init__(self, tracer: trace.Tracer, registry: OpenSpans) -> None:
+        super().__init__(tracer, registry.find)
+        self._registry = registry
+
+    def start(self, opening: Opening, parent: Context) -> TracedSpan:
+        """Start a span; one that is not sampled is watched all the same."""
+        span = super().start(opening, otel.set_value(OPENING_KEY, opening, parent))
+        if span.record is None and not span.api.is_recording():
+            own = span.api.get_span_context()
+            above = trace.get_current_span(parent).get_span_context()
+            # A tracer that is switched off hands out its parent, or nothing.
+            if own.is_valid and own.span_id != above.span_id:
+                return UnsampledSpan(span.api, opening, above, self._registry)
+        return span
+
+
+class UnsampledSpan:
+    """A span of ours that the provider's sampler left out: watched, never sent."""
+
+    __slots__ = ("__weakref__", "_finished", "_registry", "api", "record")
+
+    def __init__(
+        self,
+        span: trace.Span,
+        opening: Opening,
+        parent: trace.SpanContext,
+        registry: OpenSpans,
+    ) -> None:
+        own = span.get_span_context()
+        parent_id = parent.span_id.to_bytes(8, "big") if parent.is_valid else b""
+        self.api = span
+        self.record = OpenSpan(
+            weakref.ref(self),
+            own.trace_id.to_bytes(16, "big"),
+            own.span_id.to_bytes(8, "big"),
+            parent_id,
+            registry.find(parent_id) if parent_id else None,
+            opening.name,
+            opening.operation,
+            time.time_ns(),
+            sampled=False,
+            heartbeat_timeout=opening.heartbeat_timeout,
+            max_duration=opening.max_duration,
+        )
+        self._finished = False
+        self._registry = registry
+        registry.started(self.record)
+
+    def set_attributes(self, attributes: Attributes, /) -> None:
+        """Ignore the attributes: nothing of this span is sent."""
+
+    def finish(self, ending: Ending) -> None:
+        """Leave the registry."""
+        if not self._finished:
+            self._finished = True
+            if self._registry.claim(self.record) is not Claim.STALE:
+                self.tell(ending)
+
+    def tell(self, ending: Ending) -> None:
+        """Free the slot: there is nothing to send (see `registry.Live`)."""
+        del ending
+        self._registry.slots.free(self.record)
+
+    def tell_copy(self, ending: Ending) -> None:
+        """Do the same: what its owner finishes later finds nothing to do."""
+        self.tell(ending)
+
+    def __del__(self) -> None:
+        # Runs anywhere, with any lock held: only append.  See OpenSpans.sweep.
+        if not self._finished:
+            self._registry.collected.append((self.record, self))
+
+
+def sdk_provider(provider: trace.TracerProvider) -> sdk.TracerProvider | None:
+    """Return the SDK's provider that *provider* is or wraps, None where there is none.
+
+    Tools that exchange what stands behind the global provider keep it in an attribute
+    of this name.
+    """
+    found: Any = provider
+    for _ in range(_DEPTH):
+        if isinstance(found, sdk.TracerProvider):
+            return found
+        found = getattr(found, "provider", None)
+    return None
+
+
+def _gate_before(provider: trace.TracerProvider, registry: OpenSpans) -> Gate | None:
+    """Return the gate of *provider*, None where it is not what it should be."""
+    composite = _otel.composite_of(sdk_provider(provider))
+    if not all(callable(getattr(composite, name, None)) for name in _METHODS):
+        safety.log_once(
+            "attach: no composite processor",
+            logging.WARNING,
+            "The spans of %s cannot be watched: this version of OpenTelemetry's SDK "
+            "hands them on in a way that agenttrace does not know. Its own spans "
+            "arrive there all the same.",
+            type(provider).__qualname__,
+        )
+        return None
+    gate: Any = vars(composite).get(_GATE)
+    if not isinstance(gate, Gate):
+        gate = Gate(composite, registry)
+        setattr(composite, _GATE, gate)
+    elif gate.adoption.registry is not registry:
+        gate.adopt(registry)
+    return gate
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held it at the fork
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

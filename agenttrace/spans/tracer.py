@@ -7,8 +7,6 @@ provider, other libraries' included.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import random
 import sys
@@ -26,22 +24,18 @@ from opentelemetry.trace import SpanKind
 
 from agenttrace import _otel, attributes, safety, semconv
 from agenttrace.context.bound import BOUND_KEY
-from agenttrace.context.scope import Scope
 from agenttrace.model import (
     NO_ATTRIBUTES,
-    RETURNED,
     Opening,
     ScopeData,
-    ending_of,
-    text_of,
 )
 from agenttrace.registry import OpenSpan
+from agenttrace.spans.block import SpanBlock
 from agenttrace.spans.lean import LeanSpan, UnsampledSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
-    from types import TracebackType
 
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import Link, TraceState
@@ -54,7 +48,6 @@ _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
 _USUAL: Final = (True, True, True)
 _now: Final = time.time_ns
-_put_into: Final = _otel.put_into
 # Our own generator: `random.seed(0)` in the application must not repeat our ids.
 _random: Final = random.Random()  # noqa: S311 - ids are not secrets
 _random_bits: Final = _random.getrandbits
@@ -278,92 +271,6 @@ class LeanTracer(sdk.Tracer):
             else:
                 values[name] = attributes.clean(value, self.text_limit)
         return values, lost
-
-
-class SpanBlock(Scope):
-    """A span as a block: it starts and becomes current at entry, and ends at exit.
-
-    The block itself is the scope that stands in OTel's context variable meanwhile.
-    Used as a decorator, every call is a span of its own.
-    """
-
-    __slots__ = ("_flags", "_opening", "_parent", "_span", "_start_time", "_tracer")
-
-    def __init__(
-        self,
-        tracer: LeanTracer,
-        opening: Opening,
-        parent: Context | None = None,
-        start_time: int | None = None,
-        flags: tuple[bool, bool, bool] | None = None,
-    ) -> None:
-        self._tracer = tracer
-        self._opening = opening
-        self._parent = parent
-        self._start_time = start_time
-        self._flags = flags
-        self._span: LeanSpan | None = None
-
-    def __enter__(self) -> trace.Span:
-        current = otel.get_current()
-        try:
-            self._span = span = self._tracer.begin(
-                self._opening,
-                current if self._parent is None else self._parent,
-                self._start_time,
-            )
-        except Exception as error:  # noqa: BLE001 - runs inside the application
-            safety.swallow("span.start", error)
-            return trace.INVALID_SPAN
-        if self._flags is not None:
-            span.on_exception(record=self._flags[0], set_status=self._flags[1])
-        self.context = inner = Context(current)
-        _put_into(inner, SPAN_KEY, span)
-        self.enter()
-        return span
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        span = self._span
-        if span is None:
-            return
-        self.leave()
-        if self._flags is None or self._flags[2]:
-            span.finish(RETURNED if error is None else ending_of(error))
-        elif isinstance(error, Exception):
-            # The span goes on: only what OTel's `use_span` does then.
-            if self._flags[0]:
-                span.record_exception(error)
-            if self._flags[1]:
-                message = f"{type(error).__name__}: {text_of(error)}"
-                span.set_status(trace.StatusCode.ERROR, message)
-
-    def _again(self) -> SpanBlock:
-        return SpanBlock(
-            self._tracer, self._opening, self._parent, self._start_time, self._flags
-        )
-
-    def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return *fn* so that every call of it is a span."""
-        if inspect.iscoroutinefunction(fn):
-
-            @functools.wraps(fn)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
-                with self._again():
-                    return await fn(*args, **kwargs)
-
-            return awaited
-
-        @functools.wraps(fn)
-        def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
-            with self._again():
-                return fn(*args, **kwargs)
-
-        return called
 
 
 def _opening(

@@ -18,7 +18,7 @@ import zlib
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
@@ -28,7 +28,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -259,17 +259,20 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
+
+    @property
+    def _shared(self) -> _Server:
+        return cast("_Server", self.server)
 
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", "0")))
-        reply = self.server.next_reply()
-        if self.server.closing.wait(reply.delay):
+        reply = self._shared.next_reply()
+        if self._shared.closing.wait(reply.delay):
             self.close_connection = True
             return
         # Kept first and answered then: who has the answer finds the spans here.
-        self.server.keep(
+        self._shared.keep(
             Request(
                 path=self.path,
                 headers=headers,
@@ -285,16 +288,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _write(self, reply: Reply) -> None:
         self.close_connection = not reply.is_an_answer
         if reply.hangs:
-            self.server.closing.wait()
+            self._shared.closing.wait()
         elif reply.drip is None:
             self.wfile.write(reply.bytes)
         else:
             for byte in reply.bytes:
                 self.wfile.write(bytes([byte]))
-                if self.server.closing.wait(reply.drip):
+                if self._shared.closing.wait(reply.drip):
                     break
 
-    def log_message(self, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base calls it so
         """Say nothing: what came is in `requests`."""
 
 
@@ -302,7 +305,7 @@ def received(payload: bytes) -> list[Received]:
     """Return the spans of an `ExportTraceServiceRequest`, of any garbage none."""
     try:
         request = ExportTraceServiceRequest.FromString(payload)
-    except Exception:
+    except Exception:  # noqa: BLE001 - protobuf's own errors, by implementation
         return []
     return list(_spans(request))
 
@@ -337,7 +340,7 @@ def _attributes(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     return {pair.key: _value(pair.value) for pair in pairs}
 
 
-def _value(value: AnyValue) -> Any:
+def _value(value: AnyValue) -> Any:  # noqa: ANN401 - as attributes are
     match value.WhichOneof("value"):
         case None:
             return None

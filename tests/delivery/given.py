@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from agenttrace.delivery.frames import Frame
+    from agenttrace.delivery.senders import Sender
+    from agenttrace.delivery.spooler import Encode
 
 AT_ONCE = Retry(first=0.002, longest=0.01)
 RESOURCE = ResourceData({"service.name": "support"})
@@ -95,7 +97,7 @@ class Script:
     def __repr__(self) -> str:
         return "Script"
 
-    def send(self, frame: Frame, timeout: float) -> Answer:
+    def send(self, frame: Frame, timeout: float) -> Answer:  # noqa: ARG002 - of the protocol
         """Answer as told."""
         self.frames.append(frame)
         self.started.release()
@@ -120,7 +122,7 @@ def ids_of(items: Sequence[Item]) -> list[tuple[bytes, bytes]]:
 
 
 @contextmanager
-def spooling(
+def spooling(  # noqa: PLR0913 - those of a spooler
     *senders: Sender,
     encode: Encode = frame_of,
     max_bytes: int = 64 * 2**20,

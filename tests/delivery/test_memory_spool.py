@@ -129,13 +129,13 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_span_is_accounted_for(self) -> None:
-        """None is missing, none is counted twice."""
+        """Check that none is missing and none is counted twice."""
         settled = self.dropped + self.delivered + self.lost
         assert self.appended == settled + self.spool.size.spans
 
     @invariant()
     def the_oldest_is_beyond_the_newest_when_nothing_is_kept(self) -> None:
-        """A flush is done then."""
+        """Check what a flush waits for."""
         is_empty = self.spool.size.frames == 0
         assert is_empty == (self.spool.oldest > self.spool.newest)
 

@@ -24,7 +24,7 @@ from agenttrace.errors import SettingError
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECRET = "s3cr3t"
+HIDDEN = "s3cr3t"
 
 
 def settings(**variables: str) -> OtlpSettings:
@@ -154,10 +154,10 @@ def test_a_client_key_without_its_certificate_is_an_error(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "variables",
     [
-        {"HEADERS": f"authorization {SECRET}"},
-        {"HEADERS": f"authorization=ok%00{SECRET}"},
-        {"ENDPOINT": f"ftp://user:{SECRET}@collector?key={SECRET}"},
-        {"ENDPOINT": f"http://user:{SECRET}@collector:nan"},
+        {"HEADERS": f"authorization {HIDDEN}"},
+        {"HEADERS": f"authorization=ok%00{HIDDEN}"},
+        {"ENDPOINT": f"ftp://user:{HIDDEN}@collector?key={HIDDEN}"},
+        {"ENDPOINT": f"http://user:{HIDDEN}@collector:nan"},
     ],
 )
 def test_a_credential_is_in_no_error_and_in_no_log(
@@ -169,16 +169,16 @@ def test_a_credential_is_in_no_error_and_in_no_log(
     with pytest.raises(SettingError) as caught:
         settings(**variables)
 
-    assert SECRET not in str(caught.value)
-    assert SECRET not in caplog.text
+    assert HIDDEN not in str(caught.value)
+    assert HIDDEN not in caplog.text
 
 
 def test_the_settings_do_not_show_their_headers() -> None:
     """They are what `doctor` and debuggers print."""
-    found = settings(HEADERS=f"authorization=Bearer {SECRET}")
+    found = settings(HEADERS=f"authorization=Bearer {HIDDEN}")
 
-    assert found.headers == {"authorization": f"Bearer {SECRET}"}
-    assert SECRET not in repr(found)
+    assert found.headers == {"authorization": f"Bearer {HIDDEN}"}
+    assert HIDDEN not in repr(found)
 
 
 @given(st.text() | st.text("ab= \t\r,%;"))

@@ -280,6 +280,7 @@ def test_a_child_forked_inside_sqlite_asks_for_patience(
         GATE.after_fork_in_child()
     if not child:
         answer, _ = send()
+        store.close()
         print(type(answer).__name__, "forked" in answer.reason, flush=True)
         leave.set()
         os._exit(0)

@@ -158,7 +158,16 @@ def test_a_model_name_is_a_reply(model: str, expected: Reply) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    ["gap=soon", "ok;garbge", "stall=tail", "err=200", "chunks=0", "usage=3", "gap"],
+    [
+        "gap=soon",
+        "ok;garbge",
+        "stall=tail",
+        "err=200",
+        "chunks=0",
+        "usage=3",
+        "gap",
+        "never=no",
+    ],
 )
 def test_a_model_name_that_cannot_be_meant_is_a_bad_request(model: str) -> None:
     """A fault that silently does not happen makes a test pass for nothing."""

@@ -77,7 +77,7 @@ class _Reader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - the type of buffers came with 3.12
         self._sock.settimeout(self._deadline.left())
         return self._raw.readinto(buffer)
 
@@ -91,8 +91,8 @@ class _Response(http.client.HTTPResponse):
         self,
         deadline: Deadline,
         sock: socket.socket,
-        *args: Any,
-        **kwargs: Any,
+        *args: Any,  # noqa: ANN401 - passed on as they come
+        **kwargs: Any,  # noqa: ANN401 - passed on as they come
     ) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock, deadline))
@@ -118,7 +118,7 @@ class _Connection(HTTPConnection):
         sock.settimeout(self.deadline.left())
         return sock
 
-    def send(self, data: Any) -> None:
+    def send(self, data: Any) -> None:  # noqa: ANN401 - as http.client has it
         if self.sock is not None:
             self.sock.settimeout(self.deadline.left())
         super().send(data)
@@ -131,8 +131,8 @@ class _Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(
         self,
-        *args: Any,
-        **kwargs: Any,
+        *args: Any,  # noqa: ANN401 - passed on as they come
+        **kwargs: Any,  # noqa: ANN401 - passed on as they come
     ) -> HTTPConnectionPool:
         # Every way to a pool ends here, proxies included, and this is the only place
         # where its class of connection can be changed for one session alone.

@@ -58,26 +58,28 @@ class ExporterSender:
         """Return the name alone: an exporter's own repr may show its headers."""
         return f"ExporterSender({self._name!r})"
 
-    def send(self, frame: Frame, timeout: float) -> Answer:
+    def send(self, frame: Frame, timeout: float) -> Answer:  # noqa: ARG002 - an exporter brings its own
         """Export the spans of *frame* once."""
         with no_fork():
-            from opentelemetry.proto.collector.trace.v1 import (
-                trace_service_pb2,
-            )
-            from opentelemetry.sdk.trace.export import (
+            from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 - it takes milliseconds
                 SpanExportResult,
             )
 
-            from agenttrace.delivery import (
+            from agenttrace.delivery import (  # noqa: PLC0415 - whoever sends to a URL needs neither
                 otlp,
                 readable,
+            )
+
+            # What decoding will import.
+            importlib.import_module(
+                "opentelemetry.proto.collector.trace.v1.trace_service_pb2"
             )
 
         try:
             spans = [readable.to_readable(span) for span in otlp.decode(frame.payload)]
             with suppress_instrumentation():
                 result = self._exporter.export(spans)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an exporter may raise anything
             # Its message may hold what the spans hold.
             return Later(f"{self._name} raised {type(error).__name__}")
         if result is SpanExportResult.SUCCESS:
@@ -118,7 +120,7 @@ class _GrpcExporter:
 def _official_grpc_exporter(settings: OtlpSettings) -> SpanExporter:
     with no_fork():
         grpc: Any = importlib.import_module("grpc")  # it brings no types
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - see _GrpcExporter
             OTLPSpanExporter,
         )
 

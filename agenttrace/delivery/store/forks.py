@@ -58,6 +58,7 @@ class Gate:
         self._holders: weakref.WeakSet[Holder] = weakref.WeakSet()
         self._fork = _OfThread()
         self._unsafe = False
+        self._inherited: tuple[Holder, ...] = ()
 
     def add(self, holder: Holder) -> None:
         """Have *holder* disconnected before every fork."""
@@ -106,9 +107,11 @@ class Gate:
             safe = idle and not any(holder.is_connected for holder in self._holders)
         else:
             safe = self._fork.waited_out
-        # An inherited connection is never closed here: the frame of the parent's
-        # thread, which no longer runs, or its holder keep it until this process ends.
-        self._unsafe = self._unsafe or not safe
+        if not safe:
+            self._unsafe = True
+            # A connection that is collected is closed.  The one in use is kept by the
+            # frame of the parent's thread, which no longer runs; the others by this.
+            self._inherited = tuple(self._holders)
         self._lock = threading.Lock()
         self._fork.waited_out = None
 

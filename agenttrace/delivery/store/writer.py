@@ -115,7 +115,7 @@ class Writer:
 
     def close(self) -> None:
         """Close the connection.  The next write opens another."""
-        with GATE:
+        with suppress(ForkedInsideError), GATE:
             self.disconnect()
 
     def disconnect(self) -> None:

@@ -31,7 +31,7 @@ checks no API key, and never listens beyond 127.0.0.1.
 
 from __future__ import annotations
 
-from agenttrace.testing.model_server.exchanges import Exchange, State
+from agenttrace.testing.model_server.exchanges import End, Exchange, State
 from agenttrace.testing.model_server.replies import (
     Failure,
     Options,
@@ -49,6 +49,7 @@ from agenttrace.testing.model_server.scripts import Script, echo, in_turn
 from agenttrace.testing.model_server.server import ModelServer
 
 __all__ = [
+    "End",
     "Exchange",
     "Failure",
     "Kind",

@@ -59,6 +59,7 @@ class Connection:
         self._answer = answer
         self._http = h11.Connection(h11.SERVER)
         self._arrived = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
         self._answering = False
         self._unsent = bytearray()
         self.client_gone = False
@@ -68,10 +69,13 @@ class Connection:
 
     async def serve(self) -> None:
         """Answer requests, one after the other, until either side hangs up."""
-        listening = asyncio.ensure_future(self._listen(asyncio.current_task()))
+        self._serving = asyncio.current_task()
+        listening = asyncio.ensure_future(self._listen())
         try:
             while (incoming := await self._receive()) is not None:
                 self._answering = True
+                if self.client_gone:
+                    self._abandon()
                 await self._answer(incoming, self)
                 self._answering = False
                 if self._http.our_state is not h11.DONE:
@@ -138,49 +142,52 @@ class Connection:
     def _queue(self, part: h11.Event) -> None:
         self._unsent += self._http.send(part) or b""
 
-    async def _listen(self, serving: asyncio.Task[None] | None) -> None:
+    async def _listen(self) -> None:
         with contextlib.suppress(OSError):
             while data := await self._reader.read(_READ_SIZE):
                 self._http.receive_data(data)
                 self._arrived.set()
         self.client_gone = True
         self._arrived.set()
-        # Not while a request is still being read: it came whole, perhaps, and a test
-        # wants to see also the request of a client that left at once.
-        if self._answering and serving is not None:
-            serving.cancel()
+        # While a request is being read it is not over: it may have come whole, and a
+        # test wants to see also the request of a client that left at once.
+        if self._answering:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        if self._serving is not None:
+            self._serving.cancel()
 
     async def _receive(self) -> Incoming | None:
-        head: h11.Request | None = None
+        head = await self._next_event()
+        if not isinstance(head, h11.Request):
+            return None
         body = bytearray()
-        while True:
-            event = self._http.next_event()
-            if event is h11.NEED_DATA:
-                if self.client_gone:
-                    return None
-                if self._http.they_are_waiting_for_100_continue:
-                    go_on = h11.InformationalResponse(status_code=100, headers=[])
-                    self._queue(go_on)
-                    await self.flush()
-                self._arrived.clear()
-                await self._arrived.wait()
-            elif isinstance(event, h11.Request):
-                head = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage) and head is not None:
-                headers = {
-                    name.decode("latin-1"): value.decode("latin-1")
-                    for name, value in head.headers
-                }
-                method, target = head.method.decode(), head.target.decode("latin-1")
-                return Incoming(method, target, headers, bytes(body))
-            else:
+        while isinstance(part := await self._next_event(), h11.Data):
+            body += part.data
+        if not isinstance(part, h11.EndOfMessage):
+            return None
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in head.headers
+        }
+        method, target = head.method.decode(), head.target.decode("latin-1")
+        return Incoming(method, target, headers, bytes(body))
+
+    async def _next_event(self) -> object:
+        """Return what the client sent next; None where it has gone instead."""
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self.client_gone:
                 return None
+            if self._http.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                self._queue(go_on)
+                await self.flush()
+            self._arrived.clear()
+            await self._arrived.wait()
+        return event
 
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
-        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
         headers = [("content-length", "0"), ("connection", "close")]
         with contextlib.suppress(ConnectionError):
             self.start(error.error_status_hint, headers)

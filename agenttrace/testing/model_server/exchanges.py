@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from agenttrace.testing.model_server.requests import Request
 
-State: TypeAlias = Literal["open", "done", "client_gone", "cut"]
-"""How far an exchange has come: being answered; answered to the last byte; the client
-hung up before that; the server did (`cut`, or `ModelServer.stop`)."""
+End: TypeAlias = Literal["done", "client_gone", "cut"]
+"""Answered to the last byte; the client hung up before that; the server did (`cut`, or
+`ModelServer.stop`)."""
+
+State: TypeAlias = Literal["open"] | End
+"""How far an exchange has come."""
 
 
 class Exchange:
@@ -52,14 +55,14 @@ class Exchange:
         """How far it has come."""
         return self._state
 
-    def wait(self, state: State = "done", timeout: float = 5.0) -> None:
-        """Block until the exchange has come to *state*.
+    def wait(self, state: End = "done", timeout: float = 5.0) -> None:
+        """Block until the exchange has ended, which must be as *state* says.
 
         From a coroutine on the client's own loop, wait in a thread:
         `await asyncio.to_thread(exchange.wait, "client_gone")`.
 
         Args:
-            state: Where it shall come to.
+            state: How it shall end.
             timeout: How long to wait, in seconds.
 
         Raises:
@@ -68,21 +71,18 @@ class Exchange:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._state != "open", timeout):
-                if state == "open":
-                    return
                 message = f"{self!r} after {timeout:g} s, not {state}"
                 raise TimeoutError(message)
         if self._state != state:
             message = f"{self!r}, not {state}"
             raise AssertionError(message)
 
-    def end(self, state: State) -> None:
-        """Note the end; the first one holds.  For the server."""
+    def end(self, state: End) -> None:
+        """Note the end.  For the server."""
         with self._changed:
-            if self._state == "open":
-                self.ended_at = time.time()
-                self._state = state
-                self._changed.notify_all()
+            self.ended_at = time.time()
+            self._state = state
+            self._changed.notify_all()
 
     def release(self) -> None:
         """End its stall, present or to come.  For the server, on its loop."""

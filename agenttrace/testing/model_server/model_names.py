@@ -76,8 +76,9 @@ def _reply(model: str, *, called: bool) -> Reply:
         elif name in _CONTENT and equals:
             given[name] = value
         elif name != "ok":
-            setting_name = "option"
-            raise SettingError(setting_name, setting, "one of the known options")
+            raise SettingError(
+                setting="option", value=setting, allowed="one of the known options"
+            )
     return _content(given, options, called=called).with_options(
         # The readers below are what makes the values fit.
         **cast("Options", options)

@@ -138,8 +138,11 @@ class Reply:
         # Zero would be a loop of comments that leaves the server no time to do more.
         comments = self.keep_alive_comments
         if comments is not None and not (0 < comments < math.inf):
-            setting = "keep_alive_comments"
-            raise SettingError(setting, comments, "more than zero seconds")
+            raise SettingError(
+                setting="keep_alive_comments",
+                value=comments,
+                allowed="more than zero seconds",
+            )
         for name in ("chunks", "polls"):
             number: int | None = getattr(self, name)
             if number is not None and number < 1:
@@ -149,8 +152,11 @@ class Reply:
                 raise SettingError(name, getattr(self, name), '"head" or "mid"')
         if self.finish_reason not in _FINISH_REASONS:
             allowed = ", ".join(str(reason) for reason in _FINISH_REASONS[1:])
-            setting = "finish_reason"
-            raise SettingError(setting, self.finish_reason, f"one of {allowed}")
+            raise SettingError(
+                setting="finish_reason",
+                value=self.finish_reason,
+                allowed=f"one of {allowed}",
+            )
 
     def __add__(self, other: Reply) -> Reply:
         """Return one answer with the parts of both.
@@ -243,6 +249,5 @@ def error(
         SettingError: *status* is no status of an error.
     """
     if not 400 <= status <= 599:  # noqa: PLR2004 - HTTP's own numbers
-        setting = "status"
-        raise SettingError(setting, status, "from 400 to 599")
+        raise SettingError(setting="status", value=status, allowed="from 400 to 599")
     return Reply(failure=Failure(status, message, code), **options)

@@ -115,9 +115,6 @@ class Sending:
                 # A flush does not wait where the client reads as fast as we write;
                 # the other connections must have their turn all the same.
                 await asyncio.sleep(0)
-        # `middle_of` may name the place behind the last frame.
-        if middle == len(frames):
-            await self._strike("mid")
 
     async def finish_stream(self) -> None:
         """End the stream."""

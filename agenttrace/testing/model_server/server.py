@@ -35,7 +35,7 @@ class ModelServer:
         models: What `GET /models` lists.
         remember: How many exchanges and responses are kept; older ones are forgotten.
 
-    >>> with ModelServer(in_turn(text("Hello."))) as server:
+    >>> with ModelServer() as server:
     ...     server.base_url.startswith("http://127.0.0.1:")
     True
     """

@@ -1,147 +1,27 @@
-"""The public verbs: what an application writes to say what it does.
-
-They hold no state: spans go to the port (`tracing`), and what is current is OTel's.
-All of them are legal before `configure()`, and cheap when tracing is disabled.
-"""
+"""One decorator with four operations: agent, tool, workflow, and a plain step."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import math
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import wrapt
 from opentelemetry import context as otel
-from opentelemetry import trace
-from opentelemetry.trace import Link
 
 from agenttrace import content, safety, semconv, tracing
+from agenttrace.api.verbs import check_limits
 from agenttrace.boundary.call import Call, Progress
-from agenttrace.context.bound import bind
-from agenttrace.context.carriers import carrier, carry, continue_trace
-from agenttrace.errors import SettingError
 from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
-from agenttrace.registry import OpenSpan
 
-__all__ = [
-    "agent",
-    "background",
-    "bind",
-    "carrier",
-    "carry",
-    "continue_trace",
-    "heartbeat",
-    "hold",
-    "span",
-    "tool",
-    "traced",
-    "workflow",
-]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
-F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
+F = TypeVar("F", bound="Callable[..., Any]")
 
 _DEFERRED: Final = (
     inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 )
 """Flags of functions whose call only makes an object and runs none of the body."""
-
-
-def span(  # noqa: PLR0913 - keywords, each optional
-    name: str,
-    *,
-    operation: str | None = None,
-    heartbeat_timeout: float | None = None,
-    max_duration: float | None = None,
-    attributes: Attributes | None = None,
-    links: Sequence[Link] = (),
-) -> AbstractContextManager[trace.Span]:
-    """Return a block that is a span: current inside, closed with the truth.
-
-    Args:
-        name: What the step is called.
-        operation: `gen_ai.operation.name`, if it is one of those.
-        heartbeat_timeout: Longest healthy silence in seconds; None = the default of
-            the operation, `math.inf` = no limit.
-        max_duration: Longest total time in seconds; None = the default.
-        attributes: Attributes it starts with; values of any type.
-        links: Spans it follows from.
-
-    Raises:
-        SettingError: A limit is negative or not a number.
-
-    >>> with span("plan", attributes={"pages": 10}) as step:
-    ...     step.set_attribute("page", 1)
-    """
-    if heartbeat_timeout is not None or max_duration is not None:
-        _check_limits(heartbeat_timeout, max_duration)
-    tracer = tracing.tracer()
-    if tracer is tracing.DISABLED:
-        return nullcontext(trace.INVALID_SPAN)
-    given = attributes or NO_ATTRIBUTES
-    if operation is not None:
-        given = {semconv.GEN_AI_OPERATION_NAME: operation, **given}
-    return tracer.span(
-        Opening(
-            name,
-            operation,
-            trace.SpanKind.INTERNAL,
-            given,
-            links,
-            heartbeat_timeout,
-            max_duration,
-        )
-    )
-
-
-def heartbeat(note: str | None = None, *, progress: float | None = None) -> None:
-    """Say that the current span makes progress.
-
-    Args:
-        note: What it is doing ("page 4 of 10"); shown in reports, never journaled.
-        progress: How far it is, from 0 to 1.
-    """
-    record = current_record()
-    if record is not None:
-        record.beat()
-        if note is not None:
-            record.note = str(note)
-        if progress is not None:
-            record.progress = progress
-
-
-@contextmanager
-def hold(reason: str) -> Generator[None]:
-    """Declare a pause of the current span: waiting for a human, a queue, a schedule.
-
-    While it lasts, silence is no sign of trouble, for this span and all above it.
-
-    Args:
-        reason: What is waited for; shown in reports.
-    """
-    held: list[OpenSpan] = []
-    record = current_record()
-    if record is not None:
-        record.note = str(reason)
-    while record is not None:
-        record.holds += 1
-        held.append(record)
-        record = record.parent
-    try:
-        yield
-    finally:
-        for each in held:
-            each.holds -= 1
-            each.beat()
-
-
-def current_record() -> OpenSpan | None:
-    """Return the registry's record of the current span, if it has one."""
-    record = getattr(trace.get_current_span(), "record", None)
-    return record if isinstance(record, OpenSpan) else None
 
 
 class _Decorated:
@@ -246,7 +126,7 @@ def _decorator(
     if unknown:
         message = f"unexpected arguments: {', '.join(sorted(unknown))}"
         raise TypeError(message)
-    _check_limits(options.get("heartbeat_timeout"), options.get("max_duration"))
+    check_limits(options.get("heartbeat_timeout"), options.get("max_duration"))
 
     def decorate(fn: Any) -> Any:  # noqa: ANN401 - of the type of fn
         target = getattr(fn, "__func__", fn)
@@ -370,42 +250,6 @@ def traced(fn: Any = None, /, **options: Any) -> Any:
     return _decorator(None, None, fn, options)
 
 
-_background: set[asyncio.Task[Any]] = set()
-
-
-def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-    """Run *coro* in a task that is a run of its own, linked to the current span.
-
-    The task is held until it is done, so it cannot be collected half way, and its
-    span is no child of the request that started it and need not wait for it.
-
-    Args:
-        coro: The coroutine.
-        name: Name of the task and of its span.
-
-    Raises:
-        RuntimeError: There is no running event loop.
-    """
-    starter = trace.get_current_span().get_span_context()
-    links = (Link(starter),) if starter.is_valid else ()
-
-    async def run() -> T:
-        with span(name, links=links):
-            return await coro
-
-    loop = asyncio.get_running_loop()
-    token = otel.attach(
-        trace.set_span_in_context(trace.INVALID_SPAN, otel.get_current())
-    )
-    try:
-        task = loop.create_task(run(), name=name)
-    finally:
-        otel.detach(token)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-    return task
-
-
 def _bound(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
@@ -416,24 +260,3 @@ def _bound(
         # A wrong call, which the function itself will complain about, or a builtin.
         safety.logger.debug("arguments of %r not bound: %s", fn, error)
         return {"args": args, "kwargs": kwargs}
-
-
-def _check_limits(heartbeat_timeout: object, max_duration: object) -> None:
-    for setting, value in (
-        ("heartbeat_timeout", heartbeat_timeout),
-        ("max_duration", max_duration),
-    ):
-        if value is None:
-            continue
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or math.isnan(value)
-            or value <= 0
-        ):
-            raise SettingError(
-                setting,
-                value,
-                "a number of seconds above zero, None (the default) or math.inf "
-                "(no limit)",
-            )

@@ -1,0 +1,178 @@
+"""The verbs that name steps, signs of life, pauses and work in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from opentelemetry import context as otel
+from opentelemetry import trace
+from opentelemetry.trace import Link
+
+from agenttrace import semconv, tracing
+from agenttrace.errors import SettingError
+from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
+from agenttrace.registry import OpenSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator, Sequence
+    from contextlib import AbstractContextManager
+
+T = TypeVar("T")
+
+
+def span(  # noqa: PLR0913 - keywords, each optional
+    name: str,
+    *,
+    operation: str | None = None,
+    heartbeat_timeout: float | None = None,
+    max_duration: float | None = None,
+    attributes: Attributes | None = None,
+    links: Sequence[Link] = (),
+) -> AbstractContextManager[trace.Span]:
+    """Return a block that is a span: current inside, closed with the truth.
+
+    Args:
+        name: What the step is called.
+        operation: `gen_ai.operation.name`, if it is one of those.
+        heartbeat_timeout: Longest healthy silence in seconds; None = the default of
+            the operation, `math.inf` = no limit.
+        max_duration: Longest total time in seconds; None = the default.
+        attributes: Attributes it starts with; values of any type.
+        links: Spans it follows from.
+
+    Raises:
+        SettingError: A limit is negative or not a number.
+
+    >>> with span("plan", attributes={"pages": 10}) as step:
+    ...     step.set_attribute("page", 1)
+    """
+    if heartbeat_timeout is not None or max_duration is not None:
+        check_limits(heartbeat_timeout, max_duration)
+    tracer = tracing.tracer()
+    if tracer is tracing.DISABLED:
+        return nullcontext(trace.INVALID_SPAN)
+    given = attributes or NO_ATTRIBUTES
+    if operation is not None:
+        given = {semconv.GEN_AI_OPERATION_NAME: operation, **given}
+    return tracer.span(
+        Opening(
+            name,
+            operation,
+            trace.SpanKind.INTERNAL,
+            given,
+            links,
+            heartbeat_timeout,
+            max_duration,
+        )
+    )
+
+
+def heartbeat(note: str | None = None, *, progress: float | None = None) -> None:
+    """Say that the current span makes progress.
+
+    Args:
+        note: What it is doing ("page 4 of 10"); shown in reports, never journaled.
+        progress: How far it is, from 0 to 1.
+    """
+    record = current_record()
+    if record is not None:
+        record.beat()
+        if note is not None:
+            record.note = str(note)
+        if progress is not None:
+            record.progress = progress
+
+
+@contextmanager
+def hold(reason: str) -> Generator[None]:
+    """Declare a pause of the current span: waiting for a human, a queue, a schedule.
+
+    While it lasts, silence is no sign of trouble, for this span and all above it.
+
+    Args:
+        reason: What is waited for; shown in reports.
+    """
+    held: list[OpenSpan] = []
+    record = current_record()
+    if record is not None:
+        record.note = str(reason)
+    while record is not None:
+        record.holds += 1
+        held.append(record)
+        record = record.parent
+    try:
+        yield
+    finally:
+        for each in held:
+            each.holds -= 1
+            each.beat()
+
+
+def current_record() -> OpenSpan | None:
+    """Return the registry's record of the current span, if it has one."""
+    return tracing.record_of(trace.get_current_span())
+
+
+_background: set[asyncio.Task[Any]] = set()
+
+
+def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Run *coro* in a task that is a run of its own, linked to the current span.
+
+    The task is held until it is done, so it cannot be collected half way, and its
+    span is no child of the request that started it and need not wait for it.
+
+    Args:
+        coro: The coroutine.
+        name: Name of the task and of its span.
+
+    Raises:
+        RuntimeError: There is no running event loop.
+    """
+    starter = trace.get_current_span().get_span_context()
+    links = (Link(starter),) if starter.is_valid else ()
+
+    async def run() -> T:
+        with span(name, links=links):
+            return await coro
+
+    loop = asyncio.get_running_loop()
+    token = otel.attach(
+        trace.set_span_in_context(trace.INVALID_SPAN, otel.get_current())
+    )
+    try:
+        task = loop.create_task(run(), name=name)
+    finally:
+        otel.detach(token)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
+
+
+def check_limits(heartbeat_timeout: object, max_duration: object) -> None:
+    """Refuse limits that cannot be meant.
+
+    Raises:
+        SettingError: One is not a number of seconds above zero, None or `math.inf`.
+    """
+    for setting, value in (
+        ("heartbeat_timeout", heartbeat_timeout),
+        ("max_duration", max_duration),
+    ):
+        if value is None:
+            continue
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or math.isnan(value)
+            or value <= 0
+        ):
+            raise SettingError(
+                setting,
+                value,
+                "a number of seconds above zero, None (the default) or math.inf "
+                "(no limit)",
+            )

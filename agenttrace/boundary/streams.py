@@ -1,0 +1,251 @@
+"""Streams of a library, followed in place: what the application holds stays its own.
+
+A library's stream has two ends that agenttrace has to hear of, and no object of it may
+be exchanged for another, so each is tapped where it is kept:
+
+- the *iterator attribute* of the stream object, from which its items are pulled, holds
+  a generator that drives the library's own (`generators`);
+- the *byte body* of the HTTP response under it (`response.stream`, as httpx and its
+  fork httpx2 have it) is wrapped: closing it is how every way of leaving a stream ends.
+
+A close *inside* a pull is the pull's business: libraries close the body before they
+report the end, the error or the cancellation, which then says how it ended.  A close
+*outside* means that nobody wants the rest.  A body whose items nobody pulls through a
+stream object (`iter_lines()`, `read()`) is driven itself, and read on the way.
+
+What items and bytes mean is the recorder's business.  A `Visit` is a further request
+of an operation that is open already: it is followed alike and makes no span.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import weakref
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from agenttrace import safety
+from agenttrace.boundary import generators
+from agenttrace.boundary.call import Call, Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable
+
+    from agenttrace.model import Ending
+
+    Reader = Callable[[bytes], Iterable[object]]
+    """Given the bytes of a body as they pass, returns the items complete with them."""
+
+
+class Body:
+    """The byte body of a response, whose end is the end of its call.
+
+    Args:
+        body: The library's own.
+        call: The call that goes on in it.
+        read: Reads the bytes, where no stream object reads items.
+    """
+
+    def __init__(self, body: Any, call: Call, read: Reader) -> None:  # noqa: ANN401 - a library's object
+        self.call = call
+        self._body = body
+        self._read: Reader | None = read
+        self._pulls: weakref.ref[Any] | None = None
+        self._itemised = False
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the body has
+        if name in _OWN:  # a copy that was never initialised: there is nothing behind
+            raise AttributeError(name)
+        return getattr(self._body, name)
+
+    def __iter__(self) -> Any:  # noqa: ANN401 - an iterator of bytes
+        if self._itemised:
+            return iter(self._body)
+        return self._driven(iter(self._body))
+
+    def __aiter__(self) -> Any:  # noqa: ANN401 - an asynchronous iterator of bytes
+        if self._itemised:
+            return aiter(self._body)
+        return self._driven(aiter(self._body))
+
+    def close(self) -> None:
+        """Close the body, and the call with it."""
+        try:
+            self._body.close()
+        finally:
+            self._closed()
+
+    async def aclose(self) -> None:
+        """Close the body, and the call with it."""
+        try:
+            await self._body.aclose()
+        finally:
+            self._closed()
+
+    def __del__(self) -> None:
+        # A stream that was never begun is collected without being closed.
+        call = vars(self).get("call")
+        if call is not None and not call.done:
+            safety.guarded("stream.dropped", call.abandon)
+
+    def follow_items(self, stream: Any, attribute: str) -> None:  # noqa: ANN401 - a library's object
+        """Follow the items that are pulled through *attribute* of *stream*."""
+        pulls = _driven(self.call, getattr(stream, attribute), self.call.take)
+        setattr(stream, attribute, pulls)
+        self._itemised = True
+        # Weak, or whoever keeps the response would keep the stream as well.
+        self._pulls = weakref.ref(pulls)
+        self.call.alive = alive_of(stream)
+
+    def _driven(self, parts: Any) -> Any:  # noqa: ANN401 - an iterator of either colour
+        pulls = _driven(self.call, parts, self._take)
+        self._pulls = weakref.ref(pulls)
+        return pulls
+
+    def _take(self, part: bytes) -> None:
+        if self._read is None:
+            return
+        items = safety.guarded("stream.read", _all, self._read, part)
+        if items is None:
+            self._read = None  # it would only fail again, and in the middle
+            return
+        for item in items:
+            self.call.take(item)
+
+    def _closed(self) -> None:
+        if self.call.done:
+            return
+        pulls = None if self._pulls is None else self._pulls()
+        if pulls is None or not _is_running(pulls):
+            safety.guarded("stream.closed", self.call.abandon)
+
+
+class Visit(Call):
+    """A further request of an operation that is open: a poll, a stream taken up again.
+
+    Args:
+        call: The operation.
+        recorder: Reads what the request brings.
+        ended: Told how the request ended, which need not end the operation.
+    """
+
+    __slots__ = ("_ended",)
+
+    def __init__(
+        self, call: Call, recorder: Recorder, ended: Callable[[Ending], None]
+    ) -> None:
+        super().__init__(recorder, call.context)
+        self.loop = call.loop
+        self._ended = ended
+
+    def begin(self) -> None:
+        """Make no span: the operation has one."""
+
+    def finish(self, ending: Ending) -> None:
+        """Tell how the request ended."""
+        if not self.done:
+            self.done = True
+            safety.guarded("visit.ended", self._ended, ending)
+
+
+def follow(call: Call, response: Any, read: Reader) -> Body:  # noqa: ANN401 - a library's object
+    """Let *call* go on until the body of *response* has come to its end.
+
+    Args:
+        call: The call that the response answers.
+        response: A response of httpx or of its fork, with the body not yet read.
+        read: Reads the bytes, unless `Body.follow_items` finds better.
+    """
+    inner = response.stream
+    bases = tuple(base for base in _bases_of(type(response)) if isinstance(inner, base))
+    body: Body = _body_class(bases)(inner, call, read)
+    call.alive = alive_of(response)
+    response.stream = body
+    return body
+
+
+def body_of(response: object) -> Body | None:
+    """Return the followed body of *response*, if it has one whose call is open."""
+    body = getattr(response, "stream", None)
+    return body if isinstance(body, Body) and not body.call.done else None
+
+
+def alive_of(owner: object) -> Callable[[], object]:
+    """Return what tells whether *owner* is still referenced."""
+    # With a callback the reference is cleared before any finalizer runs, in every
+    # version: the finalizers of the stream ask it.
+    return weakref.ref(owner, _ignore)
+
+
+def _driven(call: Call, pulls: Any, take: Callable[[Any], None]) -> Any:  # noqa: ANN401 - an iterator of either colour
+    """Return a generator of the same colour that pulls from *pulls* inside *call*."""
+    name, qualname = (
+        getattr(pulls, "__name__", None),
+        getattr(pulls, "__qualname__", None),
+    )
+    driven: Any
+    if hasattr(pulls, "__anext__"):
+        if not isinstance(pulls, types.AsyncGeneratorType):
+            pulls = _async_generator(pulls)
+        driven = generators.drive_async(call, pulls, take)
+    else:
+        if not isinstance(pulls, types.GeneratorType):
+            pulls = _generator(pulls)
+        driven = generators.drive(call, pulls, take)
+    if name is not None:
+        driven.__name__, driven.__qualname__ = name, qualname
+    return driven
+
+
+def _generator(pulls: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401 - any iterator
+    yield from pulls
+
+
+async def _async_generator(pulls: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401 - any asynchronous iterator
+    try:
+        async for item in pulls:
+            yield item
+    finally:
+        close = getattr(pulls, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _is_running(pulls: Any) -> bool:  # noqa: ANN401 - a generator of either colour
+    if isinstance(pulls, types.AsyncGeneratorType):
+        return pulls.ag_running
+    return bool(pulls.gi_running)
+
+
+def _all(read: Reader, part: bytes) -> list[object]:
+    return list(read(part))
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+@lru_cache(maxsize=64)
+def _bases_of(response: Hashable) -> tuple[type, ...]:
+    """Return the classes by which a library knows the bodies of its *response* class.
+
+    Looked up where the class comes from: which of the libraries it is, and whether it
+    is loaded at all, is the application's choice.
+    """
+    assert isinstance(response, type)  # noqa: S101 - type checkers doubt that classes can be hashed
+    for cls in response.__mro__:
+        module = sys.modules.get(cls.__module__.partition(".")[0])
+        if hasattr(module, _BASES[0]):
+            return tuple(getattr(module, name) for name in _BASES)
+    return ()
+
+
+@lru_cache(maxsize=16)
+def _body_class(bases: tuple[type, ...]) -> type[Body]:
+    """Return `Body` as a subclass of *bases*: responses check what they iterate."""
+    return type("Body", (Body, *bases), {})
+
+
+_OWN: Final = frozenset({"call", "_body"})
+_BASES: Final = ("SyncByteStream", "AsyncByteStream")

@@ -1,0 +1,206 @@
+"""Puts wrappers into libraries, and takes them out again exactly as they were.
+
+What is to be wrapped is a table of `Patch`es; an `Instrumentor` is the table of one
+distribution and its state.  Nothing is imported here: a module that is not loaded yet
+is patched when the application imports it.
+
+Taking out restores the very object that was there.  Where another tool has since put
+its own wrapper on top, restoring would take that one out too: then ours stays where it
+is and lets everything pass, and is switched on again by the next `install`.
+
+A library that looks different from what was expected is left alone, with one warning.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import wrapt
+
+from agenttrace import safety
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Wrapper = Callable[
+    [Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]],
+    Any,
+]
+"""Called in place of a function with it, its `self`, its arguments; as wrapt has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One function of a library and what is to be called in its place.
+
+    Args:
+        module: The module it is in, by its full name.
+        attribute: Where in the module, as in `Class.method`.
+        wrapper: What is called in its place.
+    """
+
+    module: str
+    attribute: str
+    wrapper: Wrapper
+
+
+@dataclass(slots=True)
+class _Applied:
+    """A patch that is in place: enough to undo it."""
+
+    parent: Any
+    name: str
+    wrapper: Any
+    original: Any
+    inherited: bool
+
+
+class Instrumentor:
+    """Makes one distribution traceable, and undoes it.
+
+    Args:
+        distribution: Its name on the package index.
+        patches: What to wrap.
+        majors: The major versions that the patches are written for; None = any.
+    """
+
+    def __init__(
+        self,
+        distribution: str,
+        patches: tuple[Patch, ...],
+        majors: range | None = None,
+    ) -> None:
+        self.distribution = distribution
+        self.patches = patches
+        self._majors = majors
+        self._on = False
+        self._hooked: set[str] = set()
+        self._applied: dict[Patch, _Applied] = {}
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<Instrumentor {self.distribution}: {'on' if self._on else 'off'}>"
+
+    def install(self) -> None:
+        """Patch what is loaded, now, and what is not, when it is.  Twice is once."""
+        with self._lock:
+            self._on = True
+            modules = {patch.module for patch in self.patches}
+            new = modules - self._hooked
+            self._hooked |= new
+        for name in modules - new:
+            if name in sys.modules:
+                self._loaded(sys.modules[name])
+        # Outside the lock: the import machinery calls us back holding its own.
+        for name in new:
+            wrapt.register_post_import_hook(self._loaded, name)
+
+    def remove(self) -> None:
+        """Put everything back as it was, or let it pass where that cannot be."""
+        with self._lock:
+            self._on = False
+            for patch, applied in list(self._applied.items()):
+                if _is_in_place(applied):
+                    _restore(applied)
+                    del self._applied[patch]
+
+    def is_on(self) -> bool:
+        """Return whether the wrappers do anything.  They ask this at every call."""
+        return self._on
+
+    def _loaded(self, module: ModuleType) -> None:
+        """Patch *module*.  Runs inside the application's import statement."""
+        if self._on:
+            safety.guarded(f"instrument {self.distribution}", self._patch, module)
+
+    def _patch(self, module: ModuleType) -> None:
+        if not self._is_supported():
+            return
+        with self._lock:
+            for patch in self.patches:
+                if patch.module == module.__name__:
+                    self._apply(patch, module)
+
+    def _apply(self, patch: Patch, module: ModuleType) -> None:
+        applied = self._applied.get(patch)
+        if applied is not None and _is_reached(applied):
+            return
+        path, _, name = patch.attribute.rpartition(".")
+        parent: Any = module
+        for step in filter(None, path.split(".")):
+            parent = getattr(parent, step, None)
+        original = getattr(parent, name, None)
+        if original is None:
+            safety.log_once(
+                f"instrument {patch.module}.{patch.attribute}",
+                logging.WARNING,
+                "%s has no %s.%s in this version; what goes through it is not traced",
+                self.distribution,
+                patch.module,
+                patch.attribute,
+            )
+            return
+        inherited = name not in vars(parent)
+        if not inherited:
+            # Not what `getattr` makes of it: a static method must stay one.
+            original = vars(parent)[name]
+        wrapper = wrapt.FunctionWrapper(original, patch.wrapper, self.is_on)
+        setattr(parent, name, wrapper)
+        self._applied[patch] = _Applied(parent, name, wrapper, original, inherited)
+
+    def _is_supported(self) -> bool:
+        if self._majors is None:
+            return True
+        version = self._version()
+        major = version.partition(".")[0]
+        if major.isdigit() and int(major) in self._majors:
+            return True
+        safety.log_once(
+            f"instrument {self.distribution}: version",
+            logging.WARNING,
+            "%s %s is not traced: agenttrace supports versions %d to %d",
+            self.distribution,
+            version,
+            self._majors.start,
+            self._majors.stop - 1,
+        )
+        return False
+
+    def _version(self) -> str:
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            # Vendored or on the path without metadata: the module may know itself.
+            package = sys.modules.get(self.distribution.replace("-", "_"))
+            return str(getattr(package, "__version__", "of unknown version"))
+
+
+def _is_in_place(applied: _Applied) -> bool:
+    return vars(applied.parent).get(applied.name) is applied.wrapper
+
+
+def _is_reached(applied: _Applied) -> bool:
+    """Return whether calls still pass our wrapper, be it below others."""
+    found = vars(applied.parent).get(applied.name)
+    for _ in range(_MOST_WRAPPERS):
+        if found is None or found is applied.wrapper:
+            break
+        found = getattr(found, "__wrapped__", None)
+    return found is applied.wrapper
+
+
+def _restore(applied: _Applied) -> None:
+    if applied.inherited:
+        delattr(applied.parent, applied.name)
+    else:
+        setattr(applied.parent, applied.name, applied.original)
+
+
+_MOST_WRAPPERS: Final = 100
+"""A chain longer than this goes round in circles."""

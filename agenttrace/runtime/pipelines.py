@@ -1,0 +1,238 @@
+"""How a runtime traces: by our own provider, attached to another, or not at all.
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from opentelemetry import trace
+
+from agenttrace import safety, tracing
+from agenttrace.delivery.spooler import Spooler, SpoolerStatus
+from agenttrace.model import Outcome
+from agenttrace.runtime import resource
+from agenttrace.runtime.destinations import senders_of
+from agenttrace.runtime.process import PROCESS
+from agenttrace.spans.attached import Attachment, sdk_provider
+from agenttrace.spans.provider import Ended, Provider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import sampling
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from agenttrace.registry import OpenSpans
+    from agenttrace.settings import Settings
+
+INSTRUMENTATION_NAME: Final = "agenttrace"
+
+
+class Pipeline(Protocol):
+    """How a runtime traces: own, attached, or not at all."""
+
+    mode: str
+    destinations: tuple[str, ...]
+
+    @property
+    def tracer(self) -> tracing.Tracer:
+        """What the port is to use."""
+        ...
+
+    def flush(self, timeout: float, /) -> bool:
+        """Deliver what has ended."""
+        ...
+
+    def stop(self, timeout: float, /) -> bool:
+        """Deliver what has ended and take nothing more."""
+        ...
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process."""
+        ...
+
+    def status(self) -> SpoolerStatus | None:
+        """Return queue and destinations, where there are any."""
+        ...
+
+
+class OwnPipeline:
+    """Our provider, our spooler, our senders."""
+
+    mode = "own"
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: OpenSpans,
+        span_exporter: SpanExporter | None,
+        sampler: sampling.Sampler | None,
+    ) -> None:
+        senders = senders_of(settings, span_exporter)
+        self.destinations = tuple(senders)
+        self.spooler = Spooler(
+            tuple(senders.values()), max_bytes=settings.max_queue_bytes
+        )
+        self.provider = _provider(
+            registry,
+            self.spooler.put,
+            resource.resource_of(settings),
+            sampler,
+            settings,
+        )
+        self.provider.before_flush = self.flush
+        self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, _version())
+
+    @property
+    def tracer(self) -> tracing.Tracer:
+        """A lean tracer; OTel's no-op one where the SDK is disabled."""
+        lean: Any = self._tracer
+        return lean if hasattr(lean, "begin") else tracing.DISABLED
+
+    def flush(self, timeout: float) -> bool:
+        """Deliver what has ended; True if all of it is acknowledged."""
+        return self.spooler.flush(timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """Flush, then end the threads."""
+        return self.spooler.shutdown(timeout)
+
+    def after_fork(self) -> None:
+        """Give the child a queue and threads of its own, and another identity."""
+        self.spooler.reset_after_fork()
+        self.provider.set_resource(resource.of_this_process(self.provider.resource))
+
+    def status(self) -> SpoolerStatus | None:
+        """Return queue and destinations."""
+        return self.spooler.status()
+
+
+class AttachedPipeline:
+    """Another provider's processors carry our spans."""
+
+    mode = "attached"
+    destinations: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        provider: trace.TracerProvider,
+        registry: OpenSpans,
+        settings: Settings,
+    ) -> None:
+        self.attachment = Attachment(
+            provider,
+            registry,
+            version=_version(),
+            as_error=frozenset(Outcome(word) for word in settings.error_outcomes),
+        )
+        self._provider: Any = provider
+
+    @property
+    def tracer(self) -> tracing.Tracer:
+        """A tracer of the application's provider."""
+        return self.attachment.tracer
+
+    def flush(self, timeout: float) -> bool:
+        """Ask the application's provider to deliver."""
+        flushed = safety.guarded(
+            "provider.force_flush", self._provider.force_flush, int(timeout * 1000)
+        )
+        # Providers of others return None for "as far as I know".
+        return flushed is not False
+
+    def stop(self, timeout: float) -> bool:
+        """Take the gate out again; the provider is the application's."""
+        flushed = self.flush(timeout)
+        self.attachment.detach()
+        return flushed
+
+    def after_fork(self) -> None:
+        """Leave it to the provider's processors."""
+
+    def status(self) -> SpoolerStatus | None:
+        """Return None: the queue is the provider's."""
+        return None
+
+
+class NoPipeline:
+    """Tracing is disabled, or there is nothing to attach to."""
+
+    destinations: tuple[str, ...] = ()
+
+    def __init__(self, mode: str, tracer: tracing.Tracer) -> None:
+        self.mode = mode
+        self.tracer = tracer
+
+    def flush(self, _timeout: float, /) -> bool:
+        """Find nothing to deliver."""
+        return True
+
+    def stop(self, _timeout: float, /) -> bool:
+        """Find nothing to stop."""
+        return True
+
+    def after_fork(self) -> None:
+        """Find nothing to begin anew."""
+
+    def status(self) -> SpoolerStatus | None:
+        """Return None: there is no queue."""
+        return None
+
+
+def choose(
+    settings: Settings,
+    given: trace.TracerProvider | None,
+    span_exporter: SpanExporter | None,
+    sampler: sampling.Sampler | None,
+) -> Pipeline:
+    """Return the pipeline for the provider that is given, set globally, or ours."""
+    if settings.disabled:
+        return NoPipeline("disabled", tracing.DISABLED)
+    provider = trace.get_tracer_provider() if given is None else given
+    behind = sdk_provider(provider)
+    if isinstance(provider, trace.ProxyTracerProvider) or isinstance(behind, Provider):
+        return OwnPipeline(settings, PROCESS.spans, span_exporter, sampler)
+    if behind is not None:
+        return AttachedPipeline(provider, PROCESS.spans, settings)
+    safety.log_once(
+        "configure: foreign provider",
+        logging.WARNING,
+        "The tracer provider in use, %s, is not OpenTelemetry's SDK: agenttrace "
+        "traces through it, but cannot watch or correct its spans.",
+        type(provider).__qualname__,
+    )
+    return NoPipeline("api", tracing.ApiTracer(provider.get_tracer("agenttrace")))
+
+
+def _provider(
+    registry: OpenSpans,
+    sink: Callable[[Ended], None],
+    who: Resource,
+    sampler: sampling.Sampler | None,
+    settings: Settings,
+) -> Provider:
+    """Return the one provider of this process with *sink* behind it."""
+    as_error = frozenset(Outcome(word) for word in settings.error_outcomes)
+    provider = PROCESS.provider
+    if provider is None:
+        provider = Provider(
+            registry, sink, resource=who, sampler=sampler, as_error=as_error
+        )
+        PROCESS.provider = provider
+        trace.set_tracer_provider(provider)
+    else:
+        provider.exchange(
+            registry=registry,
+            sink=sink,
+            resource=who,
+            sampler=sampler,
+            as_error=as_error,
+        )
+    return provider
+
+
+def _version() -> str:
+    from agenttrace import __version__  # noqa: PLC0415 - the package is loaded by now
+
+    return __version__

@@ -1,0 +1,346 @@
+"""What a lean span takes down: attributes, events, links, status, within the limits.
+
+Under the names that the SDK, its processors and other tools look for, whether they are
+stored here or computed when somebody asks.  How a span ends is `lean`'s business.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.trace import Status, StatusCode
+
+from agenttrace import _otel, attributes, safety, semconv
+from agenttrace.model import EventData, LinkData, class_name, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
+
+    from agenttrace.registry import OpenSpan
+    from agenttrace.spans.tracer import LeanTracer
+
+_SCALARS: Final = attributes.SCALARS
+_now: Final = time.time_ns
+_STACK_LIMIT: Final = 100
+"""Frames of a recorded stack: deep recursion must not become megabytes."""
+
+
+class RecordedSpan(sdk.Span):
+    """What a lean span has taken down so far."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - built in one place, on the hot path  # pylint: disable=super-init-not-called
+        self,
+        tracer: LeanTracer,
+        name: str,
+        kind: SpanKind,
+        trace_id: bytes,
+        span_id: bytes,
+        parent_id: bytes,
+        flags: int,
+        trace_state: TraceState | None,
+        values: dict[str, Any],
+        start_time: int,
+    ) -> None:
+        self._tracer = tracer
+        self._name = name
+        self._kind = kind
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.flags = flags
+        self._trace_state = trace_state
+        self._attributes: Any = values
+        self._start_time = start_time
+        self._end_time: int | None = None
+        self.record: OpenSpan | None = None
+
+    # What is set late, on few spans, or never, is a class attribute until then.
+    _code: StatusCode = StatusCode.UNSET
+    _message: str = ""
+    _event_list: list[sdk.Event] | None = None
+    _link_list: list[Link] | None = None
+    _lost: tuple[int, int, int] = (0, 0, 0)  # attributes, events, links dropped
+    started_during: int = 0  # id of the exception that was being handled at the start
+    _span_context: SpanContext | None = None
+    remote_parent: bool = False
+    is_recorded: bool = True
+    """Whether processors see it."""
+    _record_exception: bool = True
+    _set_status_on_exception: bool = True
+
+    @property
+    def api(self) -> trace.Span:
+        """The span as OTel's API knows it."""
+        return self
+
+    def on_exception(self, *, record: bool, set_status: bool) -> None:
+        """Say what an exception that comes out does to the span (OTel's two flags)."""
+        self._record_exception = record
+        self._set_status_on_exception = set_status
+
+    # What the SDK keeps per span and its methods, its processors and other tools
+    # read under these names.
+
+    @property
+    def _context(  # type: ignore[override, mutable-override]  # computed, where the SDK stores
+        self,
+    ) -> SpanContext:
+        context = self._span_context
+        if context is None:
+            self._span_context = context = _otel.span_context(
+                int.from_bytes(self.trace_id, "big"),
+                int.from_bytes(self.span_id, "big"),
+                is_remote=False,
+                flags=self.flags,
+                trace_state=self._trace_state,
+            )
+        return context
+
+    @property
+    def _parent(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> SpanContext | None:
+        if not self.parent_id:
+            return None
+        return _otel.span_context(
+            int.from_bytes(self.trace_id, "big"),
+            int.from_bytes(self.parent_id, "big"),
+            is_remote=self.remote_parent,
+            flags=self.flags,
+            trace_state=self._trace_state,
+        )
+
+    @property
+    def _status(self) -> Status:
+        message = self._message if self._code is StatusCode.ERROR else None
+        return Status(self._code, message)
+
+    @_status.setter
+    def _status(self, status: Status) -> None:
+        self._code = status.status_code
+        self._message = status.description or ""
+
+    @property
+    def _resource(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> Resource:
+        return self._tracer.resource
+
+    @property
+    def _instrumentation_scope(  # type: ignore[override, mutable-override]  # computed, where the SDK stores
+        self,
+    ) -> InstrumentationScope:
+        return self._tracer.scope
+
+    @property
+    def _instrumentation_info(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> Any:  # noqa: ANN401 - deprecated in the SDK
+        return self._tracer.instrumentation_info
+
+    @property
+    def _events(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> Sequence[sdk.Event]:
+        return self._event_list or ()
+
+    @property
+    def _links(  # type: ignore[override]  # computed, where the SDK stores
+        self,
+    ) -> Sequence[Link]:
+        return self._link_list or ()
+
+    @property
+    def _limits(self) -> sdk.SpanLimits:
+        return self._tracer.limits
+
+    @property
+    def dropped_attributes(self) -> int:
+        """How many attributes the limits kept out."""
+        return self._lost[0]
+
+    @property
+    def dropped_events(self) -> int:
+        """How many events the limits kept out."""
+        return self._lost[1]
+
+    @property
+    def dropped_links(self) -> int:
+        """How many links the limits kept out."""
+        return self._lost[2]
+
+    def get_span_context(self) -> SpanContext:
+        """Return the span context, building it at the first call."""
+        return self._span_context or self._context
+
+    def is_recording(self) -> bool:
+        """Return whether attributes are still taken."""
+        return self._end_time is None
+
+    def set_attribute(self, key: str, value: Any) -> None:  # noqa: ANN401 - any value is taken
+        """Set one attribute; values that OTLP cannot carry become text."""
+        values = self._attributes
+        tracer = self._tracer
+        kind = value.__class__
+        if (
+            self._end_time is None
+            and key.__class__ is str
+            and (len(value) <= tracer.text_limit if kind is str else kind in _SCALARS)
+            and (len(values) < tracer.attribute_limit or key in values)
+            and key
+        ):
+            values[key] = value
+        else:
+            self._set_attribute_with_care(key, value)
+
+    def set_attributes(self, attributes: Any) -> None:  # noqa: ANN401 - any mapping is taken
+        """Set several attributes."""
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+
+    def _set_attribute_with_care(self, key: object, value: object) -> None:
+        if self._end_time is not None:
+            return
+        name = attributes.clean_key(key)
+        values: dict[str, Any] = self._attributes
+        limit = self._tracer.attribute_limit
+        if name is None or limit == 0:
+            self._lose(attributes=1)
+            return
+        if name not in values and len(values) >= limit:
+            # The SDK's rule: the oldest goes.
+            values.pop(next(iter(list(values)), ""), None)
+            self._lose(attributes=1)
+        values[name] = attributes.clean(value, self._tracer.text_limit)
+
+    def _lose(self, attributes: int = 0, events: int = 0, links: int = 0) -> None:
+        lost = self._lost
+        self._lost = (lost[0] + attributes, lost[1] + events, lost[2] + links)
+
+    def update_name(self, name: str) -> None:
+        """Give the span another name."""
+        if self._end_time is None:
+            self._name = name if name.__class__ is str else str(attributes.clean(name))
+
+    def set_status(
+        self, status: Status | StatusCode, description: str | None = None
+    ) -> None:
+        """Set the status: OK is final, UNSET says nothing, as OTel has it."""
+        if isinstance(status, Status):
+            code, description = status.status_code, status.description
+        else:
+            code = status
+        if (
+            self._end_time is not None
+            or self._code is StatusCode.OK
+            or code is StatusCode.UNSET
+        ):
+            return
+        self._code = code
+        self._message = str(attributes.clean(description or ""))
+
+    def add_event(
+        self,
+        name: str,
+        attributes: Any = None,  # noqa: ANN401 - any mapping is taken
+        timestamp: int | None = None,
+    ) -> None:
+        """Add an event, at *timestamp* (nanoseconds since the epoch) or now."""
+        if self._end_time is not None:
+            return
+        values, lost = self._tracer.limited(
+            attributes, self._tracer.limits.max_event_attributes
+        )
+        self._add_event(
+            sdk.Event(str(name), values, _now() if timestamp is None else timestamp)
+        )
+        if lost:
+            self._lose(attributes=lost)
+
+    def _add_event(self, event: Any) -> None:  # noqa: ANN401 - the SDK's EventBase
+        events = self._event_list
+        if events is None:
+            self._event_list = events = []
+        limit = self._tracer.limits.max_events
+        events.append(event)
+        if limit is not None and len(events) > limit:
+            del events[0]
+            self._lose(events=1)
+
+    def add_link(self, context: SpanContext, attributes: Any = None) -> None:  # noqa: ANN401 - any mapping is taken
+        """Link this span to another one."""
+        if self._end_time is None:
+            self.link_all([trace.Link(context, attributes)])
+
+    def link_all(self, links: Sequence[Link]) -> None:
+        """Link this span to others, within the limits."""
+        kept = self._link_list
+        if kept is None:
+            self._link_list = kept = []
+        limits = self._tracer.limits
+        for link in links:
+            if not link.context.is_valid and not link.attributes:
+                continue
+            values, _ = self._tracer.limited(
+                link.attributes, limits.max_link_attributes
+            )
+            kept.append(trace.Link(link.context, values))
+            if limits.max_links is not None and len(kept) > limits.max_links:
+                del kept[0]
+                self._lose(links=1)
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Any = None,  # noqa: ANN401 - any mapping is taken
+        timestamp: int | None = None,
+        escaped: bool = False,  # noqa: FBT001, FBT002 - OTel's signature
+    ) -> None:
+        """Add the event that tells of *exception*, with its stack."""
+        values: dict[str, Any] = {
+            semconv.EXCEPTION_TYPE: class_name(type(exception)),
+            semconv.EXCEPTION_MESSAGE: text_of(exception),
+            semconv.EXCEPTION_STACKTRACE: _stack_of(exception),
+            "exception.escaped": str(escaped),
+        }
+        if attributes:
+            values.update(attributes)
+        self.add_event(semconv.EXCEPTION_EVENT, values, timestamp)
+
+
+def event_data(event: Any) -> EventData:  # noqa: ANN401 - the SDK's EventBase
+    """Return an SDK event as data."""
+    dropped = getattr(event.attributes, "dropped", 0)
+    return EventData(event.timestamp, event.name, event.attributes or {}, dropped)
+
+
+def link_data(link: Link) -> LinkData:
+    """Return an API link as data."""
+    context = link.context
+    return LinkData(
+        context.trace_id.to_bytes(16, "big"),
+        context.span_id.to_bytes(8, "big"),
+        context.is_remote,
+        link.attributes or {},
+        getattr(link.attributes, "dropped", 0),
+    )
+
+
+def _stack_of(error: BaseException) -> str:
+    lines = safety.guarded(
+        "exception stack",
+        traceback.format_exception,
+        type(error),
+        error,
+        error.__traceback__,
+        limit=_STACK_LIMIT,
+    )
+    return "".join(lines or ())

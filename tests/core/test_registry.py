@@ -1,0 +1,235 @@
+"""Every open span is listed once and ended once, whoever comes to end it."""
+
+from __future__ import annotations
+
+import threading
+
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+)
+
+from agenttrace.clock import COARSE
+from agenttrace.model import EndedBy, Ending, Outcome, returned
+from agenttrace.registry import Claim, MemorySlots, OpenSpan, OpenSpans
+
+
+class Body:
+    """A span object that only takes note of what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Ending] = []
+        self.copies: list[Ending] = []
+
+    def tell(self, ending: Ending) -> None:
+        self.told.append(ending)
+
+    def tell_copy(self, ending: Ending) -> None:
+        self.copies.append(ending)
+
+
+_ids = iter(range(1, 1 << 40))
+
+
+def record(
+    name: str = "step", parent: OpenSpan | None = None, body: Body | None = None
+) -> OpenSpan:
+    return OpenSpan(
+        lambda: body,
+        b"t" * 16,
+        next(_ids).to_bytes(8, "big"),
+        b"" if parent is None else parent.span_id,
+        parent,
+        name,
+        None,
+        COARSE.now,
+        sampled=True,
+    )
+
+
+STUCK = Ending(Outcome.STUCK, EndedBy.WATCHDOG)
+
+
+class Lives(RuleBasedStateMachine):
+    """Spans start, beat, end, are judged and collected, in any order."""
+
+    spans: Bundle[OpenSpan] = Bundle("spans")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registry = OpenSpans(limit=10_000)
+        self.open: dict[bytes, OpenSpan] = {}
+        self.told: set[bytes] = set()
+
+    @rule(target=spans, parent=st.none() | spans)
+    def start(self, parent: OpenSpan | None) -> OpenSpan:
+        span = record(parent=parent, body=Body())
+        self.registry.started(span)
+        self.open[span.span_id] = span
+        return span
+
+    @rule(span=spans)
+    def end(self, span: OpenSpan) -> None:
+        claim = self.registry.claim(span)
+        expected = Claim.TOLD if span.span_id in self.told else Claim.FIRST
+        assert claim is expected
+        self.told.add(span.span_id)
+        self.open.pop(span.span_id, None)
+        self.registry.slots.free(span)
+
+    @rule(span=spans)
+    def judge(self, span: OpenSpan) -> None:
+        first = self.registry.judge(span, STUCK)
+        assert first is (span.span_id not in self.told)
+        self.told.add(span.span_id)
+        self.open.pop(span.span_id, None)
+
+    @rule(span=spans)
+    def beat(self, span: OpenSpan) -> None:
+        span.beat()
+
+    @rule(span=consumes(spans))
+    def collect(self, span: OpenSpan) -> None:
+        body = Body()
+        self.registry.collected.append((span, body))
+        self.registry.sweep(lambda _: returned())
+        assert len(body.told) == (span.span_id not in self.told)
+        self.told.add(span.span_id)
+        self.open.pop(span.span_id, None)
+
+    @invariant()
+    def the_registry_lists_what_is_open(self) -> None:
+        assert {span.span_id for span in self.registry} == set(self.open)
+
+    @invariant()
+    def no_two_open_spans_share_a_word(self) -> None:
+        words = [(id(span.words), span.word) for span in self.open.values()]
+        assert len(words) == len(set(words))
+
+
+TestLives = Lives.TestCase
+TestLives.settings = hypothesis_settings(max_examples=50, stateful_step_count=40)
+
+
+def test_a_heartbeat_after_the_end_hits_nobody_elses_word() -> None:
+    """A driver keeps its word; the next span in that slot must not be moved by it."""
+    registry = OpenSpans()
+    first, second = record(), record()
+    registry.started(first)
+    registry.claim(first)
+    registry.slots.free(first)
+    registry.started(second)
+    before = second.words[second.word]
+
+    COARSE.now += 10
+    first.beat()
+
+    assert second.words[second.word] == before
+
+
+def test_a_childs_start_and_end_are_heartbeats_of_its_parent() -> None:
+    """An agent that calls one tool after another is making progress."""
+    registry = OpenSpans()
+    parent = record("agent")
+    registry.started(parent)
+
+    COARSE.now += 1_000
+    child = record("tool", parent)
+    registry.started(child)
+    after_start = parent.last_beat
+    COARSE.now += 1_000
+    registry.claim(child)
+
+    assert after_start == COARSE.now - 1_000
+    assert parent.last_beat == COARSE.now
+
+
+def test_of_many_who_end_a_span_at_once_one_is_first() -> None:
+    """The watchdog, the owner and the exit handler may come in the same instant."""
+    registry = OpenSpans()
+    spans = [record() for _ in range(200)]
+    for span in spans:
+        registry.started(span)
+    firsts: list[int] = []
+    gate = threading.Barrier(4)
+
+    def end_all() -> None:
+        gate.wait()
+        firsts.append(sum(registry.claim(span) is Claim.FIRST for span in spans))
+
+    threads = [threading.Thread(target=end_all) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(firsts) == len(spans)
+
+
+def test_beyond_the_limit_the_oldest_is_no_longer_watched_but_still_ends() -> None:
+    """A leak of spans must not become a leak of memory, nor lose what still ends."""
+    registry = OpenSpans(limit=2)
+    first, second, third = record("1"), record("2"), record("3")
+
+    for span in (first, second, third):
+        registry.started(span)
+
+    assert [span.name for span in registry] == ["2", "3"]
+    assert registry.claim(first) is Claim.FIRST
+    assert registry.claim(first) is Claim.TOLD
+
+
+def test_spans_of_the_parent_process_are_none_of_the_childs_business() -> None:
+    """After a fork both have the objects; only the parent may tell their end."""
+    registry = OpenSpans()
+    span = record()
+    registry.started(span)
+
+    registry.forget()
+
+    assert len(registry) == 0
+    assert registry.claim(span) is Claim.STALE
+
+
+def test_slots_are_used_again() -> None:
+    """A server that runs for months must not grow by a word a span."""
+    slots = MemorySlots()
+    seen = set()
+
+    for _ in range(5_000):
+        span = record()
+        slots.take(span)
+        seen.add(span.slot)
+        slots.free(span)
+
+    assert len(seen) <= 1_024
+
+
+def test_a_listener_that_fails_disturbs_nobody(
+    monkeypatch: object,
+) -> None:
+    """A metric that cannot be counted is no reason for a span not to start."""
+    import pytest
+
+    assert isinstance(monkeypatch, pytest.MonkeyPatch)
+    monkeypatch.setenv("AGENTTRACE_STRICT", "0")
+
+    class Broken:
+        def started(self, _span: OpenSpan) -> None:
+            raise ValueError
+
+        def ended(self, _span: OpenSpan) -> None:
+            raise ValueError
+
+    registry = OpenSpans()
+    registry.add_listener(Broken())
+    span = record()
+
+    registry.started(span)
+
+    assert registry.claim(span) is Claim.FIRST
