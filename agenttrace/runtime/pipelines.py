@@ -1,4 +1,4 @@
-"""How a runtime traces: by our own provider, attached to another, or not at all.
+"""How a runtime traces: by our own provider, attached to another, or not at all."""
 
 from __future__ import annotations
 

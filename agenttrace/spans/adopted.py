@@ -30,6 +30,7 @@ from agenttrace import _otel, safety, semconv
 from agenttrace.attributes import flat
 from agenttrace.context.bound import bound_in
 from agenttrace.model import (
+    EndedBy,
     Ending,
     Opening,
     Outcome,
@@ -171,22 +172,15 @@ class Adoption:
             Exception: Whatever a processor raises, as it does without us.
         """
         adopted = self.open.pop(_id(span), None)
-        try:
-            ending = self._complete(span, adopted)
-            claim = (
-                Claim.FIRST if adopted is None else self.registry.claim(adopted.record)
-            )
-        except Exception as error:  # noqa: BLE001 - runs inside the application
-            safety.swallow("adopted.end", error)
-            self._forward(span)
-            return
+        claim = Claim.FIRST if adopted is None else self.registry.claim(adopted.record)
         if claim is Claim.STALE:
             # Of the process this one was forked from, which will tell it itself.
             return
+        ending = safety.guarded("adopted.end", self._complete, span, adopted)
         if adopted is None:
             self._forward(span)
         elif claim is Claim.FIRST:
-            self._hand_over(adopted.record, span, ending)
+            self._hand_over(adopted.record, span, ending or returned())
         else:
             if self.late:
                 safety.count(safety.Count.LATE_FINISHES)
@@ -229,7 +223,7 @@ class Adoption:
         if adopted is not None and not adopted.sets_status:
             status = None
         _otel.correct(span, values, status)
-        return ending
+        return _said(span.attributes or {}, ending)
 
 
 def unsaid(started_during: int) -> Ending:
@@ -316,6 +310,14 @@ def late_finish_of(real: sdk.ReadableSpan) -> sdk.ReadableSpan:
         end_time=real.end_time,
         instrumentation_scope=real.instrumentation_scope,
     )
+
+
+def _said(held: Mapping[str, Any], ending: Ending) -> Ending:
+    """Return the ending that the attributes tell, *ending* where they tell none."""
+    try:
+        return Ending(Outcome(held[semconv.OUTCOME]), EndedBy(held[semconv.ENDED_BY]))
+    except (KeyError, ValueError):  # another tool's words
+        return ending
 
 
 def _id(span: sdk.ReadableSpan) -> bytes:

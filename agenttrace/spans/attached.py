@@ -276,10 +276,10 @@ def _gate_before(provider: trace.TracerProvider, registry: OpenSpans) -> Gate | 
             type(provider).__qualname__,
         )
         return None
-    gate: Any = vars(composite).get(_GATE)
+    state: dict[str, Any] = vars(composite)
+    gate = state.get(_GATE)
     if not isinstance(gate, Gate):
-        gate = Gate(composite, registry)
-        setattr(composite, _GATE, gate)
+        gate = state[_GATE] = Gate(composite, registry)
     elif gate.adoption.registry is not registry:
         gate.adopt(registry)
     return gate
