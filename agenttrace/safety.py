@@ -34,15 +34,12 @@ class Count(StrEnum):
     GUARD_HITS = "guard_hits"
     FOREIGN_DETACHES = "foreign_detaches"
     ATTRIBUTE_FALLBACKS = "attribute_fallbacks"
-    SPANS_STARTED = "spans_started"
     SPANS_UNSAMPLED = "spans_unsampled"
-    SPANS_ENDED = "spans_ended"
     SPANS_ACKNOWLEDGED = "spans_acknowledged"
     SPANS_DROPPED = "spans_dropped"
     SPANS_EVICTED = "spans_evicted"
     LATE_FINISHES = "late_finishes"
     ENCODER_FALLBACKS = "encoder_fallbacks"
-    EXPORT_FAILURES = "export_failures"
     STORES_SET_ASIDE = "stores_set_aside"
 
 

@@ -222,6 +222,19 @@ def variable_of(setting: str) -> str:
     return f"AGENTTRACE_{setting.upper()}"
 
 
+def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether *environ* alone says that nothing is to be traced.
+
+    For what may come before `configure()`, which is who complains of a value that
+    cannot be meant.
+    """
+    for variable in (variable_of("disabled"), "OTEL_SDK_DISABLED"):
+        word = environ.get(variable, "").strip().lower()
+        if word:
+            return word in _TRUE
+    return False
+
+
 def _from_environment(read: object) -> bool:
     # A function cannot stand in a variable, and OTEL_RESOURCE_ATTRIBUTES is the SDK's.
     return read not in (_callable, _attributes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import wrapt
@@ -10,7 +11,7 @@ from opentelemetry import context as otel
 
 from agenttrace import content, safety, semconv, tracing
 from agenttrace.api.verbs import check_limits
-from agenttrace.boundary.call import Call, Progress
+from agenttrace.boundary.call import Call, PlainRecorder
 from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ _DEFERRED: Final = (
 """Flags of functions whose call only makes an object and runs none of the body."""
 
 
-class _Decorated:
-    """What a decorator knows of its function; the recorder of each of its calls."""
+class _Decorated(PlainRecorder):
+    """The recorder of one call of a decorated function."""
 
-    __slots__ = ("_arguments", "_capture", "_fn", "_opening", "_result")
+    __slots__ = ("_arguments", "_capture", "_fn")
 
     def __init__(
         self,
@@ -36,44 +37,24 @@ class _Decorated:
         capture: bool | None,  # noqa: FBT001 - three-valued, from a keyword
         arguments: tuple[tuple[Any, ...], dict[str, Any]],
     ) -> None:
+        super().__init__(opening)
         self._fn = fn
-        self._opening = opening
         self._capture = capture
         self._arguments = arguments
 
     def request(self) -> Opening:
         """Return the opening, with the arguments where they are wanted."""
-        opening = self._opening
+        opening = self.opening
         if not content.wanted(self._capture):
             return opening
         captured = content.attribute_of(_ARGUMENTS, _bound(self._fn, *self._arguments))
-        return Opening(
-            opening.name,
-            opening.operation,
-            opening.kind,
-            {**opening.attributes, **captured},
-            opening.links,
-            opening.heartbeat_timeout,
-            opening.max_duration,
-        )
-
-    def item(self, _item: object, /) -> Progress:
-        """Take every item for progress."""
-        return Progress.PROGRESS
+        return replace(opening, attributes={**opening.attributes, **captured})
 
     def result(self, value: object, /) -> Attributes:
         """Return the result where it is wanted."""
         if value is None or not content.wanted(self._capture):
             return NO_ATTRIBUTES
         return content.attribute_of(_RESULT, value)
-
-    def facts(self) -> Attributes:
-        """Add nothing: items are counted by the boundary."""
-        return NO_ATTRIBUTES
-
-    def claims(self, _call: Call, _value: object, /) -> bool:
-        """Claim no value that a function returns: it is the caller's."""
-        return False
 
 
 _ARGUMENTS: Final = semconv.GEN_AI_TOOL_CALL_ARGUMENTS

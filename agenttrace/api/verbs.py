@@ -12,6 +12,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Link
 
 from agenttrace import semconv, tracing
+from agenttrace.boundary.call import Call, PlainRecorder
+from agenttrace.context.scope import detach
 from agenttrace.errors import SettingError
 from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
 from agenttrace.registry import OpenSpan
@@ -132,21 +134,22 @@ def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
     Raises:
         RuntimeError: There is no running event loop.
     """
-    starter = trace.get_current_span().get_span_context()
-    links = (Link(starter),) if starter.is_valid else ()
-
-    async def run() -> T:
-        with span(name, links=links):
-            return await coro
-
-    loop = asyncio.get_running_loop()
-    token = otel.attach(
-        trace.set_span_in_context(trace.INVALID_SPAN, otel.get_current())
-    )
     try:
-        task = loop.create_task(run(), name=name)
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        # Else it would warn as well, later and elsewhere, that nobody awaited it.
+        coro.close()
+        raise
+    here = otel.get_current()
+    starter = trace.get_current_span(here).get_span_context()
+    links = (Link(starter),) if starter.is_valid else ()
+    alone = trace.set_span_in_context(trace.INVALID_SPAN, here)
+    call = Call(PlainRecorder(Opening(name, links=links)), alone)
+    token = otel.attach(alone)
+    try:
+        task: asyncio.Task[T] = loop.create_task(call.settle(coro), name=name)
     finally:
-        otel.detach(token)
+        detach(token)
     _background.add(task)
     task.add_done_callback(_background.discard)
     return task

@@ -27,6 +27,7 @@ from agenttrace import safety, semconv, tracing
 from agenttrace.boundary import generators
 from agenttrace.context.scope import detach
 from agenttrace.model import (
+    NO_ATTRIBUTES,
     Attributes,
     EndedBy,
     Ending,
@@ -82,6 +83,35 @@ class Recorder(Protocol):
     def claims(self, call: Call, value: Any, /) -> bool:  # noqa: ANN401 - a library's value
         """Return whether *value* is its library's stream and *call* goes on in it."""
         ...
+
+
+class PlainRecorder:
+    """The recorder of an operation of which no more is known than how it opens."""
+
+    __slots__ = ("opening",)
+
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+
+    def request(self) -> Opening:
+        """Return the opening."""
+        return self.opening
+
+    def item(self, _item: object, /) -> Progress:
+        """Take every item for progress."""
+        return Progress.PROGRESS
+
+    def result(self, _value: object, /) -> Attributes:
+        """Add nothing."""
+        return NO_ATTRIBUTES
+
+    def facts(self) -> Attributes:
+        """Add nothing: items are counted by the boundary."""
+        return NO_ATTRIBUTES
+
+    def claims(self, _call: Call, _value: object, /) -> bool:
+        """Claim no value: what is returned is the caller's."""
+        return False
 
 
 class Call:
@@ -190,7 +220,9 @@ class Call:
         if self.record is None or now - self.record.last_beat < _JUST_NOW:
             return
         ending.end_time = self.record.last_beat
-        found = datetime.fromtimestamp(now / 1e9, UTC).isoformat(timespec="milliseconds")
+        found = datetime.fromtimestamp(now / 1e9, UTC).isoformat(
+            timespec="milliseconds"
+        )
         ending.attributes = {semconv.DISCOVERED_AT: found}
 
     def finish(self, ending: Ending) -> None:

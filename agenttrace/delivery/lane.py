@@ -213,7 +213,7 @@ class _Voice:
         self._log(logging.WARNING, sentence)
 
     def recovered(self) -> None:
-        """Log that the destination takes spans again, if it was said that it does not."""
+        """Log that the destination takes spans again, if it was said not to."""
         if not self._is_down:
             return
         self._is_down = False

@@ -143,6 +143,8 @@ class MemorySpool:
         if size > self._max_bytes:
             return len(frame.ids)
         dropped = self._make_room(size)
+        if self._bytes + size > self._max_bytes:  # all of it is being sent
+            return dropped + len(frame.ids)
         entry = _Entry(frame, waiting=len(self._lanes))
         for entries in (self._entries, *self._lanes):
             entries[self._newest] = entry

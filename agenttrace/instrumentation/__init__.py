@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from agenttrace import tracing
 from agenttrace.errors import UnknownInstrumentationError
+from agenttrace.settings import is_disabled
 
 if TYPE_CHECKING:
     from agenttrace.instrumentation._patching import Instrumentor
@@ -39,7 +40,7 @@ def instrument(*names: str) -> None:
             is patched.
     """
     instrumentors = _instrumentors(names)
-    if tracing.tracer() is tracing.DISABLED:
+    if tracing.tracer() is tracing.DISABLED or is_disabled():
         return
     for instrumentor in instrumentors:
         instrumentor.install()

@@ -65,8 +65,9 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     __slots__ = ("__weakref__", "_adoption", "_state", "record", "started_during")
 
-    def __new__(cls, span: sdk.Span, _record: OpenSpan, _adoption: Adoption) -> Self:
+    def __new__(cls, span: sdk.Span, record: OpenSpan, adoption: Adoption) -> Self:
         """Refer to *span*, and notice when it is collected."""
+        del record, adoption
         return super().__new__(cls, span, _collected)
 
     def __init__(self, span: sdk.Span, record: OpenSpan, adoption: Adoption) -> None:

@@ -18,7 +18,7 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -276,8 +276,8 @@ def _gate_before(provider: trace.TracerProvider, registry: OpenSpans) -> Gate | 
             type(provider).__qualname__,
         )
         return None
-    state: dict[str, Any] = vars(composite)
-    gate = state.get(_GATE)
+    state = cast("dict[str, Any]", vars(composite))
+    gate: object = state.get(_GATE)
     if not isinstance(gate, Gate):
         gate = state[_GATE] = Gate(composite, registry)
     elif gate.adoption.registry is not registry:

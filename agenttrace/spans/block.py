@@ -50,6 +50,12 @@ class SpanBlock(Scope):
         self._span: LeanSpan | None = None
 
     def __enter__(self) -> trace.Span:
+        if self._span is not None and self._span.is_recording():
+            message = (
+                "this span block is entered already: one block is one span at a time; "
+                "call agenttrace.span() again for another"
+            )
+            raise RuntimeError(message)
         current = otel.get_current()
         try:
             self._span = span = self._tracer.begin(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SCALARS: Final = attributes.SCALARS
 _now: Final = time.time_ns
 _STACK_LIMIT: Final = 100
-"""Frames of a recorded stack: deep recursion must not become megabytes."""
+"""Innermost frames of a recorded stack: deep recursion must not become megabytes."""
 
 
 class RecordedSpan(sdk.Span):
@@ -341,6 +341,6 @@ def _stack_of(error: BaseException) -> str:
         type(error),
         error,
         error.__traceback__,
-        limit=_STACK_LIMIT,
+        limit=-_STACK_LIMIT,
     )
     return "".join(lines or ())

@@ -208,6 +208,8 @@ class LeanTracer(sdk.Tracer):
             max_duration=opening.max_duration,
         )
         self.registry.started(record)
+        if not sampled:
+            safety.count(safety.Count.SPANS_UNSAMPLED)
         chain = self.provider.chain
         if chain.processors and recording:
             chain.started(span, context)

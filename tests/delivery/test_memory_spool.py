@@ -64,6 +64,16 @@ def test_a_full_spool_keeps_what_is_just_being_sent() -> None:
     assert [kept.number for kept in spool.peek(0, 3, MAX_BYTES)] == [1, 3]
 
 
+def test_a_spool_never_holds_more_than_its_limit() -> None:
+    """When all of it is just being sent, what comes has to go."""
+    spool = MemorySpool(lanes=1, max_bytes=MAX_BYTES)
+    spool.append(frame(700))
+    spool.peek(0, 1, MAX_BYTES)
+
+    assert spool.append(frame(400, spans=2)) == 2
+    assert spool.size.bytes == 700
+
+
 def test_a_frame_larger_than_the_spool_is_dropped_alone() -> None:
     """It must not drive out everything else first."""
     spool = MemorySpool(lanes=1, max_bytes=MAX_BYTES)
@@ -126,6 +136,11 @@ class SpoolMachine(RuleBasedStateMachine):
     def close(self) -> None:
         """Let go of everything."""
         self.dropped += self.spool.close()
+
+    @invariant()
+    def the_limit_holds(self) -> None:
+        """Check what the application's memory depends on."""
+        assert self.spool.size.bytes <= MAX_BYTES
 
     @invariant()
     def every_span_is_accounted_for(self) -> None:

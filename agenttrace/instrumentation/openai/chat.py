@@ -1,0 +1,176 @@
+"""Reads chat completions, whole and streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from agenttrace import content, semconv
+from agenttrace.instrumentation.openai import messages, requests
+from agenttrace.instrumentation.openai.recording import (
+    FINAL,
+    NOTHING,
+    ModelRecorder,
+)
+
+if TYPE_CHECKING:
+    from agenttrace.boundary.call import Progress
+    from agenttrace.instrumentation.openai.requests import Request
+    from agenttrace.model import Attributes
+
+
+class ChatRecorder(ModelRecorder):
+    """Reads one chat completion.
+
+    A stream is complete when each choice has its `finish_reason`; the usage may come
+    after that, or not at all.  A chunk in which nothing is said is no progress: servers
+    send the role, or a word on content filters, before the model has begun.
+    """
+
+    operation: ClassVar = semconv.CHAT
+    readers: ClassVar[Mapping[str, tuple[str, requests.Read]]] = {
+        "temperature": (semconv.GEN_AI_REQUEST_TEMPERATURE, requests.number),
+        "top_p": (semconv.GEN_AI_REQUEST_TOP_P, requests.number),
+        "max_tokens": (semconv.GEN_AI_REQUEST_MAX_TOKENS, requests.count),
+        "max_completion_tokens": (semconv.GEN_AI_REQUEST_MAX_TOKENS, requests.count),
+        "frequency_penalty": (
+            semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY,
+            requests.number,
+        ),
+        "presence_penalty": (semconv.GEN_AI_REQUEST_PRESENCE_PENALTY, requests.number),
+        "stop": (semconv.GEN_AI_REQUEST_STOP_SEQUENCES, requests.texts),
+        "seed": (semconv.GEN_AI_REQUEST_SEED, requests.count),
+        "n": (semconv.GEN_AI_REQUEST_CHOICE_COUNT, requests.choices),
+        "stream": (semconv.GEN_AI_REQUEST_STREAM, requests.yes),
+        "response_format": (semconv.GEN_AI_OUTPUT_TYPE, requests.output_type),
+    }
+
+    __slots__ = ("_choices", "_finished", "_id", "_model", "_spoken", "_usage")
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self._id: object = None
+        self._model: object = None
+        self._usage: Any = None
+        self._choices = request.parameters.get("n") or 1
+        self._finished: dict[int, str] = {}
+        self._spoken = messages.Spoken() if self.captures else None
+
+    def messages(self) -> Attributes:
+        """Return the conversation so far."""
+        return content.attribute_of(
+            semconv.GEN_AI_INPUT_MESSAGES,
+            messages.of_chat(self._request.parameters.get("messages")),
+        )
+
+    def answer(self, answer: Any) -> dict[str, object]:  # noqa: ANN401 - a completion, or plain JSON
+        """Return what is known from a whole completion."""
+        choices = answer.choices or ()
+        attributes = _described(answer.id, answer.model, answer.usage)
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(
+            [choice.finish_reason or "" for choice in choices]
+        )
+        if self.captures:
+            attributes.update(
+                content.attribute_of(
+                    semconv.GEN_AI_OUTPUT_MESSAGES,
+                    [messages.of_choice(choice) for choice in choices],
+                )
+            )
+        return attributes
+
+    def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - a chunk, or plain JSON
+        """Take note of one chunk."""
+        self._items = True
+        if self._id is None:
+            self._id, self._model = item.id, item.model
+        usage = item.usage
+        if usage is not None:
+            self._usage = usage
+        progress = NOTHING
+        for choice in item.choices or ():
+            delta = choice.delta
+            if delta is not None:
+                text = delta.content
+                if text:
+                    self._characters += len(text)
+                    progress = self.noted()
+                    if self._spoken is not None:
+                        self._spoken.text(choice.index, text)
+                if (delta.tool_calls or not text) and self._also(choice.index, delta):
+                    progress = self.noted()
+            reason = choice.finish_reason
+            if reason:
+                self._finished[choice.index] = reason
+                if len(self._finished) >= self._choices:
+                    self._complete = True
+                    progress = FINAL
+        return progress
+
+    def _also(self, index: int, delta: Any) -> bool:  # noqa: ANN401 - a delta, or plain JSON
+        """Take note of what is not text; return whether there was any."""
+        spoken = self._spoken
+        calls = delta.tool_calls
+        for call in calls or ():
+            function = call.function
+            if function is not None:
+                self._characters += len(function.arguments or "")
+                if spoken is not None:
+                    spoken.tool_call(index, call)
+        refusal = delta.refusal
+        if refusal:
+            self._characters += len(refusal)
+            if spoken is not None:
+                spoken.text(index, refusal)
+        # Reasoning has a name of its own at every compatible server.
+        return bool(
+            calls or refusal or delta.function_call or any(messages.unmodelled(delta))
+        )
+
+    def gathered(self) -> dict[str, object]:
+        """Return what is known from the chunks so far."""
+        attributes = _described(self._id, self._model, self._usage)
+        if self._finished:
+            attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(
+                [self._finished[index] for index in sorted(self._finished)]
+            )
+        if self._spoken is not None:
+            attributes.update(
+                content.attribute_of(
+                    semconv.GEN_AI_OUTPUT_MESSAGES,
+                    self._spoken.messages(self._finished),
+                )
+            )
+        return attributes
+
+
+def _described(
+    identity: object,
+    model: object,
+    usage: Any,  # noqa: ANN401 - CompletionUsage, plain JSON, or None
+) -> dict[str, object]:
+    attributes: dict[str, object] = {}
+    if identity:
+        attributes[semconv.GEN_AI_RESPONSE_ID] = identity
+    if model:
+        attributes[semconv.GEN_AI_RESPONSE_MODEL] = model
+    if usage is None:
+        return attributes
+    for attribute, value in (
+        (_INPUT, usage.prompt_tokens),
+        (_OUTPUT, usage.completion_tokens),
+        (_CACHED, getattr(usage.prompt_tokens_details, "cached_tokens", None)),
+        (
+            _REASONING,
+            getattr(usage.completion_tokens_details, "reasoning_tokens", None),
+        ),
+    ):
+        if value is not None:
+            attributes[attribute] = value
+    return attributes
+
+
+_INPUT: Final = semconv.GEN_AI_USAGE_INPUT_TOKENS
+_OUTPUT: Final = semconv.GEN_AI_USAGE_OUTPUT_TOKENS
+_CACHED: Final = semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS
+_REASONING: Final = semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS

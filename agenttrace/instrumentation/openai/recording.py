@@ -1,0 +1,159 @@
+"""What the recorders of chat, responses and embeddings have in common.
+
+A request can be answered in five forms: a parsed model; a stream object; a raw response
+with its body in memory; a raw response with the body still to come, whole or as events.
+This tells them apart, and lets each recorder read one and the same: an answer, and
+items.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from agenttrace import content, semconv
+from agenttrace.boundary import streams
+from agenttrace.boundary.call import Progress
+from agenttrace.instrumentation.openai import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from agenttrace.boundary.call import Call
+    from agenttrace.instrumentation.openai.requests import Read, Request
+    from agenttrace.model import Attributes, Opening
+
+NOTHING: Final = Progress.NOTHING
+PROGRESS: Final = Progress.PROGRESS
+FINAL: Final = Progress.FINAL
+
+
+class ModelRecorder:
+    """Reads one request to a model.
+
+    Args:
+        request: The request.
+    """
+
+    operation: ClassVar[str]
+    """`gen_ai.operation.name`."""
+    readers: ClassVar[Mapping[str, tuple[str, Read]]]
+    """By parameter of the request, its attribute and how it is read."""
+
+    __slots__ = (
+        "_began",
+        "_characters",
+        "_complete",
+        "_first",
+        "_items",
+        "_request",
+        "_streamed",
+        "_whole",
+        "captures",
+    )
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.captures = content.wanted()
+        """Whether content is captured: asked once, so that one call has one answer."""
+        self._began = 0.0
+        self._first: float | None = None
+        self._streamed = False
+        self._items = False
+        self._complete = False
+        self._characters = 0
+        self._whole: wire.Whole | None = None
+
+    # What each of them says for itself.
+
+    def messages(self) -> Attributes:
+        """Return the content of the request."""
+        raise NotImplementedError
+
+    def answer(self, answer: Any) -> dict[str, object]:  # noqa: ANN401 - a model, or plain JSON
+        """Return what is known from the whole answer."""
+        raise NotImplementedError
+
+    def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - a model, or plain JSON
+        """Take note of one item of a stream."""
+        raise NotImplementedError
+
+    def gathered(self) -> dict[str, object]:
+        """Return what is known from the items so far."""
+        raise NotImplementedError
+
+    # The protocol (see `boundary.call.Recorder`).
+
+    def request(self) -> Opening:
+        """Return how the span opens."""
+        self._began = time.perf_counter()
+        more = self.messages() if self.captures else {}
+        return self._request.opening(self.operation, self.readers, more)
+
+    def result(self, value: Any, /) -> Attributes:  # noqa: ANN401 - any of the five forms
+        """Return what is known from what came back, if it came back at once."""
+        if self._whole is not None:
+            value = self._whole.value()
+        elif value is not None and _form_of(type(value)) is _RAW:
+            value = wire.parsed(value.http_response.content)
+        if value is None or isinstance(value, str):
+            # Read item by item already, or no answer of the API's.
+            return {}
+        self._complete = True
+        return self.answer(value)
+
+    def facts(self) -> Attributes:
+        """Return what is known from what was streamed, however it ended."""
+        if self._whole is not None:
+            return {} if self._whole.size else {semconv.STREAM_UNREAD: True}
+        if not self._streamed:
+            return {}
+        if not self._items:
+            return {semconv.STREAM_UNREAD: True}
+        attributes = self.gathered()
+        if self._first is not None:
+            attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = (
+                self._first - self._began
+            )
+        if not self._complete:
+            attributes[semconv.PARTIAL] = True
+            attributes[semconv.OUTPUT_CHARACTERS] = self._characters
+        return attributes
+
+    def claims(self, call: Call, value: Any, /) -> bool:  # noqa: ANN401 - any of the five forms
+        """Follow *value* if its body is still to come."""
+        form = _form_of(type(value))
+        if form is _MODEL:
+            return False
+        response = value.response if form is _STREAM else value.http_response
+        if response.is_closed:
+            return False
+        if self._request.is_streamed:
+            self._streamed = True
+            body = streams.follow(call, response, wire.Events(response).read)
+            if form is _STREAM:
+                body.follow_items(value, "_iterator")
+        else:
+            self._whole = whole = wire.Whole(response)
+            streams.follow(call, response, whole.read)
+        return True
+
+    def noted(self) -> Progress:
+        """Note that the model has said something, and when it did for the first time."""
+        if self._first is None:
+            self._first = time.perf_counter()
+        return PROGRESS
+
+
+_MODEL: Final = "model"
+_STREAM: Final = "stream"
+_RAW: Final = "raw"
+
+
+@lru_cache(maxsize=256)
+def _form_of(cls: Hashable) -> str:
+    """Return which form an answer of this class has, by what only such classes have."""
+    if hasattr(cls, "http_request"):
+        return _RAW
+    return _STREAM if hasattr(cls, "_iter_events") else _MODEL

@@ -1,0 +1,169 @@
+"""What is read of a request to the API: who is called, for what, with which settings.
+
+Parameters are what the client puts into the body, `extra_body` included, which may
+override any of them.  A value that is not of the kind the conventions want is left out:
+the server will have its own word on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, cast
+
+from opentelemetry.trace import SpanKind
+
+from agenttrace import semconv
+from agenttrace.model import Opening
+
+_OPENAI: Final = "openai"
+_AZURE: Final = "azure.ai.openai"
+_AZURE_HOSTS: Final = (
+    ".openai.azure.com",
+    ".cognitiveservices.azure.com",
+    ".services.ai.azure.com",
+)
+_PORTS: Final = {"https": 443, "http": 80}
+
+USUAL_SILENCE: Final = 300.0
+"""Seconds that a request may be silent for, if it does not say more itself."""
+_CLIENTS_OWN: Final = 600.0
+"""The client's default time-out in seconds: nobody asked for it."""
+
+Read = Callable[[object], object]
+"""Reads one parameter; None where it is not what the conventions want."""
+
+
+class Request:
+    """One request of a client.
+
+    Args:
+        client: The openai client.
+        options: Its `FinalRequestOptions`.
+    """
+
+    __slots__ = ("_client", "_options", "parameters")
+
+    def __init__(self, client: Any, options: Any) -> None:  # noqa: ANN401 - the library's objects
+        self._client = client
+        self._options = options
+        given: object = options.json_data
+        more: object = options.extra_json
+        parameters = cast("Mapping[str, object]", given if _is_mapping(given) else {})
+        if more and _is_mapping(more):
+            parameters = {**parameters, **cast("Mapping[str, object]", more)}
+        self.parameters: Mapping[str, Any] = parameters
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether events are asked for, and not one body."""
+        return self.parameters.get("stream") is True
+
+    def opening(
+        self,
+        operation: str,
+        readers: Mapping[str, tuple[str, Read]],
+        more: Mapping[str, object],
+    ) -> Opening:
+        """Return how the span of this request opens.
+
+        Args:
+            operation: `gen_ai.operation.name`.
+            readers: By parameter, its attribute and how it is read.
+            more: Further attributes.
+        """
+        model = self.parameters.get("model")
+        name = f"{operation} {model}" if model else operation
+        url = self._client.base_url
+        host: str = url.host
+        attributes: dict[str, object] = {
+            semconv.GEN_AI_OPERATION_NAME: operation,
+            semconv.GEN_AI_PROVIDER_NAME: _provider(type(self._client), host),
+            semconv.SERVER_ADDRESS: host,
+            semconv.SERVER_PORT: url.port or _PORTS.get(url.scheme, 0),
+        }
+        if model:
+            attributes[semconv.GEN_AI_REQUEST_MODEL] = str(model)
+        for parameter, given in self.parameters.items():
+            reader = readers.get(parameter)
+            if reader is not None:
+                value = reader[1](given)
+                if value is not None:
+                    attributes[reader[0]] = value
+        attributes.update(more)
+        return Opening(
+            name,
+            operation,
+            SpanKind.CLIENT,
+            attributes,
+            heartbeat_timeout=None if self.is_streamed else self._patience(),
+        )
+
+    def _patience(self) -> float | None:
+        """Return the longest silence that this request declares, if it is unusual."""
+        seconds = _seconds(self._options.timeout)
+        if seconds is None:
+            seconds = _seconds(getattr(self._client, "timeout", None))
+            if seconds == _CLIENTS_OWN:
+                return None
+        return seconds if seconds is not None and seconds > USUAL_SILENCE else None
+
+
+def number(value: object) -> object:
+    """Return *value* if it is a number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number else None
+
+
+def count(value: object) -> object:
+    """Return *value* if it is a whole number."""
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_count else None
+
+
+def choices(value: object) -> object:
+    """Return *value* if it is a number of choices other than the usual one."""
+    return count(value) if value != 1 else None
+
+
+def texts(value: object) -> object:
+    """Return one text or several as a sequence of texts."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Sequence):
+        return tuple(str(each) for each in cast("Sequence[object]", value))
+    return None
+
+
+def yes(value: object) -> object:
+    """Return True if *value* is; that something is off need not be said."""
+    return True if value is True else None
+
+
+def output_type(value: object) -> object:
+    """Return `gen_ai.output.type` for a format the answer is asked for in."""
+    kind: object = None
+    if isinstance(value, Mapping):
+        kind = cast("Mapping[str, object]", value).get("type")
+    if kind in ("json_schema", "json_object"):
+        return "json"
+    return "text" if kind == "text" else None
+
+
+def _provider(client: type, host: str) -> str:
+    if host.endswith(_AZURE_HOSTS) or _is_azure(client):
+        return _AZURE
+    return _OPENAI
+
+
+def _is_azure(client: type) -> bool:
+    return any(base.__module__ == "openai.lib.azure" for base in client.__mro__)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _seconds(timeout: object) -> float | None:
+    """Return a time-out in seconds: a number, or a `Timeout`'s for a read."""
+    value: object = getattr(timeout, "read", timeout)
+    return float(value) if isinstance(value, int | float) else None
