@@ -40,6 +40,7 @@ class Count(StrEnum):
     SPANS_EVICTED = "spans_evicted"
     LATE_FINISHES = "late_finishes"
     ENCODER_FALLBACKS = "encoder_fallbacks"
+    EXPORT_FAILURES = "export_failures"
     STORES_SET_ASIDE = "stores_set_aside"
 
 
