@@ -23,7 +23,7 @@ import sys
 import types
 import weakref
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from agenttrace import safety
 from agenttrace.boundary import generators
@@ -158,7 +158,9 @@ def follow(call: Call, response: Any, read: Reader) -> Body:  # noqa: ANN401 - a
         read: Reads the bytes, unless `Body.follow_items` finds better.
     """
     inner = response.stream
-    bases = tuple(base for base in _bases_of(type(response)) if isinstance(inner, base))
+    # The type checkers do not believe that every class can be hashed.
+    known = _bases_of(cast("Hashable", type(response)))
+    bases = tuple(base for base in known if isinstance(inner, base))
     body: Body = _body_class(bases)(inner, call, read)
     call.alive = alive_of(response)
     response.stream = body
@@ -233,8 +235,7 @@ def _bases_of(response: Hashable) -> tuple[type, ...]:
     Looked up where the class comes from: which of the libraries it is, and whether it
     is loaded at all, is the application's choice.
     """
-    assert isinstance(response, type)  # noqa: S101 - type checkers doubt that classes can be hashed
-    for cls in response.__mro__:
+    for cls in cast("type", response).__mro__:
         module = sys.modules.get(cls.__module__.partition(".")[0])
         if hasattr(module, _BASES[0]):
             return tuple(getattr(module, name) for name in _BASES)

@@ -72,6 +72,4 @@ def _instrumentors(names: tuple[str, ...]) -> list[Instrumentor]:
             f"there is for {', '.join(map(repr, sorted(_HOMES)))}"
         )
         raise UnknownInstrumentationError(message)
-    return [
-        import_module(f"{__name__}.{_HOMES[name]}").INSTRUMENTOR for name in wanted
-    ]
+    return [import_module(f"{__name__}.{_HOMES[name]}").INSTRUMENTOR for name in wanted]

@@ -12,7 +12,6 @@ application's own context variables say in its workers what they say without us.
 from __future__ import annotations
 
 import functools
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
@@ -24,6 +23,7 @@ from agenttrace.context.carriers import carry
 from agenttrace.instrumentation._patching import Instrumentor, Patch
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
 _OUR_THREADS: Final = "agenttrace"

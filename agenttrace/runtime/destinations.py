@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.delivery import otlp_env
-from agenttrace.delivery.senders.exporter import ExporterSender, grpc_sender
+from agenttrace.delivery.senders.exporter import ExporterSender
+from agenttrace.delivery.senders.grpc import GrpcSender
 from agenttrace.delivery.senders.http import HttpSender
 from agenttrace.delivery.senders.store import StoreSender
 from agenttrace.errors import SettingError
@@ -67,5 +68,5 @@ def _sender(name: str, settings: Settings) -> Sender:
         return ExporterSender(ConsoleSpanExporter())
     otlp = otlp_env.otlp_settings(os.environ)
     if otlp.protocol is otlp_env.Protocol.GRPC:
-        return grpc_sender(otlp)
+        return GrpcSender(otlp)
     return HttpSender.from_settings(otlp)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry.trace import StatusCode
 
@@ -63,12 +63,16 @@ class LeanSpan(RecordedSpan):
         """
         if self._end_time is None:
             error = sys.exception()
-            if error is None or id(error) == self.started_during:
+            if (
+                error is None
+                or id(error) == self.started_during
+                or self._code is StatusCode.OK
+            ):
                 ending = replace(RETURNED)
             else:
                 ending = ending_of(error)
                 # Recording it is the owner's business; here it only speaks.
-                ending.error = None if ending.outcome is Outcome.ERROR else error
+                ending.error = None
                 ending.message = f"{type(error).__name__}: {text_of(error)}"
                 if ending.outcome is Outcome.ERROR:
                     self._attributes.setdefault(
@@ -123,13 +127,22 @@ class LeanSpan(RecordedSpan):
 
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form; the span itself goes on for its owner."""
+        self.__copy__().tell(ending)
+
+    def __copy__(self) -> Self:
+        """Return what the span is now, with no part in how it ends."""
         copy = object.__new__(type(self))
         vars(copy).update(vars(self))
         copy._attributes = dict(self._attributes)
         copy._event_list = list(self._event_list or ())
+        copy._link_list = list(self._link_list or ())
         # The slot stays the owner's, who may still send heartbeats there.
         copy.record = None
-        copy.tell(ending)
+        return copy
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Do the same: what stands in attributes cannot be changed."""
+        return self.__copy__()
 
     def _settle(self, ending: Ending, end_time: int) -> None:
         """Write how the span ended into its attributes and status."""

@@ -33,6 +33,12 @@ _STACK_LIMIT: Final = 100
 """Innermost frames of a recorded stack: deep recursion must not become megabytes."""
 
 
+class Limited(dict[str, Any]):
+    """Attributes of an event or a link, and how many the limits kept out."""
+
+    dropped = 0
+
+
 class RecordedSpan(sdk.Span):
     """What a lean span has taken down so far."""
 
@@ -121,7 +127,7 @@ class RecordedSpan(sdk.Span):
     @property
     def _status(self) -> Status:
         message = self._message if self._code is StatusCode.ERROR else None
-        return Status(self._code, message)
+        return Status(self._code, message or None)
 
     @_status.setter
     def _status(self, status: Status) -> None:
@@ -256,14 +262,12 @@ class RecordedSpan(sdk.Span):
         """Add an event, at *timestamp* (nanoseconds since the epoch) or now."""
         if self._end_time is not None:
             return
-        values, lost = self._tracer.limited(
+        values = self._tracer.limited(
             attributes, self._tracer.limits.max_event_attributes
         )
         self._add_event(
             sdk.Event(str(name), values, _now() if timestamp is None else timestamp)
         )
-        if lost:
-            self._lose(attributes=lost)
 
     def _add_event(self, event: Any) -> None:  # noqa: ANN401 - the SDK's EventBase
         events = self._event_list
@@ -289,9 +293,7 @@ class RecordedSpan(sdk.Span):
         for link in links:
             if not link.context.is_valid and not link.attributes:
                 continue
-            values, _ = self._tracer.limited(
-                link.attributes, limits.max_link_attributes
-            )
+            values = self._tracer.limited(link.attributes, limits.max_link_attributes)
             kept.append(trace.Link(link.context, values))
             if limits.max_links is not None and len(kept) > limits.max_links:
                 del kept[0]

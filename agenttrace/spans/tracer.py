@@ -32,6 +32,7 @@ from agenttrace.model import (
 from agenttrace.registry import OpenSpan
 from agenttrace.spans.block import SpanBlock
 from agenttrace.spans.lean import LeanSpan, UnsampledSpan
+from agenttrace.spans.recorded import Limited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -260,19 +261,19 @@ class LeanTracer(sdk.Tracer):
             return (_random_bits(128) or 1).to_bytes(16, "big")
         return self.id_generator.generate_trace_id().to_bytes(16, "big")
 
-    def limited(
-        self, given: Mapping[str, Any] | None, limit: int | None
-    ) -> tuple[dict[str, Any], int]:
-        """Return *given* clean and within *limit*, and how many were left out."""
-        values: dict[str, Any] = {}
-        lost = 0
+    def limited(self, given: Mapping[str, Any] | None, limit: int | None) -> Limited:
+        """Return *given* clean and within *limit*; the oldest goes, as in the SDK."""
+        values = Limited()
         for key, value in (given or {}).items():
             name = attributes.clean_key(key)
-            if name is None or (limit is not None and len(values) >= limit):
-                lost += 1
-            else:
-                values[name] = attributes.clean(value, self.text_limit)
-        return values, lost
+            if name is None or limit == 0:
+                values.dropped += 1
+                continue
+            if limit is not None and len(values) >= limit and name not in values:
+                del values[next(iter(values))]
+                values.dropped += 1
+            values[name] = attributes.clean(value, self.text_limit)
+        return values
 
 
 def _opening(

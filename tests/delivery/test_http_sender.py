@@ -394,11 +394,11 @@ def test_nothing_slow_is_imported_before_the_first_frame() -> None:
     """`configure()` has a budget that `requests` alone would use up."""
     program = (
         "import sys\n"
-        "from agenttrace.delivery.senders.exporter import grpc_sender\n"
+        "from agenttrace.delivery.senders.grpc import GrpcSender\n"
         "from agenttrace.delivery.senders.http import HttpSender\n"
         "from agenttrace.delivery.otlp_env import OtlpSettings\n"
         "HttpSender('http://127.0.0.1:9/').close()\n"
-        "grpc_sender(OtlpSettings()).close()\n"
+        "GrpcSender(OtlpSettings()).close()\n"
         "print(sorted({'requests', 'urllib3', 'grpc', 'google.protobuf'}"
         " & set(sys.modules)))"
     )

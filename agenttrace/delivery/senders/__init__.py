@@ -7,9 +7,10 @@ what came of it.  Patience, order and accounting are the spooler's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from agenttrace.delivery.frames import Frame
+if TYPE_CHECKING:
+    from agenttrace.delivery.frames import Frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Hands spans to an exporter of OpenTelemetry's own interface.
 
-For what is not a URL that takes OTLP over HTTP: grpc, the console, an exporter of the
-application's.  It is given the spans of the frame, decoded, as the SDK would give them.
+For what is no OTLP endpoint: the console, an exporter of the application's.  It is
+given the spans of the frame, decoded, as the SDK would give them.
 
 Two things an exporter cannot be asked for.  It knows no refusal, so a batch that its
 backend will never take is tried until the spool needs the room.  And it cannot be
@@ -12,20 +12,16 @@ and nothing else.
 from __future__ import annotations
 
 import importlib
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agenttrace._otel import suppress_instrumentation
 from agenttrace.delivery.forks import no_fork
-from agenttrace.delivery.otlp_env import Compression, OtlpSettings
 from agenttrace.delivery.senders import Answer, Delivered, Later
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
 
     from agenttrace.delivery.frames import Frame
 
@@ -90,63 +86,3 @@ class ExporterSender:
         """Shut the exporter down."""
         with suppress_instrumentation():
             self._exporter.shutdown()
-
-
-def grpc_sender(settings: OtlpSettings) -> ExporterSender:
-    """Return a sender through the official grpc exporter, as *settings* ask for."""
-    return ExporterSender(_GrpcExporter(settings), name="OTLP over grpc")
-
-
-class _GrpcExporter:
-    """The official exporter, made when it is first needed, in each process anew.
-
-    Importing grpc takes tenths of a second, and its channels do not survive a fork.
-    """
-
-    def __init__(self, settings: OtlpSettings) -> None:
-        self._settings = settings
-        self._made: tuple[int, SpanExporter] | None = None
-
-    def export(self, spans: Sequence[ReadableSpan], /) -> object:
-        if self._made is None or self._made[0] != os.getpid():
-            self._made = os.getpid(), _official_grpc_exporter(self._settings)
-        return self._made[1].export(spans)
-
-    def shutdown(self) -> None:
-        if self._made is not None and self._made[0] == os.getpid():
-            self._made[1].shutdown()
-
-
-def _official_grpc_exporter(settings: OtlpSettings) -> SpanExporter:
-    with no_fork():
-        grpc: Any = importlib.import_module("grpc")  # it brings no types
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - see _GrpcExporter
-            OTLPSpanExporter,
-        )
-
-    insecure = settings.insecure
-    if insecure is None:
-        insecure = settings.endpoint.startswith("http://")
-    credentials = None
-    if not insecure:
-        credentials = grpc.ssl_channel_credentials(
-            _content(settings.certificate),
-            _content(settings.client_key),
-            _content(settings.client_certificate),
-        )
-    return OTLPSpanExporter(
-        endpoint=settings.endpoint,
-        insecure=insecure,
-        credentials=credentials,
-        headers=dict(settings.headers),
-        timeout=settings.timeout,
-        compression={
-            Compression.NONE: grpc.Compression.NoCompression,
-            Compression.GZIP: grpc.Compression.Gzip,
-            Compression.DEFLATE: grpc.Compression.Deflate,
-        }[settings.compression],
-    )
-
-
-def _content(path: str | None) -> bytes | None:
-    return None if path is None else Path(path).read_bytes()

@@ -28,6 +28,7 @@ from agenttrace._otel import suppress_instrumentation
 from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.otlp_env import Compression, OtlpSettings, shown
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
+from agenttrace.delivery.senders.answers import delivered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,9 +49,7 @@ _LATER: Final = frozenset(
     }
 )
 _MAX_ANSWER: Final = 64 * 1024
-_MAX_REASON: Final = 200
 # OTLP's response with an empty partial success, as the Collector writes it.
-_NOTHING_REJECTED: Final = (b"", b"\n\x00")
 # Level 1 makes spans a tenth of their size; the higher ones take more of the
 # application's processor than they save of its network.
 _LEVEL: Final = 1
@@ -247,28 +246,14 @@ def _answer(response: requests.Response) -> Answer:
 
 
 def _delivered(response: requests.Response) -> Delivered:
-    # The status has said that the server has the spans.  A body that drips, breaks
-    # off or means nothing takes none of that back.
     try:
         body = response.raw.read(_MAX_ANSWER + 1, decode_content=False)
-        if body in _NOTHING_REJECTED or len(body) > _MAX_ANSWER:
-            return Delivered()
-        if "protobuf" not in response.headers.get("content-type", "protobuf"):
-            return Delivered()
-        with no_fork():
-            from opentelemetry.proto.collector.trace.v1 import (  # noqa: PLC0415 - protobuf takes 10 ms, and hardly any server makes us read
-                trace_service_pb2,
-            )
-
-        partial = trace_service_pb2.ExportTraceServiceResponse.FromString(
-            body
-        ).partial_success
-    except Exception:  # noqa: BLE001 - see above; the parsers' errors have no common base
+    except Exception:  # noqa: BLE001 - a body that drips or breaks off takes no delivery back
         return Delivered()
-    return Delivered(
-        rejected=max(partial.rejected_spans, 0),
-        reason=partial.error_message[:_MAX_REASON],
-    )
+    is_ours = "protobuf" in response.headers.get("content-type", "protobuf")
+    if len(body) > _MAX_ANSWER or not is_ours:
+        return Delivered()
+    return delivered(body)
 
 
 def _status_text(status: int) -> str:

@@ -79,20 +79,22 @@ def _stream_made(
     safety.guarded("openai.stream", _follow_made, stream)
 
 
-def _call(client: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+def _call(
+    client: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Call | None:
     """Return the call that this request is, None where it is not to be traced."""
     if tracing.tracer() is tracing.DISABLED:
         return None
     options = args[1] if len(args) > 1 else kwargs["options"]
-    url: str = options.url
+    streamed = bool(kwargs.get("stream"))
     is_post = options.method.lower() == "post"
-    recorder = _RECORDERS.get(url) if is_post else None
+    recorder = _RECORDERS.get(options.url) if is_post else None
     if recorder is None:
-        return background.visit(url)
+        return background.visit(client, options, streamed=streamed)
     context = otel.get_current()
     if _otel.is_suppressed(context):
         return None
-    return Call(recorder(requests.Request(client, options)), context)
+    return Call(recorder(requests.Request(client, options, streamed=streamed)), context)
 
 
 def _follow_made(stream: Any) -> None:  # noqa: ANN401 - a Stream or AsyncStream

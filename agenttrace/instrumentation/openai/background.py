@@ -14,18 +14,17 @@ anything dropped does.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from agenttrace import semconv
 from agenttrace.boundary.streams import Visit
-from agenttrace.instrumentation.openai.recording import (
-    NOTHING,
-    ModelRecorder,
-)
+from agenttrace.instrumentation.openai.recording import FINAL, NOTHING, ModelRecorder
+from agenttrace.instrumentation.openai.requests import Read, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agenttrace.boundary.call import Call, Progress
-    from agenttrace.instrumentation.openai.requests import Request
     from agenttrace.instrumentation.openai.responses import ResponsesRecorder
     from agenttrace.model import Attributes, Ending
 
@@ -37,3 +36,164 @@ _PREFIX: Final = "/responses/"
 _UNFINISHED: Final = frozenset({"queued", "in_progress"})
 
 _waiting: OrderedDict[str, Background] = OrderedDict()
+
+
+def visit(client: object, options: Any, *, streamed: bool) -> Visit | None:  # noqa: ANN401 - the library's object
+    """Return the visit that a request is to a response known here, None if it is none.
+
+    Args:
+        client: The openai client.
+        options: Its `FinalRequestOptions`.
+        streamed: Whether events are asked for.
+    """
+    url: str = options.url
+    if not _waiting or not url.startswith(_PREFIX):
+        return None
+    identity, _, action = url.removeprefix(_PREFIX).partition("/")
+    known = _waiting.get(identity)
+    method = options.method.lower()
+    if known is None or (method, action) not in _VISITS:
+        return None
+    if not action:
+        known.polled()
+    return known.visit(Request(client, options, streamed=streamed))
+
+
+class Background:
+    """One response in the background: its call, and what is heard of it.
+
+    Args:
+        call: The call that asked for it.
+        recorder: The call's recorder.
+        request: The request that asked for it.
+    """
+
+    def __init__(
+        self, call: Call, recorder: ResponsesRecorder, request: Request
+    ) -> None:
+        self._call = call
+        self._recorder = recorder
+        self._request = request
+        self._kept_as: str | None = None
+        self._held = False
+
+    def begins_with(self, value: Any) -> bool:  # noqa: ANN401 - any form of an answer
+        """Take what the request was answered with; return whether the call goes on."""
+        visit = self.visit(self._request)
+        if visit.recorder.claims(visit, value):
+            return True
+        visit.recorder.result(value)
+        record = self._call.record
+        if self._kept_as is not None and record is not None:
+            # Nobody has asked for it yet, and perhaps nobody here will.
+            record.holds += 1
+            self._held = True
+        return self._kept_as is not None or self._call.done
+
+    def visit(self, request: Request) -> Visit:
+        """Return a request that is made for this response."""
+        return Visit(self._call, _PollRecorder(request, self), self._visited)
+
+    def polled(self) -> None:
+        """Note that it is asked for: from the first time on, silence counts."""
+        self._recorder.polls += 1
+        record = self._call.record
+        if record is not None and self._held:
+            self._held = False
+            record.holds -= 1
+            record.beat()
+
+    def heard(self, answer: Any) -> None:  # noqa: ANN401 - a Response, or plain JSON
+        """Take note of a response object, which may be the last."""
+        changed = self._recorder.note(answer)
+        if answer.status not in _UNFINISHED:
+            self._end()
+            return
+        self._keep()
+        record = self._call.record
+        if changed and record is not None:
+            record.beat()
+        if changed:
+            self._tell_status()
+
+    def took(self, event: Any) -> Progress:  # noqa: ANN401 - an event, or plain JSON
+        """Take note of one event of a stream."""
+        self._call.take(event)
+        if self._kept_as is None:
+            self._keep()
+        return FINAL if self._call.final else NOTHING
+
+    def _visited(self, ending: Ending) -> None:
+        """Note that a request is over, a stream above all: the response may go on."""
+        if self._call.final:
+            self._end()
+        elif self._kept_as is None:
+            # Nothing is known by which it could be asked for.
+            self._call.finish(ending)
+
+    def _end(self) -> None:
+        if self._kept_as is not None:
+            _waiting.pop(self._kept_as, None)
+        self._call.succeed()
+
+    def _keep(self) -> None:
+        identity = self._recorder.identity
+        if self._kept_as is not None or not identity:
+            return
+        self._kept_as = identity
+        _waiting[identity] = self
+        if len(_waiting) > MOST:
+            _waiting.popitem(last=False)
+        record = self._call.record
+        if record is not None and record.heartbeat_timeout is None:
+            record.heartbeat_timeout = SILENCE
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        """Put on the open span what it must not lose if its process dies."""
+        span = self._call.span
+        if span is not None and self._recorder.status is not None:
+            span.set_attributes(
+                {
+                    semconv.GEN_AI_RESPONSE_ID: self._kept_as,
+                    semconv.RESPONSE_STATUS: self._recorder.status,
+                }
+            )
+
+
+class _PollRecorder(ModelRecorder):
+    """Reads one request for a response, on behalf of the call that asked for it.
+
+    Args:
+        request: The request.
+        response: The response.
+    """
+
+    operation: ClassVar = semconv.CHAT
+    readers: ClassVar[Mapping[str, tuple[str, Read]]] = {}
+
+    __slots__ = ("_response",)
+
+    def __init__(self, request: Request, response: Background) -> None:
+        super().__init__(request)
+        self._response = response
+
+    def messages(self) -> Attributes:
+        """Return nothing: the request has no span to put it on."""
+        return {}
+
+    def answer(self, answer: Any) -> dict[str, object]:  # noqa: ANN401 - a Response, or plain JSON
+        """Pass the answer on."""
+        self._response.heard(answer)
+        return {}
+
+    def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - an event, or plain JSON
+        """Pass the event on."""
+        return self._response.took(item)
+
+    def gathered(self) -> dict[str, object]:
+        """Return nothing: it was passed on."""
+        return {}
+
+
+_VISITS: Final = frozenset({("get", ""), ("post", "cancel")})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agenttrace import content, semconv
 from agenttrace.instrumentation.openai import messages, requests
@@ -11,9 +10,12 @@ from agenttrace.instrumentation.openai.recording import (
     FINAL,
     NOTHING,
     ModelRecorder,
+    known_usage,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agenttrace.boundary.call import Progress
     from agenttrace.instrumentation.openai.requests import Request
     from agenttrace.model import Attributes
@@ -156,21 +158,9 @@ def _described(
         attributes[semconv.GEN_AI_RESPONSE_MODEL] = model
     if usage is None:
         return attributes
-    for attribute, value in (
-        (_INPUT, usage.prompt_tokens),
-        (_OUTPUT, usage.completion_tokens),
-        (_CACHED, getattr(usage.prompt_tokens_details, "cached_tokens", None)),
-        (
-            _REASONING,
-            getattr(usage.completion_tokens_details, "reasoning_tokens", None),
-        ),
-    ):
-        if value is not None:
-            attributes[attribute] = value
+    cached = getattr(usage.prompt_tokens_details, "cached_tokens", None)
+    reasoning = getattr(usage.completion_tokens_details, "reasoning_tokens", None)
+    attributes |= known_usage(
+        usage.prompt_tokens, usage.completion_tokens, cached, reasoning
+    )
     return attributes
-
-
-_INPUT: Final = semconv.GEN_AI_USAGE_INPUT_TOKENS
-_OUTPUT: Final = semconv.GEN_AI_USAGE_OUTPUT_TOKENS
-_CACHED: Final = semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS
-_REASONING: Final = semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS

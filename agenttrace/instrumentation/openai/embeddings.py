@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agenttrace import semconv
@@ -10,6 +9,8 @@ from agenttrace.instrumentation.openai import requests
 from agenttrace.instrumentation.openai.recording import PROGRESS, ModelRecorder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agenttrace.boundary.call import Progress
     from agenttrace.model import Attributes
 
@@ -38,7 +39,7 @@ class EmbeddingsRecorder(ModelRecorder):
             attributes[semconv.GEN_AI_USAGE_INPUT_TOKENS] = answer.usage.prompt_tokens
         return attributes
 
-    def item(self, item: object, /) -> Progress:
+    def item(self, _: object, /) -> Progress:
         """Take any item for progress: the API sends none."""
         return PROGRESS
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from agenttrace import content, semconv
 from agenttrace.boundary import streams
@@ -95,7 +95,7 @@ class ModelRecorder:
         """Return what is known from what came back, if it came back at once."""
         if self._whole is not None:
             value = self._whole.value()
-        elif value is not None and _form_of(type(value)) is _RAW:
+        elif value is not None and _form_of(value) is _RAW:
             value = wire.parsed(value.http_response.content)
         if value is None or isinstance(value, str):
             # Read item by item already, or no answer of the API's.
@@ -107,10 +107,8 @@ class ModelRecorder:
         """Return what is known from what was streamed, however it ended."""
         if self._whole is not None:
             return {} if self._whole.size else {semconv.STREAM_UNREAD: True}
-        if not self._streamed:
-            return {}
         if not self._items:
-            return {semconv.STREAM_UNREAD: True}
+            return {semconv.STREAM_UNREAD: True} if self._streamed else {}
         attributes = self.gathered()
         if self._first is not None:
             attributes[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = (
@@ -123,7 +121,7 @@ class ModelRecorder:
 
     def claims(self, call: Call, value: Any, /) -> bool:  # noqa: ANN401 - any of the five forms
         """Follow *value* if its body is still to come."""
-        form = _form_of(type(value))
+        form = _form_of(value)
         if form is _MODEL:
             return False
         response = value.response if form is _STREAM else value.http_response
@@ -140,10 +138,30 @@ class ModelRecorder:
         return True
 
     def noted(self) -> Progress:
-        """Note that the model has said something, and when it did for the first time."""
+        """Note that the model has said something, and when it first did."""
         if self._first is None:
             self._first = time.perf_counter()
         return PROGRESS
+
+
+def known_usage(
+    given: object, said: object, cached: object, reasoning: object
+) -> dict[str, object]:
+    """Return the numbers of tokens as attributes, but for those that are not known.
+
+    Args:
+        given: Input tokens.
+        said: Output tokens.
+        cached: Input tokens that were read from a cache.
+        reasoning: Output tokens that were reasoning.
+    """
+    tokens = {
+        semconv.GEN_AI_USAGE_INPUT_TOKENS: given,
+        semconv.GEN_AI_USAGE_OUTPUT_TOKENS: said,
+        semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: cached,
+        semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: reasoning,
+    }
+    return {name: count for name, count in tokens.items() if count is not None}
 
 
 _MODEL: Final = "model"
@@ -151,9 +169,15 @@ _STREAM: Final = "stream"
 _RAW: Final = "raw"
 
 
+def _form_of(value: object) -> str:
+    """Return which of the forms an answer has."""
+    # The type checkers do not believe that every class can be hashed.
+    return _form_of_class(cast("Hashable", type(value)))
+
+
 @lru_cache(maxsize=256)
-def _form_of(cls: Hashable) -> str:
-    """Return which form an answer of this class has, by what only such classes have."""
+def _form_of_class(cls: Hashable) -> str:
+    # By what only such classes have.
     if hasattr(cls, "http_request"):
         return _RAW
     return _STREAM if hasattr(cls, "_iter_events") else _MODEL

@@ -39,11 +39,13 @@ class Request:
     Args:
         client: The openai client.
         options: Its `FinalRequestOptions`.
+        streamed: Whether events are asked for, and not one body.
     """
 
-    __slots__ = ("_client", "_options", "parameters")
+    __slots__ = ("_client", "_options", "is_streamed", "parameters")
 
-    def __init__(self, client: Any, options: Any) -> None:  # noqa: ANN401 - the library's objects
+    def __init__(self, client: Any, options: Any, *, streamed: bool) -> None:  # noqa: ANN401 - the library's objects
+        self.is_streamed = streamed
         self._client = client
         self._options = options
         given: object = options.json_data
@@ -52,11 +54,6 @@ class Request:
         if more and _is_mapping(more):
             parameters = {**parameters, **cast("Mapping[str, object]", more)}
         self.parameters: Mapping[str, Any] = parameters
-
-    @property
-    def is_streamed(self) -> bool:
-        """Whether events are asked for, and not one body."""
-        return self.parameters.get("stream") is True
 
     def opening(
         self,
@@ -141,12 +138,26 @@ def yes(value: object) -> object:
 
 def output_type(value: object) -> object:
     """Return `gen_ai.output.type` for a format the answer is asked for in."""
-    kind: object = None
-    if isinstance(value, Mapping):
-        kind = cast("Mapping[str, object]", value).get("type")
+    kind = _field(value, "type")
     if kind in ("json_schema", "json_object"):
         return "json"
     return "text" if kind == "text" else None
+
+
+def text_format(value: object) -> object:
+    """Return `gen_ai.output.type` for the `text` of a Responses request."""
+    return output_type(_field(value, "format"))
+
+
+def identity(value: object) -> object:
+    """Return the id of what is given by its id, or as an object that has one."""
+    return value if isinstance(value, str) else _field(value, "id")
+
+
+def _field(value: object, name: str) -> object:
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, object]", value).get(name)
+    return None
 
 
 def _provider(client: type, host: str) -> str:

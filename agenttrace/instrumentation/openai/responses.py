@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from agenttrace import content, semconv
@@ -12,10 +11,13 @@ from agenttrace.instrumentation.openai.recording import (
     NOTHING,
     PROGRESS,
     ModelRecorder,
+    known_usage,
 )
 from agenttrace.model import EndedBy, Ending, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agenttrace.boundary.call import Call, Progress
     from agenttrace.instrumentation.openai.requests import Request
     from agenttrace.model import Attributes
@@ -34,18 +36,8 @@ class ResponsesRecorder(ModelRecorder):
         "top_p": (semconv.GEN_AI_REQUEST_TOP_P, requests.number),
         "max_output_tokens": (semconv.GEN_AI_REQUEST_MAX_TOKENS, requests.count),
         "stream": (semconv.GEN_AI_REQUEST_STREAM, requests.yes),
-        "text": (
-            semconv.GEN_AI_OUTPUT_TYPE,
-            lambda value: (
-                requests.output_type(value.get("format"))
-                if isinstance(value, dict)
-                else None
-            ),
-        ),
-        "conversation": (
-            semconv.GEN_AI_CONVERSATION_ID,
-            lambda value: value.get("id") if isinstance(value, dict) else value,
-        ),
+        "text": (semconv.GEN_AI_OUTPUT_TYPE, requests.text_format),
+        "conversation": (semconv.GEN_AI_CONVERSATION_ID, requests.identity),
     }
 
     __slots__ = ("_error", "_id", "_last", "_model", "_spoken", "polls", "status")
@@ -60,7 +52,12 @@ class ResponsesRecorder(ModelRecorder):
         self.status: str | None = None
         """The response's status when last heard of."""
         self.polls = 0
-        """How often it was asked for after the request, where it is in the background."""
+        """How often it was asked for, where it is in the background."""
+
+    @property
+    def identity(self) -> str | None:
+        """The response's id, as soon as it is known."""
+        return None if self._id is None else str(self._id)
 
     @property
     def in_background(self) -> bool:
@@ -81,21 +78,22 @@ class ResponsesRecorder(ModelRecorder):
         return attributes
 
     def claims(self, call: Call, value: Any, /) -> bool:  # noqa: ANN401 - any of the five forms
-        """Follow *value* if its body is still to come, or if it is in the background."""
+        """Follow *value* if its body is still to come, or the response itself."""
         if self.in_background:
-            return background.Background(call, self).claims_first(value)
+            return background.Background(call, self, self._request).begins_with(value)
         return super().claims(call, value)
 
     def answer(self, answer: Any) -> dict[str, object]:  # noqa: ANN401 - a Response, or plain JSON
         """Return what is known from a whole response."""
         self.note(answer)
-        return {} if self._streamed else self._described()
+        return self._described()
 
     def note(self, answer: Any) -> bool:  # noqa: ANN401 - a Response, or plain JSON
         """Take note of a response object; return whether its status is a new one."""
         self._last = answer
         self._id, self._model = answer.id, answer.model
         before, self.status = self.status, answer.status
+        self._complete = bool(_finish_reason(answer))
         if answer.error is not None:
             self._error = (str(answer.error.code), str(answer.error.message))
         return before is not None and before != self.status
@@ -131,7 +129,7 @@ class ResponsesRecorder(ModelRecorder):
         """Return what is known from events and polls."""
         attributes = dict(super().facts())
         if self.in_background:
-            if not self._streamed and self._last is not None:
+            if not self._items and self._last is not None:
                 attributes |= self._described()
             if self.status is not None:
                 attributes[semconv.RESPONSE_STATUS] = self.status
@@ -170,7 +168,7 @@ class ResponsesRecorder(ModelRecorder):
         return attributes
 
     def _said(self, reason: str) -> dict[str, str]:
-        """Return the output: the whole of it where it is known, else the text so far."""
+        """Return the output: all of it where it is known, else the text so far."""
         if reason:
             said = messages.of_output(self._last.output, reason)
         elif self._spoken:
@@ -195,17 +193,9 @@ def _finish_reason(response: Any) -> str:  # noqa: ANN401 - a Response, or plain
 
 
 def _usage(usage: Any) -> dict[str, object]:  # noqa: ANN401 - a ResponseUsage, or plain JSON
-    given = {
-        semconv.GEN_AI_USAGE_INPUT_TOKENS: usage.input_tokens,
-        semconv.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output_tokens,
-        semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: getattr(
-            usage.input_tokens_details, "cached_tokens", None
-        ),
-        semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: getattr(
-            usage.output_tokens_details, "reasoning_tokens", None
-        ),
-    }
-    return {name: value for name, value in given.items() if value is not None}
+    cached = getattr(usage.input_tokens_details, "cached_tokens", None)
+    reasoning = getattr(usage.output_tokens_details, "reasoning_tokens", None)
+    return known_usage(usage.input_tokens, usage.output_tokens, cached, reasoning)
 
 
 _TEXT: Final = "response.output_text.delta"

@@ -1,0 +1,117 @@
+"""Sends frames by OTLP over grpc: the bytes of the frame as they are.
+
+The official exporter would take the spans apart and put them together again, and tells
+no more than that it failed; a batch that its collector will never take would be tried
+for ever, with everything else behind it.
+
+grpc is imported when the first frame goes: it takes tenths of a second.  A channel does
+not survive a fork, so each process makes its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from agenttrace._otel import suppress_instrumentation
+from agenttrace.delivery.forks import no_fork
+from agenttrace.delivery.otlp_env import Compression, shown
+from agenttrace.delivery.senders import Answer, Later, Refused
+from agenttrace.delivery.senders.answers import delivered
+
+if TYPE_CHECKING:
+    from agenttrace.delivery.frames import Frame
+    from agenttrace.delivery.otlp_env import OtlpSettings
+
+_EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+# The codes that the OTLP specification calls retryable.  It wants the server's delay
+# beside RESOURCE_EXHAUSTED; without one it is tried later all the same: nothing is
+# dropped because a collector is short of words.
+_LATER: Final = frozenset(
+    {
+        "ABORTED",
+        "CANCELLED",
+        "DATA_LOSS",
+        "DEADLINE_EXCEEDED",
+        "OUT_OF_RANGE",
+        "RESOURCE_EXHAUSTED",
+        "UNAVAILABLE",
+        # Not in the specification's list: what a proxy in between makes of anything.
+        "UNKNOWN",
+    }
+)
+
+
+class GrpcSender:
+    """Sends frames to one grpc endpoint, as *settings* ask for."""
+
+    def __init__(self, settings: OtlpSettings) -> None:
+        self._settings = settings
+        self._open: tuple[int, Any, Any] | None = None
+
+    def __repr__(self) -> str:
+        """Return where it sends to, without anything that could be a credential."""
+        return f"GrpcSender({shown(self._settings.endpoint)!r})"
+
+    def send(self, frame: Frame, timeout: float) -> Answer:
+        """Send *frame* once within *timeout* seconds."""
+        try:
+            with suppress_instrumentation():
+                answer: bytes = self._export()(
+                    frame.payload,
+                    timeout=timeout,
+                    metadata=tuple(self._settings.headers.items()),
+                )
+        except Exception as error:  # noqa: BLE001 - grpc's own, and whatever a bad file or header makes of it
+            return _answer_to(error)
+        return delivered(answer)
+
+    def close(self) -> None:
+        """Close the channel, if there is one."""
+        if self._open is not None and self._open[0] == os.getpid():
+            self._open[1].close()
+        self._open = None
+
+    def _export(self) -> Any:  # noqa: ANN401 - grpc brings no types
+        if self._open is None or self._open[0] != os.getpid():
+            channel = _channel(self._settings)
+            # No serializer: bytes go in and out.
+            self._open = os.getpid(), channel, channel.unary_unary(_EXPORT)
+        return self._open[2]
+
+
+def _answer_to(error: Exception) -> Answer:
+    code = getattr(error, "code", None)
+    name = getattr(code(), "name", "") if callable(code) else ""
+    # Details and messages may hold what the request holds.
+    reason = f"grpc status {name}" if name else type(error).__name__
+    return Later(reason) if name in _LATER or not name else Refused(reason)
+
+
+def _channel(settings: OtlpSettings) -> Any:  # noqa: ANN401 - grpc brings no types
+    with no_fork():
+        grpc: Any = importlib.import_module("grpc")
+    compression = {
+        Compression.NONE: grpc.Compression.NoCompression,
+        Compression.GZIP: grpc.Compression.Gzip,
+        Compression.DEFLATE: grpc.Compression.Deflate,
+    }[settings.compression]
+    scheme, separator, target = settings.endpoint.partition("://")
+    insecure = settings.insecure
+    if insecure is None:
+        insecure = bool(separator) and scheme == "http"
+    target = (target if separator else settings.endpoint).split("/", 1)[0]
+    if insecure:
+        return grpc.insecure_channel(target, compression=compression)
+    credentials = grpc.ssl_channel_credentials(
+        _content(settings.certificate),
+        _content(settings.client_key),
+        _content(settings.client_certificate),
+    )
+    return grpc.secure_channel(target, credentials, compression=compression)
+
+
+def _content(path: str | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()

@@ -1,0 +1,26 @@
+"""`agenttrace demo`: five runs of a real application, and the account of every span.
+
+The application is a small support desk: FastAPI under uvicorn, with the real openai
+client, against a model server on loopback.  `play` drives it through what happens to
+agents in production, `close` reads back what the store has of it and compares.
+Between the two nothing is kept but what an independent listener has counted.
+
+| module | owns |
+|---|---|
+| `models` | who answers the desk, and what |
+| `desk` | the application: agents, a tool, routes |
+| `web` | uvicorn in a thread, and the visitor who talks to it |
+| `scenarios` | the five runs and what each must come to |
+| `tally` | the independent count of what has started |
+| `account` | what the store has of it, and the comparison |
+| `screen` | what is shown, to people and to programs |
+| `stage` | the order of it all |
+
+Importing this imports nothing that comes with the extra `demo`.
+"""
+
+from __future__ import annotations
+
+from agenttrace.demo.stage import Played, close, play
+
+__all__ = ["Played", "close", "play"]

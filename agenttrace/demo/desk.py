@@ -1,0 +1,178 @@
+"""The support desk: an ordinary FastAPI application with ordinary agents.
+
+All that it knows of agenttrace are the decorators.  It is written as one would write
+it, because what the demo shows must be what a reader gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import agenttrace
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from openai.types.chat import (
+        ChatCompletionMessageParam,
+        ChatCompletionToolUnionParam,
+    )
+
+    from agenttrace.demo.models import Models
+
+PAGE: Final = 20
+"""Words that are shown at once; then the reader gets time to read them."""
+_READING_TIME: Final = 10.0
+_ORDERS: Final = {"1042": "left the warehouse this morning"}
+_TOOLS: Final[list[ChatCompletionToolUnionParam]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "find_order",
+            "description": "Look up an order.",
+            "parameters": {
+                "type": "object",
+                "properties": {"number": {"type": "string"}},
+                "required": ["number"],
+            },
+        },
+    }
+]
+_ROUNDS: Final = 5
+
+
+@agenttrace.tool
+def find_order(number: str) -> str:
+    """Look up an order."""
+    return _ORDERS.get(number, "is not known")
+
+
+class Desk:
+    """The agents.
+
+    Args:
+        models: Who answers them.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self.model = models.model
+        self.client = models.client()
+        self.sync_client = models.sync_client()
+
+    @agenttrace.agent
+    async def triage(self, question: str) -> str:
+        """Answer with the help of a tool."""
+        messages: list[ChatCompletionMessageParam] = [_said_by_user(question)]
+        for _ in range(_ROUNDS):
+            completion = await self.client.chat.completions.create(
+                model=self.model, messages=messages, tools=_TOOLS
+            )
+            message = completion.choices[0].message
+            if not message.tool_calls:
+                return message.content or ""
+            messages.append(message.to_dict())  # type: ignore[arg-type]  # what the API takes back
+            for call in message.tool_calls:
+                if call.type == "function":
+                    found = find_order(**json.loads(call.function.arguments))
+                    messages.append(
+                        {"role": "tool", "tool_call_id": call.id, "content": found}
+                    )
+        return "I could not find out."
+
+    @agenttrace.agent
+    async def explain(self, question: str) -> AsyncGenerator[str]:
+        """Answer word by word."""
+        stream = await self.client.chat.completions.create(
+            model=self.model, messages=[_said_by_user(question)], stream=True
+        )
+        async with stream:
+            async for chunk in stream:
+                for choice in chunk.choices:
+                    if choice.delta.content:
+                        yield choice.delta.content
+
+    @agenttrace.agent
+    async def research(self, question: str) -> str:
+        """Answer what takes long."""
+        completion = await self.client.chat.completions.create(
+            model=self.model, messages=[_said_by_user(question)]
+        )
+        return completion.choices[0].message.content or ""
+
+    @agenttrace.agent
+    def summarize(self, question: str) -> str:
+        """Answer in a thread, for code that is not asynchronous."""
+        completion = self.sync_client.chat.completions.create(
+            model=self.model, messages=[_said_by_user(question)]
+        )
+        return completion.choices[0].message.content or ""
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self.client.close()
+        self.sync_client.close()
+
+
+def application(models: Models) -> FastAPI:
+    """Return the application in front of the agents."""
+    desk = Desk(models)
+    running: dict[str, asyncio.Task[str]] = {}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await desk.close()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/triage")
+    async def triage(question: str) -> str:
+        return await desk.triage(question)
+
+    @app.get("/explain")
+    async def explain(question: str) -> StreamingResponse:
+        return StreamingResponse(_pages(desk.explain(question)), media_type="text/plain")
+
+    @app.post("/research", status_code=202)
+    async def research(question: str) -> str:
+        number = str(len(running) + 1)
+        running[number] = asyncio.create_task(desk.research(question))
+        return number
+
+    @app.delete("/research/{number}")
+    async def cancel(number: str) -> str:
+        task = running.pop(number)
+        task.cancel()
+        await asyncio.wait([task])
+        return "cancelled" if task.cancelled() else "too late"
+
+    @app.post("/summary")
+    def summary(question: str) -> str:
+        return desk.summarize(question)
+
+    # FastAPI holds them; nobody calls them by name.
+    del triage, explain, research, cancel, summary
+    return app
+
+
+async def _pages(words: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """Pass *words* on a page at a time, and close them whatever happens."""
+    shown = 0
+    async with aclosing(words):
+        try:
+            async for word in words:
+                yield word
+                shown += 1
+                if shown % PAGE == 0:
+                    await asyncio.sleep(_READING_TIME)
+        except Exception as error:  # noqa: BLE001 - the answer has begun: what goes wrong can only be told inside it
+            yield f" [broken off: {type(error).__name__}]"
+
+
+def _said_by_user(question: str) -> ChatCompletionMessageParam:
+    return {"role": "user", "content": question}

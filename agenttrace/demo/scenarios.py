@@ -1,0 +1,164 @@
+"""The five runs: who does what to the desk, and what the run must come to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from agenttrace import Outcome
+from agenttrace.demo import models
+from agenttrace.demo.desk import PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenttrace.demo.tally import Tally
+    from agenttrace.demo.web import Visitor
+
+_A_MOMENT: Final = 0.5
+"""Seconds that somebody at the screen needs to see that something is going on."""
+
+
+class Tell(Protocol):
+    """Shows what has happened, as it happens."""
+
+    def __call__(self, what: str, /) -> None:
+        """Show *what*, one sentence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a scenario plays with."""
+
+    visitor: Visitor
+    tally: Tally
+    tell: Tell
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run.
+
+    Args:
+        name: For programs.
+        title: For people.
+        route: Where it enters the desk.
+        question: What is asked.
+        expected: How its first span must end.
+        model_calls: How many `chat` spans it must have.
+        scripted: Whether only the scripted model can play its part.
+        drive: Plays it, to its end.
+    """
+
+    name: str
+    title: str
+    route: str
+    question: str
+    expected: Outcome
+    model_calls: int
+    scripted: bool
+    drive: Callable[[Scene, Scenario], None]
+
+
+def _finishes(scene: Scene, scenario: Scenario) -> None:
+    answer = scene.visitor.ask("POST", scenario.route, scenario.question)
+    scene.tell(f"The model asked for a tool, got its result and said: “{answer}”")
+
+
+def _reader_leaves(scene: Scene, scenario: Scenario) -> None:
+    words = 0
+    with scene.visitor.reading(scenario.route, scenario.question) as pieces:
+        for piece in pieces:
+            words += len(piece.split())
+            if words >= PAGE:
+                break
+    scene.tell(f"The visitor read {words} words and closed the browser's tab.")
+
+
+def _is_cancelled(scene: Scene, scenario: Scenario) -> None:
+    number = scene.visitor.ask("POST", scenario.route, scenario.question)
+    scene.tally.wait_until(
+        lambda count: any(span.name.startswith("chat ") for span in count.open.values())
+    )
+    time.sleep(_A_MOMENT)
+    where = [span.path() for span in scene.tally.open_spans()]
+    scene.tell(f"Still waiting, in: {max(where, key=len, default='nothing')}")
+    scene.visitor.ask("DELETE", f"{scenario.route}/{number}")
+    scene.tell("The visitor pressed “stop”, and the desk cancelled the task.")
+
+
+def _is_cut(scene: Scene, scenario: Scenario) -> None:
+    with scene.visitor.reading(scenario.route, scenario.question) as pieces:
+        said = "".join(pieces)
+    scene.tell(f"The model's server hung up. The visitor saw: “{_end_of(said)}”")
+
+
+def _is_retried(scene: Scene, scenario: Scenario) -> None:
+    answer = scene.visitor.ask("POST", scenario.route, scenario.question)
+    scene.tell(f"The client asked again after a status 500, and got: “{answer}”")
+
+
+def _end_of(text: str, words: int = 9) -> str:
+    """Return the last *words* of *text*.
+
+    >>> _end_of("one two three", 2)
+    '... two three'
+    """
+    every = text.split()
+    return " ".join(every if len(every) <= words else ["...", *every[-words:]])
+
+
+SCENARIOS: Final = (
+    Scenario(
+        name="finishes",
+        title="a run that finishes",
+        route="/triage",
+        question=models.ORDER,
+        expected=Outcome.OK,
+        model_calls=2,
+        scripted=False,
+        drive=_finishes,
+    ),
+    Scenario(
+        name="reader_leaves",
+        title="a reader who leaves",
+        route="/explain",
+        question=models.ROUTER,
+        expected=Outcome.ABANDONED,
+        model_calls=1,
+        scripted=False,
+        drive=_reader_leaves,
+    ),
+    Scenario(
+        name="cancelled",
+        title="a run that is cancelled",
+        route="/research",
+        question=models.COMPARE,
+        expected=Outcome.CANCELLED,
+        model_calls=1,
+        scripted=False,
+        drive=_is_cancelled,
+    ),
+    Scenario(
+        name="cut",
+        title="a stream that is cut",
+        route="/explain",
+        question=models.LIGHT,
+        expected=Outcome.ERROR,
+        model_calls=1,
+        scripted=True,
+        drive=_is_cut,
+    ),
+    Scenario(
+        name="retried",
+        title="a request that is retried",
+        route="/summary",
+        question=models.CALL,
+        expected=Outcome.OK,
+        model_calls=1,
+        scripted=True,
+        drive=_is_retried,
+    ),
+)
