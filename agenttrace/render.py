@@ -147,6 +147,15 @@ def label(node: Node, *, ascii_only: bool = False) -> Text:
     return line.append(facts, "dim")
 
 
+def badge(outcome: Outcome | None, *, ascii_only: bool = False) -> Text:
+    """Return symbol and word of *outcome*, None meaning that nobody has said."""
+    from rich.text import Text  # noqa: PLC0415 - comes with an extra
+
+    symbol, in_ascii, style = _UNKNOWN if outcome is None else _SYMBOLS[outcome]
+    word = "unknown" if outcome is None else outcome.value
+    return Text(f"{in_ascii if ascii_only else symbol} {word}", style)
+
+
 def duration(seconds: float) -> str:
     """Return *seconds* to three digits or so.
 

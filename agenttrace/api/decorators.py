@@ -61,7 +61,13 @@ _ARGUMENTS: Final = semconv.GEN_AI_TOOL_CALL_ARGUMENTS
 _RESULT: Final = semconv.GEN_AI_TOOL_CALL_RESULT
 
 
-class _TracedFunction(wrapt.FunctionWrapper[..., Any]):
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[..., Any]
+else:  # a class that wrapt before 2.0 cannot subscript
+    _FunctionWrapper = wrapt.FunctionWrapper
+
+
+class _TracedFunction(_FunctionWrapper):
     """A decorated function: `inspect`, `pickle` and descriptors see the original."""
 
     def __reduce_ex__(self, protocol: object) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 COMMANDS: Final = {
+    "demo": "Watch five runs go well and wrong, and every span arrive.",
     "tree": "Show the last runs as trees.",
 }
 """Every command and its short help, so that `--help` imports none of them.

@@ -1,6 +1,6 @@
 """Takes ended spans from the application's threads and brings them to a backend.
 
 One way through: `queue -> spooler -> otlp.encode -> Frame -> Sender`.  A span is
-encoded once; what a sender is given are those bytes.  Between frame and sender stands the
-durable spool, which is still memory here.
+encoded once; what a sender is given are those bytes.  Between frame and sender stands
+the spool, which is still memory here.
 """

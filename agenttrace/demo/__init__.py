@@ -21,6 +21,6 @@ Importing this imports nothing that comes with the extra `demo`.
 
 from __future__ import annotations
 
-from agenttrace.demo.stage import Played, close, play
+from agenttrace.demo.stage import Played, check_extra, close, play
 
-__all__ = ["Played", "close", "play"]
+__all__ = ["Played", "check_extra", "close", "play"]

@@ -47,7 +47,7 @@ class Scenario:
         route: Where it enters the desk.
         question: What is asked.
         expected: How its first span must end.
-        model_calls: How many `chat` spans it must have.
+        model_calls: How many `chat` spans it must have, by the script.
         scripted: Whether only the scripted model can play its part.
         drive: Plays it, to its end.
     """
@@ -64,7 +64,7 @@ class Scenario:
 
 def _finishes(scene: Scene, scenario: Scenario) -> None:
     answer = scene.visitor.ask("POST", scenario.route, scenario.question)
-    scene.tell(f"The model asked for a tool, got its result and said: “{answer}”")
+    scene.tell(f'The visitor was told: "{answer}"')
 
 
 def _reader_leaves(scene: Scene, scenario: Scenario) -> None:
@@ -86,18 +86,18 @@ def _is_cancelled(scene: Scene, scenario: Scenario) -> None:
     where = [span.path() for span in scene.tally.open_spans()]
     scene.tell(f"Still waiting, in: {max(where, key=len, default='nothing')}")
     scene.visitor.ask("DELETE", f"{scenario.route}/{number}")
-    scene.tell("The visitor pressed “stop”, and the desk cancelled the task.")
+    scene.tell('The visitor pressed "stop", and the desk cancelled the task.')
 
 
 def _is_cut(scene: Scene, scenario: Scenario) -> None:
     with scene.visitor.reading(scenario.route, scenario.question) as pieces:
         said = "".join(pieces)
-    scene.tell(f"The model's server hung up. The visitor saw: “{_end_of(said)}”")
+    scene.tell(f'The model server hung up. The visitor saw: "{_end_of(said)}"')
 
 
 def _is_retried(scene: Scene, scenario: Scenario) -> None:
     answer = scene.visitor.ask("POST", scenario.route, scenario.question)
-    scene.tell(f"The client asked again after a status 500, and got: “{answer}”")
+    scene.tell(f'The client asked again after a status 500, and got: "{answer}"')
 
 
 def _end_of(text: str, words: int = 9) -> str:

@@ -73,6 +73,11 @@ class Tally:
                 self._changed.wait_for(lambda: condition(self._count), timeout)
             )
 
+    def open_spans(self) -> list[OpenSpan]:
+        """Return what is open in this run, in the order it started."""
+        with self._changed:
+            return list(self._count.open.values())
+
     def started(self, span: OpenSpan) -> None:
         """Note that *span* has started."""
         with self._changed:

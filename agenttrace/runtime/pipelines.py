@@ -82,6 +82,7 @@ class OwnPipeline:
             settings,
         )
         self.provider.before_flush = self.flush
+        self.provider.flush_timeout = settings.flush_timeout
         self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, _version())
 
     @property

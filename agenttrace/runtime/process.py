@@ -75,6 +75,9 @@ class Process:
     def _at_exit(self) -> None:
         if self.lives is not None:
             safety.guarded("at_exit", self.lives.at_exit)
+            if self.provider is not None:
+                # What the application added to it has a queue of its own.
+                safety.guarded("provider.shutdown", self.provider.shutdown)
             _keep_interrupt()
 
 

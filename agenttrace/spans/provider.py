@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 
 _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
+_FLUSH_TIMEOUT: Final = 5.0
+"""Seconds that a shutdown waits for delivery until the runtime says how long."""
 
 
 class Ended(Protocol):
@@ -117,7 +119,9 @@ class Provider(sdk.TracerProvider):
         self.resource_data = resource_data(resource)
         self.before_flush: Callable[[float], bool] | None = None
         self._lean: weakref.WeakSet[LeanTracer] = weakref.WeakSet()
+        self.flush_timeout = _FLUSH_TIMEOUT
         self.chain = Chain()
+        self._down = False
 
     @property
     def limits(self) -> sdk.SpanLimits:
@@ -138,6 +142,7 @@ class Provider(sdk.TracerProvider):
         """Add a processor that sees every span, and may change it, before it goes."""
         super().add_span_processor(span_processor)
         self.chain.processors = _otel.processors_of(self)
+        self._down = False
 
     def exchange(
         self,
@@ -170,6 +175,18 @@ class Provider(sdk.TracerProvider):
         flushed = self.before_flush is None or self.before_flush(seconds)
         left = max(0.0, seconds - (time.monotonic() - started))
         return super().force_flush(int(left * 1000)) and flushed
+
+    def shutdown(self) -> None:
+        """Deliver what has ended and shut the application's processors down.
+
+        Our own pipeline is the runtime's and goes on.
+        """
+        if self.before_flush is not None:
+            safety.guarded("provider.flush", self.before_flush, self.flush_timeout)
+        # Exporters complain of a second time, which is what exit would be.
+        if not self._down:
+            self._down = True
+            super().shutdown()
 
     def ended(self, span: LeanSpan) -> None:
         """Take a span whose final form is settled."""

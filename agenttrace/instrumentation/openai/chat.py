@@ -136,13 +136,11 @@ class ChatRecorder(ModelRecorder):
             attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(
                 [self._finished[index] for index in sorted(self._finished)]
             )
+        said = None
         if self._spoken is not None:
-            attributes.update(
-                content.attribute_of(
-                    semconv.GEN_AI_OUTPUT_MESSAGES,
-                    self._spoken.messages(self._finished),
-                )
-            )
+            said = self._spoken.messages(self._finished)
+        if said:
+            attributes |= content.attribute_of(semconv.GEN_AI_OUTPUT_MESSAGES, said)
         return attributes
 
 

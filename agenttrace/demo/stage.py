@@ -1,0 +1,247 @@
+"""The order of it all: `play` the runs, then `close` the account.
+
+`play` sets tracing up, plays one scenario after the other, and shuts tracing down
+again.  Nothing that it knew of the spans outlives it but the tally's count, so what
+`close` tells of them it must have read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+import agenttrace
+from agenttrace.delivery.store import FILE_NAME, Reader
+from agenttrace.demo.account import SERVICE, Account, Act, Sent, read_back
+from agenttrace.demo.tally import Tally
+from agenttrace.errors import AgenttraceError, MissingExtraError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from pathlib import Path
+
+    from agenttrace import Runtime
+    from agenttrace.demo.account import Entry
+    from agenttrace.demo.models import Models
+    from agenttrace.demo.scenarios import Scenario, Scene
+    from agenttrace.demo.screen import Screen
+    from agenttrace.runtime import Status
+
+_OF_THE_EXTRA: Final = ("fastapi", "h11", "openai", "rich", "uvicorn")
+_ENDPOINTS: Final = (
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
+_EXPORTER: Final = "OTEL_TRACES_EXPORTER"
+_KEEPS_SPANS_AWAY: Final = (
+    "AGENTTRACE_DISABLED",
+    "OTEL_SDK_DISABLED",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+)
+_DELIVERY_TIMEOUT: Final = 10.0
+_GLANCE: Final = 1.0
+"""Seconds that a run's tree waits for its spans; the account waits longer."""
+_BETWEEN_GLANCES: Final = 0.02
+_QUOTED: Final = re.compile(r"'(.+)'")
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What is left when the runs are over and tracing is shut down.
+
+    Args:
+        store: The file that the spans went to.
+        acts: The runs, in order.
+        sent: What an OTLP endpoint has acknowledged; None where none is set.
+        store_error: What went wrong last on the way to the store.
+        swallowed: What agenttrace's guard swallowed, by site.
+        scripted: Whether the model followed its script.
+    """
+
+    store: Path
+    acts: Sequence[Act]
+    sent: Sent | None
+    store_error: str | None
+    swallowed: Mapping[str, int]
+    scripted: bool
+
+
+def check_extra() -> None:
+    """Raise `MissingExtraError` unless the libraries of the demo are installed."""
+    if any(find_spec(name) is None for name in _OF_THE_EXTRA):
+        feature = "The demo"
+        raise MissingExtraError(feature, "demo")
+
+
+def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
+    """Play the runs, show what happens, and deliver their spans.
+
+    Args:
+        screen: Where it is shown.
+        state_dir: Where the store is.
+        live: Name of a real model to ask, with `OPENAI_API_KEY` and, where it is set,
+            at `OPENAI_BASE_URL`; the runs that need an accident are left out then.
+            None: a scripted model on loopback, and no question leaves this machine.
+
+    Raises:
+        MissingExtraError: The libraries of the demo are not installed.
+        SettingError: A variable of the environment cannot be meant.
+    """
+    check_extra()
+    if live is not None and not os.environ.get("OPENAI_API_KEY"):
+        raise SettingError(
+            setting="OPENAI_API_KEY", value=None, allowed="set, to ask a real model"
+        )
+    store = state_dir / FILE_NAME
+    acts: list[Act] = []
+    with (
+        _undisturbed(),
+        agenttrace.configure(service_name=SERVICE, state_dir=str(state_dir)) as runtime,
+    ):
+        with _opened(screen, runtime, live) as (scene, cast):
+            for scenario in cast:
+                with screen.playing(scenario):
+                    act = _played(scene, scenario)
+                    entry = _glance(runtime, act, Reader(store), scripted=not live)
+                acts.append(act)
+                screen.show(entry)
+        runtime.flush(_DELIVERY_TIMEOUT)
+    return _left(runtime.status(), store, acts, scripted=not live)
+
+
+def close(played: Played, screen: Screen) -> Account:
+    """Read back what the store has of the runs, compare, and show the result.
+
+    Raises:
+        StoreUnreadableError: The store is damaged.
+    """
+    reader = Reader(played.store)
+    account = Account(
+        store=played.store,
+        entries=[
+            read_back(act, reader, scripted=played.scripted) for act in played.acts
+        ],
+        sent=played.sent,
+        store_error=played.store_error,
+        swallowed=played.swallowed,
+    )
+    screen.close(account)
+    return account
+
+
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """Let spans reach the store whatever this environment keeps them from.
+
+    What agenttrace would log of its own troubles, the account tells.
+    """
+    before = {name: os.environ.get(name) for name in (_EXPORTER, *_KEEPS_SPANS_AWAY)}
+    for name in _KEEPS_SPANS_AWAY:
+        os.environ.pop(name, None)
+    os.environ[_EXPORTER] = "store,otlp" if _has_endpoint() else "store"
+    logger, silence = logging.getLogger("agenttrace"), logging.NullHandler()
+    logger.addHandler(silence)
+    try:
+        yield
+    finally:
+        logger.removeHandler(silence)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _has_endpoint() -> bool:
+    said = os.environ.get(_EXPORTER, "").strip()
+    if said:
+        return "otlp" in said.lower().replace(" ", "").split(",")
+    return any(os.environ.get(name, "").strip() for name in _ENDPOINTS)
+
+
+@contextmanager
+def _opened(
+    screen: Screen, runtime: Runtime, live: str | None
+) -> Generator[tuple[Scene, Sequence[Scenario]]]:
+    """Build desk, model and tally; yield them, and the scenarios to play."""
+    with screen.opening(live):
+        # Seconds of imports, under the line that says what is going on.
+        from agenttrace.demo import scenarios, web  # noqa: PLC0415
+        from agenttrace.demo.desk import application  # noqa: PLC0415
+
+        agenttrace.instrument()
+    tally = Tally()
+    runtime.spans.add_listener(tally)
+    try:
+        with (
+            _models(live) as models,
+            web.served(application(models)) as visitor,
+        ):
+            yield (
+                scenarios.Scene(visitor, tally, screen.tell),
+                [each for each in scenarios.SCENARIOS if not (live and each.scripted)],
+            )
+    finally:
+        runtime.spans.remove_listener(tally)
+        agenttrace.uninstrument()
+
+
+@contextmanager
+def _models(live: str | None) -> Generator[Models]:
+    from agenttrace.demo.models import SCRIPTED, Models, script  # noqa: PLC0415 - seconds of imports
+    from agenttrace.testing.model_server import ModelServer  # noqa: PLC0415 - the same
+
+    if live is not None:
+        yield Models(live)
+        return
+    with ModelServer(script()) as server:
+        yield Models(SCRIPTED, server.base_url, api_key="unused", scripted=True)
+
+
+def _played(scene: Scene, scenario: Scenario) -> Act:
+    trouble: str | None = None
+    with scene.tally.run() as count:
+        try:
+            scenario.drive(scene, scenario)
+        except (AgenttraceError, HTTPException, OSError) as error:
+            trouble = f"could not be played to its end: {error}"
+    return Act(scenario, tuple(count.started), trouble)
+
+
+def _glance(runtime: Runtime, act: Act, reader: Reader, *, scripted: bool) -> Entry:
+    """Return what the store has of *act* as soon as it has all, or after a while."""
+    deadline = time.monotonic() + _GLANCE
+    while True:
+        # A span that has just left the registry may not have come to the queue yet:
+        # one flush is not enough.
+        runtime.flush(_GLANCE)
+        entry = read_back(act, reader, scripted=scripted)
+        if not entry.missing or time.monotonic() > deadline:
+            return entry
+        time.sleep(_BETWEEN_GLANCES)
+
+
+def _left(status: Status, store: Path, acts: Sequence[Act], *, scripted: bool) -> Played:
+    lanes = status.delivery.lanes if status.delivery is not None else ()
+    by_name = dict(zip(status.destinations, lanes, strict=False))
+    otlp = by_name.get("otlp")
+    sent = None
+    if otlp is not None:
+        quoted = _QUOTED.search(otlp.destination)
+        to = quoted[1] if quoted else otlp.destination
+        sent = Sent(to, otlp.acknowledged, otlp.last_error)
+    return Played(
+        store=store,
+        acts=acts,
+        sent=sent,
+        store_error=by_name["store"].last_error if "store" in by_name else None,
+        swallowed=status.guard_hits,
+        scripted=scripted,
+    )

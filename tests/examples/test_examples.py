@@ -1,0 +1,97 @@
+"""Every example runs as it stands, and what the docs print of it is true."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agenttrace.delivery.store.reader import Reader
+
+ROOT = Path(__file__).parents[2]
+
+
+def outcomes(service: str) -> list[tuple[str | None, str | None]]:
+    reader = Reader(Path(os.environ["AGENTTRACE_STATE_DIR"]) / "traces.db")
+    return sorted((run.name, run.outcome) for run in reader.runs(10, service=service))
+
+
+def test_the_tutorials_program_is_the_example() -> None:
+    """A page that has drifted from what runs teaches a mistake."""
+    page = (ROOT / "docs/tutorial/first-trace.md").read_text()
+    example = (ROOT / "examples/first_trace.py").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+    assert code.strip() == example.partition('"""\n\n')[2].strip()
+
+
+def test_the_first_trace_has_one_run_that_ended_and_one_that_was_left() -> None:
+    """What the tutorial says that its reader will see."""
+    ran = subprocess.run(
+        [sys.executable, ROOT / "examples/first_trace.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == ["I found 1 page.", "I ... enough"]
+    assert outcomes("tutorial") == [
+        ("invoke_agent triage", "abandoned"),
+        ("invoke_agent triage", "ok"),
+    ]
+
+
+@pytest.mark.timeout(60)
+def test_the_fastapi_example_tells_a_read_stream_from_one_that_was_left() -> None:
+    """The same endpoint, twice; only the client differs."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/ask"
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "examples/stream_with_fastapi.py"],
+        env={**os.environ, "PORT": str(port)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until_it_listens(port)
+        whole = httpx.get(url, timeout=30).text
+        with httpx.stream("GET", url, timeout=30) as response:
+            next(response.iter_text())
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=30)
+
+    assert whole.startswith("It shows ships")
+    assert "Error" not in errors
+    assert "Failed to detach" not in errors
+    assert [outcome for _, outcome in outcomes("fastapi-example")].count("ok") >= 1
+    reader = Reader(Path(os.environ["AGENTTRACE_STATE_DIR"]) / "traces.db")
+    ended = {
+        str(span.attributes["agenttrace.outcome"])
+        for run in reader.runs(10)
+        for span in reader.spans(run.trace_id)
+        if span.name == "invoke_agent answer"
+    }
+    assert ended == {"ok", "cancelled"} or ended == {"ok", "abandoned"}
+
+
+def wait_until_it_listens(port: int, seconds: float = 20) -> None:
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+        else:
+            return
