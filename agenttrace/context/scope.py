@@ -205,7 +205,12 @@ def install() -> bool:
     variable = _otel.context_variable(runtime)
     if variable is None:
         return False
-    _otel.set_runtime_context(SafeRuntimeContext(variable))
+    safe = SafeRuntimeContext(variable)
+    _otel.set_runtime_context(safe)
+    # Some libraries took the object itself when they were imported (Langfuse 5 does):
+    # to it our tokens would be of the wrong type, and our scopes no contexts.
+    for method in (safe.attach, safe.get_current, safe.detach):
+        setattr(runtime, method.__name__, method)
     return True
 
 

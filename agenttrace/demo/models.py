@@ -6,7 +6,6 @@ agents in production; how the desk copes is `scenarios`' business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,8 @@ from agenttrace.testing.model_server import Reply, Request, error, in_turn, text
 from agenttrace.testing.model_server import tool_call as calling
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agenttrace.testing.model_server import Script
 
 ORDER: Final = "Where is order 1042?"
@@ -61,7 +62,9 @@ class Models:
     def client(self) -> openai.AsyncOpenAI:
         """Return the real client for coroutines."""
         # A proxy of this machine has no business between us and loopback.
-        http = openai.DefaultAsyncHttpxClient(trust_env=False) if self.scripted else None
+        http = (
+            openai.DefaultAsyncHttpxClient(trust_env=False) if self.scripted else None
+        )
         return openai.AsyncOpenAI(**self._options(), http_client=http)
 
     def sync_client(self) -> openai.OpenAI:
@@ -101,5 +104,5 @@ def script() -> Script:
 def _order(request: Request) -> Reply:
     if not request.tool_results:
         return calling("find_order", {"number": "1042"}, delay=0.25, usage=(61, 14))
-    said = "Order 1042 left the warehouse this morning and arrives on Friday."
+    said = "Order 1042 is on its way and arrives on Friday."
     return text(said, delay=0.25, usage=(92, 13))

@@ -30,11 +30,19 @@ class Tell(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a scenario plays with."""
+    """What a scenario plays with.
+
+    Args:
+        visitor: Talks to the desk.
+        tally: Knows what is open.
+        tell: Shows what has happened.
+        model_requests: Returns how many requests have reached the scripted model.
+    """
 
     visitor: Visitor
     tally: Tally
     tell: Tell
+    model_requests: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +91,7 @@ def _is_cancelled(scene: Scene, scenario: Scenario) -> None:
         lambda count: any(span.name.startswith("chat ") for span in count.open.values())
     )
     time.sleep(_A_MOMENT)
-    where = [span.path() for span in scene.tally.open_spans()]
-    scene.tell(f"Still waiting, in: {max(where, key=len, default='nothing')}")
+    scene.tell(f"Still open: {scene.tally.where()}")
     scene.visitor.ask("DELETE", f"{scenario.route}/{number}")
     scene.tell('The visitor pressed "stop", and the desk cancelled the task.')
 
@@ -96,11 +103,16 @@ def _is_cut(scene: Scene, scenario: Scenario) -> None:
 
 
 def _is_retried(scene: Scene, scenario: Scenario) -> None:
+    before = scene.model_requests()
     answer = scene.visitor.ask("POST", scenario.route, scenario.question)
-    scene.tell(f'The client asked again after a status 500, and got: "{answer}"')
+    times = scene.model_requests() - before
+    scene.tell(
+        f"A status 500 came first: the client sent {times} requests, in one call."
+    )
+    scene.tell(f'The visitor was told: "{answer}"')
 
 
-def _end_of(text: str, words: int = 9) -> str:
+def _end_of(text: str, words: int = 6) -> str:
     """Return the last *words* of *text*.
 
     >>> _end_of("one two three", 2)
@@ -133,7 +145,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         name="cancelled",
-        title="a run that is cancelled",
+        title="a cancelled run",
         route="/research",
         question=models.COMPARE,
         expected=Outcome.CANCELLED,
@@ -153,7 +165,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         name="retried",
-        title="a request that is retried",
+        title="a retried request",
         route="/summary",
         question=models.CALL,
         expected=Outcome.OK,

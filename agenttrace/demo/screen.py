@@ -12,20 +12,20 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rich import box
-from rich.console import Console, RenderableType
-from rich.padding import Padding
+from rich.console import Console, JustifyMethod, RenderableType
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from agenttrace import render
+from agenttrace import render, semconv
 from agenttrace.demo.account import SERVICE
 from agenttrace.settings import state_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
-    from agenttrace.delivery.store import Run
+    from agenttrace.delivery.store import Node, Run
     from agenttrace.demo.account import Account, Entry
     from agenttrace.demo.scenarios import Scenario
 
@@ -40,8 +40,15 @@ class Screen(Protocol):
         """Say what is to come, while the block loads it."""
         ...
 
-    def playing(self, scenario: Scenario) -> AbstractContextManager[None]:
-        """Say which run begins; it goes on for as long as the block does."""
+    def playing(
+        self, scenario: Scenario, where: Callable[[], str]
+    ) -> AbstractContextManager[None]:
+        """Say which run begins; it goes on for as long as the block does.
+
+        Args:
+            scenario: The run.
+            where: Returns which step it is in at the moment.
+        """
         ...
 
     def tell(self, what: str, /) -> None:
@@ -65,9 +72,11 @@ class Program:
         del live
         return nullcontext()
 
-    def playing(self, scenario: Scenario) -> AbstractContextManager[None]:
+    def playing(
+        self, scenario: Scenario, where: Callable[[], str]
+    ) -> AbstractContextManager[None]:
         """Say nothing."""
-        del scenario
+        del scenario, where
         return nullcontext()
 
     def tell(self, what: str, /) -> None:
@@ -101,26 +110,27 @@ class Terminal:
     def opening(self, live: str | None) -> Generator[None]:
         """Say what is to come, while the block loads it."""
         self._console.print(Text("agenttrace demo", "bold"))
-        who = f"the model {live}" if live else "a scripted model"
+        who = f"the model {live}" if live else "a scripted model, all on this machine"
         self._print(
-            f"A support desk (FastAPI, the real openai client) and {who}; "
-            f"{'the rest is' if live else 'all of it'} on this machine. "
-            "Five things happen to it. Every span must reach the store, closed, "
-            "and say how it ended.",
+            Text(
+                f"Runs of a support desk: FastAPI, the real openai client and {who}.\n"
+                "Whatever happens to a run, every span must arrive, closed, and say "
+                "how it ended."
+            )
         )
-        with self._busy("loading FastAPI and openai"):
+        with self._busy(Text("loading FastAPI and openai", "dim")):
             yield
 
     @contextmanager
-    def playing(self, scenario: Scenario) -> Generator[None]:
+    def playing(self, scenario: Scenario, where: Callable[[], str]) -> Generator[None]:
         """Say which run begins; it goes on for as long as the block does."""
         self._number += 1
         self._console.print()
         head = Text(f"{self._number}  ", "bold cyan")
         head.append(_capital(scenario.title), "bold")
-        head.append(f"   {scenario.route}  \"{scenario.question}\"", "dim")
+        head.append(f'   {scenario.route}  "{scenario.question}"', "dim")
         self._console.print(head)
-        with self._busy("running"):
+        with self._busy(_Moment(where)):
             yield
 
     def tell(self, what: str, /) -> None:
@@ -130,6 +140,10 @@ class Terminal:
     def show(self, entry: Entry) -> None:
         """Show the tree of a run."""
         self._print(render.render(entry.forest, ascii_only=self._ascii))
+        for node in (node for top in entry.forest for node in top.walk()):
+            kept = _partial(node)
+            if kept:
+                self._print(Text(kept, "dim"))
 
     def close(self, account: Account) -> None:
         """Show the table, the verdict and where to look."""
@@ -144,11 +158,11 @@ class Terminal:
         self._console.print(Text(f"See the runs again: {_tree_command(account)}"))
 
     def _table(self, account: Account) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for title, right in _COLUMNS:
-            table.add_column(
-                title, justify="right" if right else "left", no_wrap=not right
-            )
+        table = Table(
+            box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+        )
+        for title, justify in _COLUMNS.items():
+            table.add_column(title, justify=justify, no_wrap=True)
         for entry in account.entries:
             table.add_row(*self._cells(entry))
         return table
@@ -167,42 +181,68 @@ class Terminal:
         ]
 
     def _print(self, what: RenderableType) -> None:
-        # Not expanded: no blanks at the ends of lines that go into a file.
-        self._console.print(Padding(what, (0, 0, 0, _INDENT), expand=False))
+        """Print *what* indented, without blanks at the ends of its lines."""
+        width = max(1, self._console.width - _INDENT)
+        options = self._console.options.update(width=width)
+        segments: list[Segment] = []
+        for line in self._console.render_lines(what, options, pad=False):
+            segments += [Segment(" " * _INDENT), *line, Segment.line()]
+        self._console.print(Segments(segments), end="")
 
     @contextmanager
-    def _busy(self, what: str) -> Generator[None]:
+    def _busy(self, what: RenderableType) -> Generator[None]:
         if not self._console.is_terminal:
             yield
             return
-        with self._console.status(Text(what, "dim"), spinner=self._spinner):
+        with self._console.status(what, spinner=self._spinner):
             yield
 
 
-_COLUMNS: Final = (
-    ("run", False),
-    ("expected", False),
-    ("seen", False),
-    ("spans started", True),
-    ("in the store", True),
-    ("took", True),
-    ("tokens", True),
-)
+class _Moment:
+    """The step that a run is in, looked up whenever the spinner is drawn.
+
+    Args:
+        where: Returns it.
+    """
+
+    def __init__(self, where: Callable[[], str]) -> None:
+        self._where = where
+
+    def __rich__(self) -> Text:
+        return Text(render.plain(self._where()), "dim")
+
+
+_COLUMNS: Final[dict[str, JustifyMethod]] = {
+    "run": "left",
+    "expected": "left",
+    "seen": "left",
+    "started": "right",
+    "stored": "right",
+    "took": "right",
+    "tokens": "right",
+}
 
 
 def _verdict(account: Account) -> Text:
-    """Return the last word on the account."""
+    """Return the last word on the account, and the words before it if it has any."""
+    every = f"{account.started:,} started, {account.found:,} in the store"
     if account.closes:
-        every = f"{account.started:,} started, {account.found:,} in the store"
-        return Text().append("Every span is accounted for", "bold green").append(
-            f": {every}, closed, each run with its own outcome."
-        )
-    text = Text().append("The account does not close", "bold red").append(
-        f": {account.started:,} spans started, {account.found:,} in the store."
-    )
+        text = Text("Every span is accounted for", "bold green")
+        return text.append(f": {every}.", "not bold default")
+    text = Text("The account does not close", "bold red")
+    text.append(f": {every}.", "not bold default")
     for problem in account.problems():
-        text.append(f"\n - {problem}")
+        text.append(f"\n - {problem}", "not bold default")
     return text
+
+
+def _partial(node: Node) -> str | None:
+    """Return what is known of an answer that did not come to its end."""
+    attributes = node.span.attributes
+    if attributes.get(semconv.PARTIAL) is not True:
+        return None
+    characters = attributes.get(semconv.OUTPUT_CHARACTERS)
+    return f"Kept on the span: {characters} characters of the answer had arrived."
 
 
 def _tokens(run: Run | None) -> str:

@@ -24,7 +24,7 @@ from agenttrace.demo.tally import Tally
 from agenttrace.errors import AgenttraceError, MissingExtraError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from agenttrace import Runtime
@@ -46,8 +46,8 @@ _KEEPS_SPANS_AWAY: Final = (
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
 )
-_DELIVERY_TIMEOUT: Final = 10.0
-_GLANCE: Final = 1.0
+_DELIVERY_TIMEOUT: Final = 6.0
+_GLANCE: Final = 0.5
 """Seconds that a run's tree waits for its spans; the account waits longer."""
 _BETWEEN_GLANCES: Final = 0.02
 _QUOTED: Final = re.compile(r"'(.+)'")
@@ -108,7 +108,7 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
     ):
         with _opened(screen, runtime, live) as (scene, cast):
             for scenario in cast:
-                with screen.playing(scenario):
+                with screen.playing(scenario, scene.tally.where):
                     act = _played(scene, scenario)
                     entry = _glance(runtime, act, Reader(store), scripted=not live)
                 acts.append(act)
@@ -181,11 +181,11 @@ def _opened(
     runtime.spans.add_listener(tally)
     try:
         with (
-            _models(live) as models,
+            _models(live) as (models, requests),
             web.served(application(models)) as visitor,
         ):
             yield (
-                scenarios.Scene(visitor, tally, screen.tell),
+                scenarios.Scene(visitor, tally, screen.tell, requests),
                 [each for each in scenarios.SCENARIOS if not (live and each.scripted)],
             )
     finally:
@@ -194,15 +194,17 @@ def _opened(
 
 
 @contextmanager
-def _models(live: str | None) -> Generator[Models]:
+def _models(live: str | None) -> Generator[tuple[Models, Callable[[], int]]]:
+    """Yield who answers, and what counts the requests that reach the scripted one."""
     from agenttrace.demo.models import SCRIPTED, Models, script  # noqa: PLC0415 - seconds of imports
     from agenttrace.testing.model_server import ModelServer  # noqa: PLC0415 - the same
 
     if live is not None:
-        yield Models(live)
+        yield Models(live), lambda: 0
         return
     with ModelServer(script()) as server:
-        yield Models(SCRIPTED, server.base_url, api_key="unused", scripted=True)
+        models = Models(SCRIPTED, server.base_url, api_key="unused", scripted=True)
+        yield models, lambda: len(server.requests)
 
 
 def _played(scene: Scene, scenario: Scenario) -> Act:
@@ -228,7 +230,9 @@ def _glance(runtime: Runtime, act: Act, reader: Reader, *, scripted: bool) -> En
         time.sleep(_BETWEEN_GLANCES)
 
 
-def _left(status: Status, store: Path, acts: Sequence[Act], *, scripted: bool) -> Played:
+def _left(
+    status: Status, store: Path, acts: Sequence[Act], *, scripted: bool
+) -> Played:
     lanes = status.delivery.lanes if status.delivery is not None else ()
     by_name = dict(zip(status.destinations, lanes, strict=False))
     otlp = by_name.get("otlp")

@@ -69,14 +69,13 @@ class Tally:
     ) -> bool:
         """Block until *condition* holds; False if it does not in *timeout* seconds."""
         with self._changed:
-            return bool(
-                self._changed.wait_for(lambda: condition(self._count), timeout)
-            )
+            return bool(self._changed.wait_for(lambda: condition(self._count), timeout))
 
-    def open_spans(self) -> list[OpenSpan]:
-        """Return what is open in this run, in the order it started."""
+    def where(self) -> str:
+        """Return the names from the run's first open span down to its deepest."""
         with self._changed:
-            return list(self._count.open.values())
+            paths = [span.path() for span in self._count.open.values()]
+        return max(paths, key=len, default="")
 
     def started(self, span: OpenSpan) -> None:
         """Note that *span* has started."""

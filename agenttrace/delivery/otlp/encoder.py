@@ -163,8 +163,9 @@ are dicts, which cannot be hashed.
 
 def _grouped(spans: Sequence[SpanData]) -> dict[_Sender, _Resource]:
     groups: dict[_Sender, _Resource] = {}
-    last_resource: object = None
-    last_scope: object = None
+    # Not None: a broken span may have that for a resource, and would belong nowhere.
+    last_resource: object = groups
+    last_scope: object = groups
     scope = _Scope(b"", b"")
     for span in spans:
         if span.resource is not last_resource or span.scope is not last_scope:

@@ -1,0 +1,86 @@
+"""The bare SDK, set up as its documentation does, which everything is measured against."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from agenttrace import _otel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+
+    from tests.benchmarks.servers import Receiver
+
+PATH = "/sdk/v1/traces"
+"""Where the SDK's spans are sent, so that ours can be counted."""
+
+
+class BareSdk:
+    """A provider of the SDK with a batch processor and an OTLP exporter."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.provider = TracerProvider(
+            resource=Resource.create({"service.name": "benchmark"}),
+            shutdown_on_exit=False,
+        )
+        exporter = OTLPSpanExporter(endpoint=f"{receiver.url}{PATH}")
+        self.provider.add_span_processor(BatchSpanProcessor(exporter))
+        self.tracer = self.provider.get_tracer("application")
+
+    def flush(self) -> None:
+        """Send what has ended."""
+        assert self.provider.force_flush()
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Give the SDK back its own runtime context: ours must not slow it down."""
+        ours = _otel.runtime_context()
+        _otel.set_runtime_context(_stock_of(ours))
+        try:
+            yield
+        finally:
+            _otel.set_runtime_context(ours)
+
+
+def _stock_of(ours: Any) -> ContextVarsRuntimeContext:  # noqa: ANN401 - its variable has a private name
+    from opentelemetry.context.contextvars_context import (  # noqa: PLC0415 - for one line
+        ContextVarsRuntimeContext,
+    )
+
+    stock = ContextVarsRuntimeContext()
+    stock._current_context = ours._current_context  # noqa: SLF001 - one variable for both, or spans lose their parents
+    return stock
+
+
+@contextmanager
+def bare_sdk(receiver: Receiver) -> Iterator[BareSdk]:
+    """Set the SDK up, and shut it down."""
+    sdk = BareSdk(receiver)
+    try:
+        yield sdk
+    finally:
+        sdk.provider.shutdown()
+
+
+def attributes(step: int) -> dict[str, str | int | float | bool]:
+    """Return the ten attributes that a model call is usually told with."""
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.stream": True,
+        "gen_ai.response.id": f"chatcmpl-{step}",
+        "gen_ai.usage.input_tokens": 1234,
+        "gen_ai.usage.output_tokens": 56,
+        "server.address": "api.example.com",
+        "step": step,
+    }

@@ -1,0 +1,371 @@
+"""`agenttrace demo` in a process of its own, as whoever tries agenttrace runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agenttrace import semconv
+from agenttrace.delivery.store import FILE_NAME, Node, Reader, build_forest
+from agenttrace.testing.model_server import ModelServer, Reply, Request, text
+from tests.delivery.collector import Collector
+from tests.delivery.collector import Reply as Answer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TIME_LIMIT = 60
+COMMAND = (sys.executable, "-m", "agenttrace.cli", "demo")
+SPANS = 12
+OUTCOMES = {
+    "finishes": "ok",
+    "reader_leaves": "abandoned",
+    "cancelled": "cancelled",
+    "cut": "error",
+    "retried": "ok",
+}
+NOBODY = "http://127.0.0.1:9"
+
+# The real command, with something done between the runs and their account.
+MEDDLING = """
+    import sqlite3, sys
+    from agenttrace import demo
+    from agenttrace.cli import main
+
+    close = demo.close
+
+    def meddle(played, screen):
+        with sqlite3.connect(played.store) as store:
+            store.execute("DELETE FROM spans WHERE name = 'execute_tool find_order'")
+        store.close()
+        return close(played, screen)
+
+    demo.close = meddle
+    sys.argv = ["agenttrace", "demo"]
+    sys.exit(main())
+"""
+WITHOUT = """
+    import sys
+    from agenttrace.cli import main
+
+    sys.modules[sys.argv.pop()] = None
+    sys.argv = ["agenttrace", "demo"]
+    sys.exit(main())
+"""
+
+
+def run(
+    *arguments: str, command: tuple[str, ...] = COMMAND, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the demo to its end."""
+    return subprocess.run(
+        [*command, *arguments],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=TIME_LIMIT,
+        check=False,
+    )
+
+
+def program(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that runs the demo."""
+    return run(*arguments, command=(sys.executable, "-c", dedent(source)))
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the demo of this module kept its spans."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def ran(state_dir: Path) -> subprocess.CompletedProcess[str]:
+    """Run the demo once, for all tests that only look."""
+    return run("--state-dir", str(state_dir))
+
+
+@pytest.fixture(scope="module")
+def disturbed() -> tuple[subprocess.CompletedProcess[str], int]:
+    """Run the demo where much is set that is not meant for it.
+
+    Return it, and how many requests came to the model server of the environment.
+    """
+    with ModelServer() as somebody:
+        ran = run(
+            "--json",
+            OPENAI_BASE_URL=somebody.base_url,
+            OPENAI_API_KEY="a real key",
+            HTTP_PROXY=NOBODY,
+            ALL_PROXY=NOBODY,
+            OTEL_SDK_DISABLED="true",
+            OTEL_TRACES_SAMPLER="always_off",
+            OTEL_TRACES_EXPORTER="console",
+        )
+        return ran, len(somebody.requests)
+
+
+@pytest.fixture
+def runs(ran: subprocess.CompletedProcess[str], state_dir: Path) -> list[Node]:
+    """Return the runs that the store has, in the order they were played."""
+    assert ran.returncode == 0, ran.stderr
+    reader = Reader(state_dir / FILE_NAME)
+    forests = [build_forest(reader.spans(run.trace_id)) for run in reader.runs(10)]
+    assert {len(forest) for forest in forests} == {1}
+    return [forest[0] for forest in reversed(forests)]
+
+
+def test_the_demo_ends_well_and_quietly(
+    ran: subprocess.CompletedProcess[str],
+) -> None:
+    """Two commands and a minute are what a newcomer gives us."""
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (
+        f"Every span is accounted for: {SPANS} started, {SPANS} in the store."
+        in ran.stdout
+    )
+    assert "\x1b" not in ran.stdout
+
+
+def test_it_tells_where_a_run_waits_while_it_waits(
+    ran: subprocess.CompletedProcess[str],
+) -> None:
+    """That a run is known before it has ended is half of the promise."""
+    assert "Still open: invoke_agent research / chat demo-model" in ran.stdout
+
+
+def test_it_ends_with_the_command_that_shows_the_runs_again(
+    ran: subprocess.CompletedProcess[str], state_dir: Path
+) -> None:
+    """What one has just watched is the first thing to try the other commands on."""
+    *_, last = ran.stdout.strip().splitlines()
+
+    command = last.removeprefix("See the runs again: agenttrace ").split()
+    again = run(*command, command=COMMAND[:-1])
+
+    assert command[-1] == str(state_dir)
+    assert again.returncode == 0
+    for name in ("triage", "explain", "research", "summarize"):
+        assert f"invoke_agent {name}" in again.stdout
+
+
+def test_each_run_is_in_the_store_with_its_own_outcome(runs: list[Node]) -> None:
+    """How a run ended is what the demo is about: closed alone is not enough."""
+    assert [(run.span.name, run.outcome) for run in runs] == [
+        ("invoke_agent triage", "ok"),
+        ("invoke_agent explain", "abandoned"),
+        ("invoke_agent research", "cancelled"),
+        ("invoke_agent explain", "error"),
+        ("invoke_agent summarize", "ok"),
+    ]
+    for run in runs:
+        chats = [node for node in run.children if node.span.name.startswith("chat ")]
+        assert {node.outcome for node in chats} == {run.outcome}
+
+
+def test_model_calls_and_tool_stand_under_their_agent(runs: list[Node]) -> None:
+    """A tree that is wrong is worse than a list."""
+    finished = runs[0]
+
+    assert [node.span.name for node in finished.children] == [
+        "chat demo-model",
+        "execute_tool find_order",
+        "chat demo-model",
+    ]
+    assert finished.tokens == (153, 27)
+
+
+def test_what_had_arrived_of_a_broken_answer_is_on_its_span(runs: list[Node]) -> None:
+    """An abandoned stream was paid for as far as it came."""
+    for run in (runs[1], runs[3]):
+        (chat,) = run.children
+        assert chat.span.attributes[semconv.PARTIAL] is True
+        assert chat.span.attributes[semconv.OUTPUT_CHARACTERS]
+        assert chat.items
+
+
+def test_a_retried_request_is_one_model_call(
+    ran: subprocess.CompletedProcess[str], runs: list[Node]
+) -> None:
+    """Attempts are the client's business; the agent has asked once."""
+    assert "the client sent 2 requests" in ran.stdout
+    (chat,) = runs[4].children
+    assert chat.is_fine
+
+
+def test_a_span_that_is_missing_in_the_store_is_named() -> None:
+    """An account that cannot fail proves nothing."""
+    ran = program(MEDDLING)
+
+    assert (ran.returncode, ran.stderr) == (1, "")
+    _, account = ran.stdout.split("The account does not close")
+    assert f": {SPANS} started, {SPANS - 1} in the store." in account
+    assert "a run that finishes: span " in account
+    assert "(execute_tool find_order) is not in the store" in account
+    assert "Every span is accounted for" not in ran.stdout
+    (line,) = (
+        line for line in ran.stdout.splitlines() if line.startswith("a run that fin")
+    )
+    assert line.split("ok")[-1].split()[:2] == ["4", "3"]
+
+
+def test_an_otlp_endpoint_gets_the_spans_as_well() -> None:
+    """Whoever has a dashboard wants to see the demo there."""
+    with Collector() as collector:
+        ran = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.base)
+
+        spans = collector.spans()
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert len({span.span_id for span in spans}) == SPANS
+    assert {span.resource["service.name"] for span in spans} == {"agenttrace-demo"}
+    assert f"{collector.endpoint} acknowledged {SPANS} spans" in ran.stdout
+
+
+def test_an_endpoint_that_takes_nothing_keeps_the_account_open() -> None:
+    """Spans in the store are no proof that the dashboard has them."""
+    with Collector(usual=Answer(400)) as collector:
+        ran = run("--json", OTEL_EXPORTER_OTLP_ENDPOINT=collector.base)
+
+    told = json.loads(ran.stdout)["account"]
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert told["closes"] is False
+    assert told["in_store"] == SPANS
+    assert told["otlp"] == {"to": collector.endpoint, "acknowledged": 0}
+
+
+def test_nothing_in_the_environment_reaches_into_it(
+    disturbed: tuple[subprocess.CompletedProcess[str], int],
+) -> None:
+    """A question that went to somebody's paid model by surprise would be the end."""
+    ran, asked = disturbed
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert asked == 0
+
+
+def test_json_is_one_object_with_runs_and_account(
+    disturbed: tuple[subprocess.CompletedProcess[str], int],
+) -> None:
+    """Programs want what people read, and nothing beside it."""
+    told: dict[str, Any] = json.loads(disturbed[0].stdout)
+
+    store = told["account"].pop("store")
+    assert {each["name"]: each["outcome"] for each in told["runs"]} == OUTCOMES
+    assert all(each["started"] == each["in_store"] > 1 for each in told["runs"])
+    assert not any(each["missing"] or each["problems"] for each in told["runs"])
+    assert told["runs"][0]["input_tokens"] == 153
+    assert told["account"] == {
+        "closes": True,
+        "started": SPANS,
+        "in_store": SPANS,
+        "problems": [],
+        "otlp": None,
+    }
+    assert store.endswith(FILE_NAME)
+
+
+def test_a_real_model_is_asked_only_when_it_is_named() -> None:
+    """The runs that need an accident are left out: no real model has them on demand."""
+
+    def answer(request: Request) -> Reply | None:
+        if not request.wants_answer:
+            return None
+        if request.text.startswith("Compare"):
+            return text("Never said.", stall="head")
+        return text("so it goes " * 20)
+
+    with ModelServer(answer) as model:
+        ran = run(
+            "--live",
+            "their-model",
+            "--json",
+            OPENAI_BASE_URL=model.base_url,
+            OPENAI_API_KEY="theirs",
+        )
+
+        models = {exchange.request.model for exchange in model.requests}
+
+    told = json.loads(ran.stdout)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert models == {"their-model"}
+    assert [each["outcome"] for each in told["runs"]] == [
+        "ok",
+        "abandoned",
+        "cancelled",
+    ]
+
+
+def test_a_real_model_that_refuses_is_told_in_words() -> None:
+    """A wrong key is the most likely mistake, and no reason for a traceback."""
+    with ModelServer(ModelServer.by_model_name) as model:
+        ran = run(
+            "--live",
+            "err=401",
+            OPENAI_BASE_URL=model.base_url,
+            OPENAI_API_KEY="wrong",
+        )
+
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "POST /triage was answered with 500" in ran.stdout
+    assert "openai.AuthenticationError" in ran.stdout
+
+
+def test_a_real_model_needs_a_key() -> None:
+    """The message names the variable, not a class of the client."""
+    environment = {**os.environ}
+    environment.pop("OPENAI_API_KEY", None)
+
+    ran = subprocess.run(
+        [*COMMAND, "--live", "m"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+        check=False,
+    )
+
+    assert ran.returncode == 2
+    assert "OPENAI_API_KEY" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("library", ["fastapi", "uvicorn", "rich", "h11"])
+def test_a_missing_extra_is_told_in_one_line(library: str) -> None:
+    """It says what to install, before anything else has happened."""
+    ran = program(WITHOUT, library)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert 'pip install "agenttrace-otel[demo]"' in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_it_can_be_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C ends it at once, and the run that was open is closed like any other."""
+    with subprocess.Popen(
+        [*COMMAND, "--state-dir", str(tmp_path)],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Still open: " in line:
+                break
+
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIME_LIMIT)
+
+    assert process.returncode == 130
+    assert errors.strip() == "Interrupted."
+    newest = Reader(tmp_path / FILE_NAME).runs(1)[0]
+    assert newest.name == "invoke_agent research"
+    assert newest.outcome is not None

@@ -1,0 +1,177 @@
+"""What another library's span says is kept, also when the span itself is gone."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import Status, StatusCode
+
+from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.spans.adopted import late_finish_of, settled, unsaid
+from tests.spans.given import Beside, beside, ended_as
+
+if TYPE_CHECKING:
+    from agenttrace.registry import OpenSpan
+
+UNSET = Status()
+NONE: frozenset[Outcome] = frozenset()
+
+
+def found(span: OpenSpan) -> Ending:
+    """Return the ending of what was collected, as the runtime says it."""
+    return Ending(Outcome.ABANDONED, EndedBy.GC, end_time=span.last_beat)
+
+
+def sweep(given: Beside) -> int:
+    """Tell what was collected."""
+    return given.registry.sweep(found)
+
+
+def test_a_span_that_is_dropped_without_an_end_is_abandoned() -> None:
+    """A client that forgets its span leaves a hole in the trace otherwise."""
+    given = beside()
+    span = given.tracer.start_span("first name", attributes={"k": 1})
+    span.update_name("last name")
+    span.set_attribute("late", 2)
+    span.add_event("happened")
+    span.set_status(StatusCode.ERROR, "broke")
+
+    del span
+    gc.collect()
+    swept = sweep(given)
+
+    told = given.one("last name")
+    assert swept == 1
+    assert ended_as(told) == ("abandoned", "gc")
+    assert told.attributes is not None
+    assert (told.attributes["k"], told.attributes["late"]) == (1, 2)
+    assert [event.name for event in told.events] == ["happened"]
+    assert told.status.description == "broke"
+    assert told.end_time == told.start_time
+    assert len(given.registry) == 0
+
+
+def test_adopting_a_span_does_not_keep_it_alive() -> None:
+    """Then it could never be found to be dropped, and would leak besides."""
+    given = beside()
+    span = given.tracer.start_span("work")
+    reference = weakref.ref(span)
+
+    del span
+
+    assert reference() is None
+
+
+def test_a_span_in_a_reference_cycle_waits_for_the_collector() -> None:
+    """Frames, exceptions and their tracebacks make such cycles all the time."""
+    given = beside()
+    cycle: list[object] = [given.tracer.start_span("cycle")]
+    cycle.append(cycle)
+
+    del cycle
+    gc.collect()
+    sweep(given)
+
+    assert ended_as(given.one("cycle")) == ("abandoned", "gc")
+
+
+def test_a_span_that_ended_is_not_found_again() -> None:
+    """Most spans are collected: after their end."""
+    given = beside()
+    given.tracer.start_span("work").end()
+
+    gc.collect()
+
+    assert sweep(given) == 0
+    assert len(given.sent()) == 1
+
+
+def test_a_judged_span_that_is_dropped_is_not_told_again() -> None:
+    """The verdict was its final form; there is no end to be late."""
+    given = beside()
+    span = given.tracer.start_span("stuck")
+    given.judge("stuck")
+
+    del span
+    gc.collect()
+
+    assert sweep(given) == 0
+    assert [ended_as(each) for each in given.sent()] == [("stuck", "watchdog")]
+
+
+def test_nothing_is_kept_of_a_span_that_is_over() -> None:
+    """Per span one record and one reference; neither may wait for the collector."""
+    given = beside()
+    span = given.tracer.start_span("work")
+    record = given.record("work")
+    assert record.live() is not None
+    gc.disable()
+    try:
+        span.end()
+
+        assert record.live() is None
+    finally:
+        gc.enable()
+
+
+def test_a_verdict_keeps_what_the_limits_dropped() -> None:
+    """The backend shows how much is missing; a copy must know it as well."""
+    given = beside()
+    span = given.tracer.start_span("busy")
+    for number in range(200):
+        span.add_event(str(number))
+
+    given.judge("busy")
+    span.add_event("later")
+
+    told = given.one("busy")
+    assert told.dropped_events == 72
+    assert told.events[-1].name == "199"
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_an_owners_outcome_and_status_stand(outcome: Outcome) -> None:
+    """Our own port has said already how it went, better than could be guessed."""
+    held = {"agenttrace.outcome": outcome.value}
+
+    values, status = settled(
+        Ending(Outcome.ERROR, EndedBy.EXCEPTION), UNSET, held, NONE
+    )
+
+    assert (values, status) == ({}, None)
+
+
+def test_error_type_is_added_and_never_replaced() -> None:
+    """Semantic conventions of HTTP and databases put their own codes there."""
+    ending = Ending(Outcome.ERROR, EndedBy.EXCEPTION, ValueError())
+
+    added, _ = settled(ending, UNSET, {}, NONE)
+    kept, _ = settled(ending, UNSET, {"error.type": "404"}, NONE)
+
+    assert added["error.type"] == "ValueError"
+    assert "error.type" not in kept
+
+
+def test_an_exception_of_the_start_says_nothing_about_the_end() -> None:
+    """One that starts in an `except` block has that exception in flight all along."""
+    with pytest.raises(ValueError, match="no number"):
+        try:
+            int("no number")
+        except ValueError as error:
+            assert unsaid(id(error)).outcome is Outcome.OK
+            assert unsaid(0).outcome is Outcome.ERROR
+            raise
+
+    assert unsaid(0).outcome is Outcome.OK
+
+
+def test_a_late_finish_of_a_span_without_context_is_a_span_all_the_same() -> None:
+    """Nothing that another tool builds may raise into the application."""
+    late = late_finish_of(ReadableSpan("odd", status=Status(StatusCode.OK)))
+
+    assert late.name == "agenttrace.late_finish: odd"
+    assert late.status.status_code is StatusCode.UNSET
