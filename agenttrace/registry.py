@@ -5,18 +5,17 @@ the exit handler may all come to end it; whoever takes it out of this registry f
 may tell, and everybody else learns that it was told.  The registry holds no span:
 only records of spans (`OpenSpan`), so that a dropped span can be collected.
 
-It owns records, slots and listeners.  It reads no clock but the coarse one, starts no
-thread, and does not know what a span object looks like.
+It owns records, slots, listeners and taps.  It reads no clock but the coarse one, starts
+no thread, and does not know what a span object looks like.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-import weakref
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from agenttrace import safety
 from agenttrace.clock import COARSE
@@ -96,8 +95,7 @@ class OpenSpan:
         name: str,
         operation: str | None,
         started_at: int,
-        *,
-        sampled: bool,
+        sampled: bool,  # noqa: FBT001 - by position: keywords double the cost of a call
         heartbeat_timeout: float | None = None,
         max_duration: float | None = None,
     ) -> None:
@@ -175,6 +173,14 @@ class Listener(Protocol):
         ...
 
 
+class Tap(Protocol):
+    """Wants the final forms.  Called on whichever thread tells them."""
+
+    def told(self, form: object) -> None:
+        """Take a `SpanData`; an SDK's span where another provider's processors do."""
+        ...
+
+
 class Claim(Enum):
     """What the referee says to somebody who wants to end a span."""
 
@@ -184,6 +190,10 @@ class Claim(Enum):
     """Its end has been told already: what comes now is a late finish."""
     STALE = "stale"
     """It belongs to the process this one was forked from: say nothing."""
+
+
+# Bound once: looking a member up costs more than using it.
+_FIRST: Final = Claim.FIRST
 
 
 class MemorySlots:
@@ -246,6 +256,7 @@ class OpenSpans:
         self.wake = wake
         self.awake = wake is None
         self.listeners: tuple[Listener, ...] = ()
+        self.taps: tuple[Tap, ...] = ()
         self.collected: deque[tuple[OpenSpan, Live]] = deque()
         """Spans whose object was collected without an end; see `sweep`."""
         self.epoch = object()
@@ -255,8 +266,8 @@ class OpenSpans:
     @property
     def started_count(self) -> int:
         """How many spans have started in this process."""
-        # The one atomic counter Python has shows its value only when pickled.
-        return int(self._started.__reduce__()[1][0])
+        # The one atomic counter Python has shows its value in its `repr` alone.
+        return int(repr(self._started).removeprefix("count(").removesuffix(")"))
 
     def __len__(self) -> int:
         return len(self._open)
@@ -308,7 +319,7 @@ class OpenSpans:
         if self.listeners:
             for listener in self.listeners:
                 safety.guarded("listener.ended", listener.ended, span)
-        return Claim.FIRST
+        return _FIRST
 
     def sweep(self, ending: Callable[[OpenSpan], Ending]) -> int:
         """End what was collected without an end; return how many spans that were.
@@ -349,6 +360,11 @@ class OpenSpans:
         """Tell *listener* nothing more."""
         self.listeners = tuple(x for x in self.listeners if x is not listener)
 
+    def tapped(self, form: object) -> None:
+        """Show *form* to the taps; called only where there are any."""
+        for tap in self.taps:
+            safety.guarded("tap.told", tap.told, form)
+
     def forget(self) -> None:
         """Drop every record without telling: they are the parent process's."""
         self.epoch = object()
@@ -381,8 +397,3 @@ class OpenSpans:
         oldest.evicted = True
         self.slots.free(oldest)
         safety.count(safety.Count.SPANS_EVICTED)
-
-
-def reference_to(span: Any) -> Callable[[], Any]:  # noqa: ANN401 - any span object
-    """Return a way to *span* that does not keep it alive."""
-    return weakref.ref(span)

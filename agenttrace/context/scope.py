@@ -52,7 +52,7 @@ class Scope:
         runtime = _otel.runtime_context()
         if isinstance(runtime, SafeRuntimeContext):
             self.dead = False
-            self.token = runtime.set(self)
+            self.token = runtime.variable.set(self)
         else:
             # Not in the variable itself: what stands there must be a bare context.
             self.dead = True
@@ -60,7 +60,11 @@ class Scope:
 
     def leave(self) -> None:
         """End it, wherever and whenever this is called."""
-        detach(self.token if self.dead else self)
+        runtime = _otel.runtime_context()
+        if not self.dead and isinstance(runtime, SafeRuntimeContext):
+            runtime.end(self)
+        else:
+            detach(self.token if self.dead else self)
 
 
 Value = Context | Scope
@@ -80,19 +84,17 @@ class SafeRuntimeContext(_otel.RuntimeContext):
             variable = _otel.new_context_variable()
         # Under this name other tools reach for OTel's variable.
         self._current_context = variable
-        self.get = variable.get
-        self.set = variable.set
-        self.reset = variable.reset
+        self.variable = variable
 
     def attach(self, context: Context) -> Any:  # noqa: ANN401 - OTel's tokens are opaque
         """Make *context* current and return the token that ends it."""
         scope = Scope(context)
-        scope.token = self.set(scope)
+        scope.token = self.variable.set(scope)
         return scope
 
     def get_current(self) -> Context:
         """Return the current context, dropping dead scopes that are ours to drop."""
-        value: Value = self.get()
+        value: Value = self.variable.get()
         if not isinstance(value, Scope):
             return value
         if value.dead:
@@ -103,40 +105,44 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         """End what *token* attached.  Never raises, never revives anything."""
         if not isinstance(token, Scope):
             self._detach_stock(token)
-            return
-        if token.dead:
-            return
+        elif not token.dead:
+            self.end(token)
+
+    def end(self, token: Scope) -> None:
+        """End a scope that is not dead yet."""
         token.dead = True
-        if self.get() is not token:
+        variable = self.variable
+        if variable.get() is not token:
             # Either something attached later is still there, and keeps its place,
             # or this is another context altogether, which never saw the scope.
             _note_foreign_detach()
             return
         try:
-            self.reset(token.token)
+            variable.reset(token.token)
         except (ValueError, RuntimeError):
-            self.set(before(token))
+            variable.set(before(token))
             _note_foreign_detach()
 
     def _settle(self, scope: Scope) -> Context:
         """Drop dead scopes from the top as far as this context owns them."""
+        variable = self.variable
         value: Value = scope
         while isinstance(value, Scope):
             if not value.dead:
                 return value.context
             try:
-                self.reset(value.token)
+                variable.reset(value.token)
             except (ValueError, RuntimeError):
                 # A copy made while the scope lived: work that was started under it
                 # and keeps it as parent.  A bare context spares the next look.
-                self.set(value.context)
+                variable.set(value.context)
                 return value.context
-            value = self.get()
+            value = variable.get()
         return value
 
     def _detach_stock(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
         try:
-            self.reset(token)
+            self.variable.reset(token)
         except (ValueError, RuntimeError, TypeError):
             _note_foreign_detach()
 
@@ -178,8 +184,9 @@ def accessors() -> Accessors:
     """Return how the runtime context in use is read and set."""
     runtime = _otel.runtime_context()
     if isinstance(runtime, SafeRuntimeContext):
-        return Accessors(runtime.get, runtime.set, runtime.reset)
-    variable = _otel.context_variable(runtime)
+        variable = runtime.variable
+    else:
+        variable = _otel.context_variable(runtime)
     if variable is not None:
         return Accessors(variable.get, variable.set, variable.reset)
     # Another library's (ddtrace has one): its public methods have the same shape.

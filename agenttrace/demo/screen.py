@@ -150,9 +150,10 @@ class Terminal:
         self._console.print()
         self._console.print(self._table(account))
         self._console.print(_verdict(account))
-        if account.sent is not None:
+        sent = account.sent
+        if sent is not None and sent.acknowledged >= account.started:
             self._console.print(
-                f"{account.sent.to} acknowledged {account.sent.acknowledged:,} spans; "
+                f"{sent.to} acknowledged {sent.acknowledged:,} spans; "
                 f"look there for the service {SERVICE}."
             )
         self._console.print(Text(f"See the runs again: {_tree_command(account)}"))

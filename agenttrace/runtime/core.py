@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from agenttrace import content, safety, tracing
 from agenttrace.context import scope
 from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import Pipeline, choose
 from agenttrace.runtime.process import PROCESS
 from agenttrace.settings import Settings, resolve
@@ -234,6 +235,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
             _current.retire()
         _current = runtime = Runtime(settings, pipeline, PROCESS.spans)
         PROCESS.enter(runtime)
+    warn_of_foreign_distributions()
     return runtime
 
 

@@ -13,6 +13,7 @@ from agenttrace.delivery.senders.exporter import ExporterSender
 from agenttrace.delivery.senders.grpc import GrpcSender
 from agenttrace.delivery.senders.http import HttpSender
 from agenttrace.delivery.senders.store import StoreSender
+from agenttrace.delivery.store.schema import FILE_NAME
 from agenttrace.errors import SettingError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from agenttrace.delivery.senders import Sender
     from agenttrace.settings import Settings
 
-STORE_FILE: Final = "traces.db"
 _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 _ENDPOINTS: Final = (
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -59,7 +59,7 @@ def _names() -> list[str]:
 
 def _sender(name: str, settings: Settings) -> Sender:
     if name == "store":
-        return StoreSender(settings.state_dir / STORE_FILE, settings.max_store_bytes)
+        return StoreSender(settings.state_dir / FILE_NAME, settings.max_store_bytes)
     if name == "console":
         from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 - costs an import
             ConsoleSpanExporter,

@@ -63,7 +63,14 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
             0 for none.
     """
 
-    __slots__ = ("__weakref__", "_adoption", "_state", "record", "started_during")
+    __slots__ = (
+        "__weakref__",
+        "_adoption",
+        "_kept",
+        "_state",
+        "record",
+        "started_during",
+    )
 
     def __new__(cls, span: sdk.Span, record: OpenSpan, adoption: Adoption) -> Self:
         """Refer to *span*, and notice when it is collected."""
@@ -92,6 +99,10 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     def leave(self) -> None:
         """Have the end told by a thread that holds no lock."""
+        # From 3.13 on the dictionary does not keep alive what it shares with its
+        # object: in a cycle the collector would empty attributes and events next.
+        # What is referred to by now, it spares.
+        self._kept = tuple(self._state.values())
         self._adoption.open.pop(self.record.span_id, None)
         self._adoption.registry.collected.append((self.record, self))
 
@@ -179,7 +190,7 @@ class Adoption:
             return
         ending = safety.guarded("adopted.end", self._complete, span, adopted)
         if adopted is None:
-            self._forward(span)
+            self._hand_on(span)
         elif claim is Claim.FIRST:
             self._hand_over(adopted.record, span, ending or returned())
         else:
@@ -190,7 +201,7 @@ class Adoption:
 
     def send(self, span: sdk.ReadableSpan) -> None:
         """Hand a span of our own making to the processors."""
-        safety.guarded("processors.on_end", self._forward, span)
+        safety.guarded("processors.on_end", self._hand_on, span)
 
     def tell(self, record: OpenSpan, form: dict[str, Any], ending: Ending) -> None:
         """Send a final form of our own making, made of *form* and *ending*."""
@@ -208,10 +219,17 @@ class Adoption:
         end_time = span.end_time or time.time_ns()
         safety.guarded("slots.ended", slots.ended, record, end_time, ending)
         try:
-            self._forward(span)
+            self._hand_on(span)
         finally:
             # From here on it is the other pipeline's to lose.
             safety.guarded("slots.free", slots.free, record)
+
+    def _hand_on(self, span: sdk.ReadableSpan) -> None:
+        try:
+            self._forward(span)
+        finally:
+            if self.registry.taps:
+                self.registry.tapped(span)
 
     def _complete(self, span: sdk.ReadableSpan, adopted: AdoptedSpan | None) -> Ending:
         """Say on *span* how it ended, where its owner has not, and return it."""

@@ -193,7 +193,10 @@ class Provider(sdk.TracerProvider):
         if self.chain.processors and span.is_recorded:
             self.chain.ended(span)
         if span.flags & _SAMPLED:
-            self.sink(span)
+            if self.registry.taps:
+                self.registry.tapped(span.data())
+            sink = self.sink
+            sink(span)
         else:
             span.written()
 
@@ -201,7 +204,10 @@ class Provider(sdk.TracerProvider):
         """Tell that *span* ended after all, though its end had been told."""
         safety.count(safety.Count.LATE_FINISHES)
         if span.flags & _SAMPLED:
-            self.sink(LateFinish(span))
+            late = LateFinish(span)
+            if self.registry.taps:
+                self.registry.tapped(late.data())
+            self.sink(late)
 
 
 class LateFinish:

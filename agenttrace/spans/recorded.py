@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _SCALARS: Final = attributes.SCALARS
 _now: Final = time.time_ns
+_UNSET: Final = StatusCode.UNSET
 _STACK_LIMIT: Final = 100
 """Innermost frames of a recorded stack: deep recursion must not become megabytes."""
 
@@ -66,10 +67,10 @@ class RecordedSpan(sdk.Span):
         self._attributes: Any = values
         self._start_time = start_time
         self._end_time: int | None = None
+        self._code: StatusCode = _UNSET
         self.record: OpenSpan | None = None
 
     # What is set late, on few spans, or never, is a class attribute until then.
-    _code: StatusCode = StatusCode.UNSET
     _message: str = ""
     _event_list: list[sdk.Event] | None = None
     _link_list: list[Link] | None = None
@@ -195,10 +196,10 @@ class RecordedSpan(sdk.Span):
         """Set one attribute; values that OTLP cannot carry become text."""
         values = self._attributes
         tracer = self._tracer
-        kind = value.__class__
+        kind = type(value)
         if (
             self._end_time is None
-            and key.__class__ is str
+            and type(key) is str
             and (len(value) <= tracer.text_limit if kind is str else kind in _SCALARS)
             and (len(values) < tracer.attribute_limit or key in values)
             and key

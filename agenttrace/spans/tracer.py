@@ -49,6 +49,7 @@ _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
 _USUAL: Final = (True, True, True)
 _now: Final = time.time_ns
+_new: Final = object.__new__
 # Our own generator: `random.seed(0)` in the application must not repeat our ids.
 _random: Final = random.Random()  # noqa: S311 - ids are not secrets
 _random_bits: Final = _random.getrandbits
@@ -135,11 +136,11 @@ class LeanTracer(sdk.Tracer):
     ) -> LeanSpan:
         """Start a span below whatever is current in *context*, and register it."""
         name = opening.name
-        if name.__class__ is not str:
+        if type(name) is not str:
             name = str(attributes.clean(name))
         parent: Any = context.get(SPAN_KEY)
         # `isinstance` asks an abstract base class, which is slow to say no.
-        kind_of_parent = parent.__class__
+        kind_of_parent = type(parent)
         if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
             line = None
             trace_id, parent_id, flags = parent.trace_id, parent.span_id, parent.flags
@@ -147,15 +148,12 @@ class LeanTracer(sdk.Tracer):
             parent_record = parent.record
         else:
             line = None if parent is None else self._line_of(parent)
-            trace_id, parent_id, flags, trace_state, parent_record, _ = line or (
-                self._new_trace_id(),
-                b"",
-                self.root_flags,
-                None,
-                None,
-                False,
-            )
-        recording = sampled = bool(flags & _SAMPLED)
+            if line is None:
+                trace_id, parent_id, flags = self._new_trace_id(), b"", self.root_flags
+                trace_state = parent_record = None
+            else:
+                trace_id, parent_id, flags, trace_state, parent_record, _ = line
+        recording = sampled = flags & _SAMPLED != 0
         values: dict[str, Any] = {}
         given: Mapping[str, object] | None = opening.attributes
         bound = context.get(BOUND_KEY)
@@ -176,7 +174,7 @@ class LeanTracer(sdk.Tracer):
             span_id = self.id_generator.generate_span_id().to_bytes(8, "big")
         started_at = _now() if start_time is None else start_time
         # Past the SDK's `__new__`, which asks who makes spans, and its `__init__`.
-        span: LeanSpan = object.__new__(LeanSpan if recording else UnsampledSpan)
+        span: LeanSpan = _new(LeanSpan if recording else UnsampledSpan)
         span.__init__(  # type: ignore[misc]  # the other half of what a class call does
             self,
             name,
@@ -204,9 +202,9 @@ class LeanTracer(sdk.Tracer):
             name,
             opening.operation,
             started_at,
-            sampled=sampled,
-            heartbeat_timeout=opening.heartbeat_timeout,
-            max_duration=opening.max_duration,
+            sampled,
+            opening.heartbeat_timeout,
+            opening.max_duration,
         )
         self.registry.started(record)
         if not sampled:
@@ -297,6 +295,9 @@ def adopt(tracer: sdk.Tracer, provider: Provider) -> LeanTracer:
     """Make the SDK's *tracer* ours by exchanging its class."""
     tracer.__class__ = LeanTracer
     lean: Any = tracer
+    # A dict of its own: of the one that shares keys with the tracers of the class it
+    # had, CPython does not specialise reads, and every span does a dozen of them.
+    lean.__dict__ = dict(vars(tracer))
     lean.provider = provider
     lean.scope = _otel.scope_of(tracer)
     lean.scope_data = ScopeData(

@@ -9,12 +9,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.core.programs import Ran, run
-from tests.delivery.collector import Collector, Received
-from tests.spans.given import id_of, stock
 
 from agenttrace.registry import OpenSpans
 from agenttrace.spans.attached import Attachment
+from tests.core.programs import Ran, run
+from tests.delivery.collector import Collector, Received
+from tests.spans.given import id_of, stock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def test_what_is_open_at_exit_is_lost_and_told_once(collector: Collector) -> Non
 def test_after_a_shutdown_the_provider_is_the_applications_alone(
     collector: Collector,
 ) -> None:
-    """agenttrace goes; the application's tracing does not."""
+    """We go; the tracing of the application does not."""
     ran = attached(
         collector,
         """
@@ -146,7 +146,8 @@ def test_a_forked_child_does_not_tell_its_parents_spans(collector: Collector) ->
     ran = attached(
         collector,
         """
-        import os
+        import os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
         agenttrace.configure(tracer_provider=provider)
         tracer = provider.get_tracer("app")
         with tracer.start_as_current_span("inherited"):

@@ -92,7 +92,7 @@ def _call(
     if recorder is None:
         return background.visit(client, options, streamed=streamed)
     context = otel.get_current()
-    if _otel.is_suppressed(context):
+    if context and _otel.is_suppressed(context):
         return None
     return Call(recorder(requests.Request(client, options, streamed=streamed)), context)
 

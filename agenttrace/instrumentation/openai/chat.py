@@ -9,6 +9,7 @@ from agenttrace.instrumentation.openai import messages, requests
 from agenttrace.instrumentation.openai.recording import (
     FINAL,
     NOTHING,
+    PROGRESS,
     ModelRecorder,
     known_usage,
 )
@@ -83,8 +84,8 @@ class ChatRecorder(ModelRecorder):
 
     def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - a chunk, or plain JSON
         """Take note of one chunk."""
-        self._items = True
         if self._id is None:
+            self._items = True
             self._id, self._model = item.id, item.model
         usage = item.usage
         if usage is not None:
@@ -96,17 +97,19 @@ class ChatRecorder(ModelRecorder):
                 text = delta.content
                 if text:
                     self._characters += len(text)
-                    progress = self.noted()
+                    progress = PROGRESS
                     if self._spoken is not None:
                         self._spoken.text(choice.index, text)
-                if (delta.tool_calls or not text) and self._also(choice.index, delta):
-                    progress = self.noted()
+                if (not text or delta.tool_calls) and self._also(choice.index, delta):
+                    progress = PROGRESS
             reason = choice.finish_reason
             if reason:
                 self._finished[choice.index] = reason
                 if len(self._finished) >= self._choices:
                     self._complete = True
                     progress = FINAL
+        if progress is not NOTHING and self._first is None:
+            self.noted()
         return progress
 
     def _also(self, index: int, delta: Any) -> bool:  # noqa: ANN401 - a delta, or plain JSON

@@ -8,12 +8,16 @@ the server will have its own word on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.trace import SpanKind
 
 from agenttrace import semconv
 from agenttrace.model import Opening
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 _OPENAI: Final = "openai"
 _AZURE: Final = "azure.ai.openai"
@@ -161,13 +165,16 @@ def _field(value: object, name: str) -> object:
 
 
 def _provider(client: type, host: str) -> str:
-    if host.endswith(_AZURE_HOSTS) or _is_azure(client):
+    # The type checkers do not believe that every class can be hashed.
+    if host.endswith(_AZURE_HOSTS) or _is_azure(cast("Hashable", client)):
         return _AZURE
     return _OPENAI
 
 
-def _is_azure(client: type) -> bool:
-    return any(base.__module__ == "openai.lib.azure" for base in client.__mro__)
+@lru_cache(maxsize=64)
+def _is_azure(client: Hashable) -> bool:
+    bases = cast("type", client).__mro__
+    return any(base.__module__ == "openai.lib.azure" for base in bases)
 
 
 def _is_mapping(value: object) -> bool:

@@ -1,0 +1,307 @@
+"""Draws trees of spans as text, and compares them with text that somebody wrote.
+
+    invoke_agent triage
+      chat *: ok items=5
+      execute_tool search: error ValueError
+      ...
+
+A line is a span, its indentation says under which one.  After the name may follow the
+outcome, the error type and facts (`items=5`).  What is not said is not compared, but
+for the outcome: a span of which none is said has to be `ok`, since a step that went
+wrong must not pass unseen; `: *` allows any.  A `*` in a name or value stands for any
+text, a line `...` for any further spans at its place, with all that is beneath them.
+
+Pure: no span, no clock.  The comparison is one alignment of lines at least cost: where
+that costs nothing the trees are the same, and elsewhere it is the difference to show.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from agenttrace.model import (
+    LOST_ERROR_TYPE,
+    STUCK_ERROR_TYPE,
+    TIMEOUT_ERROR_TYPE,
+    Outcome,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+OPEN: Final = "open"
+"""The word for a span that has not ended, where the others have their outcome."""
+FACTS: Final = ("items", "ended_by", "input_tokens", "output_tokens")
+"""What a line may say of a span besides outcome and error type."""
+_ANY: Final = "*"
+_FURTHER: Final = "..."
+_OUTCOMES: Final = frozenset({OPEN, _ANY, *(outcome.value for outcome in Outcome)})
+_WITH_ERROR_TYPE: Final = frozenset({"error", "timed_out", "stuck", "lost", _ANY})
+_SAID_BY_OUTCOME: Final = frozenset(
+    {TIMEOUT_ERROR_TYPE, STUCK_ERROR_TYPE, LOST_ERROR_TYPE}
+)
+_STEP: Final = 2
+"""Columns that a level is indented by."""
+
+_MISSING_COST: Final = 2
+_ALTERED_COST: Final = 3  # less than one missing and one too many
+_Move = tuple[int, str, int, int]  # cost, what is shown, and where it goes on
+
+
+@dataclass(slots=True)
+class Branch:
+    """One span as a line, with the lines beneath it.
+
+    Args:
+        name: The span's name.
+        outcome: Its outcome, `open`, or "" where nobody has said.
+        error_type: `error.type`, or None.
+        facts: Values by the words in `FACTS`; those that are None are unknown.
+        children: In order.
+    """
+
+    name: str
+    outcome: str
+    error_type: str | None = None
+    facts: Mapping[str, object] = field(default_factory=dict[str, object])
+    children: list[Branch] = field(default_factory=list["Branch"])
+
+    def line(self, facts: Iterable[str] = ("items",)) -> str:
+        """Return the line without indentation, with those of *facts* that are known."""
+        words = [self.outcome] if self.outcome else []
+        if self.error_type is not None and self.error_type not in _SAID_BY_OUTCOME:
+            words.append(self.error_type)
+        for fact in facts:
+            if self.facts.get(fact) is not None:
+                words.append(f"{fact}={self.facts[fact]}")
+        title = _one_line(self.name)
+        return f"{title}: {' '.join(words)}" if words else title
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One line of an expected tree.
+
+    Args:
+        depth: Its level, 0 at the top.
+        text: The line as it was written, without indentation.
+        name: With wildcards; None stands for any further spans (`...`).
+        outcome: With wildcards.
+        error_type: With wildcards; None is not compared.
+        facts: Expected values by fact, with wildcards.
+    """
+
+    depth: int
+    text: str
+    name: str | None
+    outcome: str = Outcome.OK.value
+    error_type: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def is_named(self, branch: Branch) -> bool:
+        """Return whether *branch* goes by this name."""
+        return self.name is not None and fits(self.name, _one_line(branch.name))
+
+    def matches(self, branch: Branch) -> bool:
+        """Return whether *branch* is all that this line says."""
+        return (
+            self.is_named(branch)
+            and fits(self.outcome, branch.outcome)
+            and (
+                self.error_type is None
+                or fits(self.error_type, branch.error_type or "")
+            )
+            and all(
+                fits(expected, _text(branch.facts.get(fact)))
+                for fact, expected in self.facts.items()
+            )
+        )
+
+
+def fits(pattern: str, text: str) -> bool:
+    """Return whether *text* is *pattern*, where `*` stands for any text.
+
+    >>> fits("chat *", "chat gpt-4o"), fits("chat [a]", "chat a")
+    (True, False)
+    """
+    expression = re.escape(pattern).replace(r"\*", ".*")
+    return re.fullmatch(expression, text, re.DOTALL) is not None
+
+
+def draw(branches: Sequence[Branch]) -> str:
+    """Return *branches* as text, one line a span.
+
+    >>> print(draw([Branch("plan", "ok", children=[Branch("search", "error", "KeyError")])]))
+    plan: ok
+      search: error KeyError
+    """
+    return "\n".join(
+        f"{' ' * _STEP * depth}{branch.line()}" for depth, branch in _flat(branches)
+    )
+
+
+def parse(text: str) -> list[Pattern]:
+    """Return the lines of an expected tree.
+
+    Raises:
+        ValueError: A line cannot be meant; the message says which, and why.
+
+    >>> [(line.depth, line.name, line.outcome) for line in parse('''
+    ...     plan
+    ...       search: error KeyError
+    ... ''')]
+    [(0, 'plan', 'ok'), (1, 'search', 'error')]
+    """
+    patterns: list[Pattern] = []
+    columns: list[int] = []
+    for number, line in enumerate(text.expandtabs().splitlines(), start=1):
+        said = line.strip()
+        if not said:
+            continue
+        column = len(line) - len(line.lstrip())
+        while columns and column < columns[-1]:
+            columns.pop()
+        if not columns or column > columns[-1]:
+            first = not patterns
+            deeper = bool(columns) and patterns[-1].depth == len(columns) - 1
+            if not (first or deeper):
+                message = f"line {number} is indented like no line above it: {said!r}"
+                raise ValueError(message)
+            if not first and patterns[-1].name is None:
+                message = f"line {number}: nothing can stand beneath `...`: {said!r}"
+                raise ValueError(message)
+            columns.append(column)
+        patterns.append(_pattern(len(columns) - 1, said, number))
+    return patterns
+
+
+def _pattern(depth: int, said: str, number: int) -> Pattern:
+    if said == _FURTHER:
+        return Pattern(depth, said, None)
+    name, separator, tail = said.rpartition(": ")
+    while separator:
+        words = tail.split(" ")
+        read = _read(words)
+        if read is not None:
+            outcome, error_type, facts = read
+            unknown = facts.keys() - set(FACTS)
+            if unknown:
+                message = (
+                    f"line {number}: {', '.join(sorted(unknown))} is no fact of a "
+                    f"span: it may be {', '.join(FACTS)}: {said!r}"
+                )
+                raise ValueError(message)
+            return Pattern(depth, said, name, outcome, error_type, facts)
+        # A name may hold colons as well.
+        name, separator, before = name.rpartition(": ")
+        tail = f"{before}: {tail}"
+    return Pattern(depth, said, said)
+
+
+def _read(words: list[str]) -> tuple[str, str | None, dict[str, str]] | None:
+    """Return what stands after the name, None where these words are part of it."""
+    rest = list(words)
+    said = rest.pop(0) if rest[0] in _OUTCOMES else None
+    error_type = None
+    if said in _WITH_ERROR_TYPE and rest and "=" not in rest[0]:
+        error_type = rest.pop(0)
+    facts = dict(word.split("=", 1) for word in rest if "=" in word)
+    if len(facts) < len(rest) or (said is None and facts.keys() - set(FACTS)):
+        return None
+    return said or Outcome.OK.value, error_type, facts
+
+
+def difference(patterns: Sequence[Pattern], branches: Sequence[Branch]) -> str | None:
+    """Return how *branches* differ from *patterns*, None where they do not.
+
+    >>> print(difference(parse('''
+    ...     plan
+    ...       search
+    ... '''), [Branch("plan", "ok", children=[Branch("search", "cancelled")])]))
+      plan
+    -   search
+    +   search: cancelled
+    """
+    lines = list(_flat(branches))
+    moves = _alignment(patterns, lines)
+    if moves[0, 0, False][0] == 0:
+        return None
+    shown: list[str] = []
+    asked = sorted({fact for pattern in patterns for fact in pattern.facts} | {"items"})
+    at, on, within = 0, 0, False
+    while at < len(patterns) or on < len(lines):
+        _, marks, next_at, next_on = moves[at, on, within]
+        for mark in marks:
+            if mark == "+":
+                depth, branch = lines[on]
+                facts = [fact for fact in FACTS if fact in asked]
+                shown.append(f"+ {' ' * _STEP * depth}{branch.line(facts)}")
+            else:
+                pattern = patterns[at]
+                shown.append(f"{mark} {' ' * _STEP * pattern.depth}{pattern.text}")
+        # Taken up by `...`, which stays where it is.
+        within = next_at == at and not marks
+        at, on = next_at, next_on
+    return "\n".join(shown)
+
+
+def _alignment(
+    patterns: Sequence[Pattern], lines: Sequence[tuple[int, Branch]]
+) -> dict[tuple[int, int, bool], _Move]:
+    """Return the cheapest way on from each place: pattern, line, within a `...` or not.
+
+    In preorder, depths alone say what stands beneath what, so that trees are compared
+    as lists.  A `...` takes up spans of its own depth with all that is beneath them.
+    """
+    moves: dict[tuple[int, int, bool], _Move] = {}
+
+    def cost(at: int, on: int, *, within: bool = False) -> int:
+        return moves[at, on, within][0]
+
+    for at in range(len(patterns), -1, -1):
+        for on in range(len(lines), -1, -1):
+            choices: list[_Move] = []
+            if at == len(patterns) and on == len(lines):
+                choices.append((0, "", at, on))
+            if at < len(patterns) and on < len(lines):
+                pattern, (depth, branch) = patterns[at], lines[on]
+                if depth == pattern.depth and pattern.matches(branch):
+                    choices.append((cost(at + 1, on + 1), " ", at + 1, on + 1))
+                elif depth == pattern.depth and pattern.is_named(branch):
+                    altered = _ALTERED_COST + cost(at + 1, on + 1)
+                    choices.append((altered, "-+", at + 1, on + 1))
+            if at < len(patterns):
+                if patterns[at].name is None:
+                    choices.append((cost(at + 1, on), " ", at + 1, on))
+                else:
+                    missing = _MISSING_COST + cost(at + 1, on)
+                    choices.append((missing, "-", at + 1, on))
+            if on < len(lines):
+                extra = _MISSING_COST + cost(at, on + 1)
+                choices.append((extra, "+", at, on + 1))
+            for within in (True, False):
+                taken = [*choices]
+                if at < len(patterns) and on < len(lines) and patterns[at].name is None:
+                    deep = lines[on][0] - patterns[at].depth
+                    if deep == 0 or (within and deep > 0):
+                        taken.insert(0, (cost(at, on + 1, within=True), "", at, on + 1))
+                moves[at, on, within] = min(taken, key=lambda move: move[0])
+    return moves
+
+
+def _flat(branches: Sequence[Branch]) -> Iterator[tuple[int, Branch]]:
+    waiting = [(0, branch) for branch in reversed(branches)]
+    while waiting:
+        depth, branch = waiting.pop()
+        yield depth, branch
+        waiting.extend((depth + 1, child) for child in reversed(branch.children))
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split("\n")).strip()
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

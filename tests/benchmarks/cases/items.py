@@ -1,0 +1,111 @@
+"""What an item of a decorated generator costs, in units of the least it can cost.
+
+Making the tracing context current for a step and putting it away again is one `set` and
+one `reset` of a context variable, so that is the unit, on the same interpreter and in
+the same context: inside a span, among a dozen variables, as in a web application.  An
+asynchronous generator is compared with an empty asynchronous wrapper: another frame to
+be awaited is what any wrapper costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextvars import ContextVar
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import agenttrace
+from tests.benchmarks import harness
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+
+ITEMS: Final = 4000
+"""Items of a batch: what the span itself costs is less than 1 % of it."""
+
+_variable: ContextVar[object] = ContextVar("benchmark")
+_others: Final = tuple(ContextVar[int](f"application {n}") for n in range(12))
+
+
+def numbers() -> Generator[int]:
+    for number in range(ITEMS):  # noqa: UP028 - its own frame resumes for each item
+        yield number
+
+
+async def async_numbers() -> AsyncGenerator[int]:
+    for number in range(ITEMS):
+        yield number
+
+
+async def wrapped_numbers() -> AsyncGenerator[int]:
+    async for number in async_numbers():
+        yield number
+
+
+def nanoseconds(make: Callable[[], Generator[Any]]) -> float:
+    """Return the CPU time of an item."""
+    began = time.thread_time_ns()
+    for _ in make():
+        pass
+    return (time.thread_time_ns() - began) / ITEMS
+
+
+async def async_nanoseconds(make: Callable[[], AsyncGenerator[Any]]) -> float:
+    """Return the CPU time of an item."""
+    began = time.thread_time_ns()
+    async for _ in make():
+        pass
+    return (time.thread_time_ns() - began) / ITEMS
+
+
+def set_and_reset() -> float:
+    """Return the CPU time of one `set` and one `reset`, without the loop around."""
+    activate, put_away = _variable.set, _variable.reset
+    value = object()
+    began = time.thread_time_ns()
+    for _ in range(ITEMS):
+        put_away(activate(value))
+    between = time.thread_time_ns()
+    for _ in range(ITEMS):
+        pass
+    return (2 * between - began - time.thread_time_ns()) / ITEMS
+
+
+def measure(rounds: int) -> Iterator[harness.Figure]:
+    """Yield what both kinds of generator come to."""
+    for variable in (_variable, *_others):
+        variable.set(0)
+    with (
+        harness.tracing() as (runtime, _),
+        asyncio.Runner() as runner,
+    ):
+        traced = agenttrace.traced(numbers)
+        async_traced = agenttrace.traced(async_numbers)
+
+        def loop(make: Callable[[], AsyncGenerator[Any]]) -> float:
+            return runner.run(async_nanoseconds(make))
+
+        samples = harness.in_turns(
+            rounds * 10,
+            {
+                "unit": set_and_reset,
+                "plain": lambda: nanoseconds(numbers),
+                "traced": lambda: nanoseconds(traced),
+                "async plain": lambda: loop(wrapped_numbers),
+                "async traced": lambda: loop(async_traced),
+            },
+        )
+        runtime.flush()
+    unit = median(samples["unit"])
+    for row, kind in (("item", ""), ("async_item", "async ")):
+        added = harness.differences(samples[f"{kind}traced"], samples[f"{kind}plain"])
+        yield harness.figure(
+            row,
+            harness.ratios(added, samples["unit"]),
+            f"{median(added):.0f} ns, a set and reset {unit:.0f} ns",
+        )
+
+
+if __name__ == "__main__":
+    harness.main(measure)
