@@ -19,6 +19,8 @@ from typing import Any, Final, cast
 
 from agenttrace.errors import SettingError
 
+STORE_FILE: Final = "traces.db"
+"""The embedded store, in the state directory."""
 STATE_DIR_VARIABLE: Final = "AGENTTRACE_STATE_DIR"
 CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MEBIBYTE: Final = 1 << 20

@@ -13,8 +13,8 @@ from agenttrace.delivery.senders.exporter import ExporterSender
 from agenttrace.delivery.senders.grpc import GrpcSender
 from agenttrace.delivery.senders.http import HttpSender
 from agenttrace.delivery.senders.store import StoreSender
-from agenttrace.delivery.store.schema import FILE_NAME
 from agenttrace.errors import SettingError
+from agenttrace.settings import STORE_FILE
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -59,7 +59,7 @@ def _names() -> list[str]:
 
 def _sender(name: str, settings: Settings) -> Sender:
     if name == "store":
-        return StoreSender(settings.state_dir / FILE_NAME, settings.max_store_bytes)
+        return StoreSender(settings.state_dir / STORE_FILE, settings.max_store_bytes)
     if name == "console":
         from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 - costs an import
             ConsoleSpanExporter,

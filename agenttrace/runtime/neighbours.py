@@ -7,7 +7,6 @@ and what is imported then is half of each.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Final
@@ -29,7 +28,7 @@ def foreign_distributions(folder: Path | None = None) -> list[str]:
     """
     folder = folder or Path(__file__).parents[2]
     try:
-        names = os.listdir(folder)
+        names = [each.name for each in folder.iterdir()]
     except OSError:
         return []
     return sorted({found[1] for name in names if (found := _FOREIGN.fullmatch(name))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -115,7 +116,11 @@ class Way:
 
     def wait(self, value: Any) -> Any:  # noqa: ANN401 - whatever it is
         """Return *value*, or what comes of awaiting it."""
-        return self._runner.run(_awaited(value)) if self.is_async else value
+        if not self.is_async:
+            return value
+        # In the caller's context: a runner has one of its own.
+        context = contextvars.copy_context()
+        return self._runner.run(_awaited(value), context=context)
 
     def pull(self, stream: Any) -> Any:  # noqa: ANN401 - an item
         """Return the next item of *stream*."""
@@ -152,8 +157,9 @@ class Way:
 
     def collect(self) -> None:
         """Collect garbage, and let the loop do what that asks of it."""
-        gc.collect()
-        self.wait(asyncio.sleep(0) if self.is_async else None)
+        for _ in range(2):  # a generator that is closed lets go of its stream
+            gc.collect()
+            self.wait(asyncio.sleep(0) if self.is_async else None)
 
     def stop(self) -> None:
         """Close client and loop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import openai
@@ -12,7 +13,6 @@ import agenttrace
 from tests.instrumentation.given import CHAT, LONG
 
 if TYPE_CHECKING:
-    from agenttrace.testing.model_server import ModelServer
     from tests.instrumentation.given import Spans, Way
 
 OK = ("ok", "return")
@@ -203,7 +203,7 @@ def test_garbage_in_a_stream_is_an_error(way: Way, spans: Spans) -> None:
     """The peers left such spans open, or said that all was well."""
     stream = way.stream("garbage")
 
-    with pytest.raises(ValueError, match="Expecting value"):
+    with pytest.raises(json.JSONDecodeError):
         way.read(stream)
 
     assert spans.one().ending == ("error", "exception")
@@ -269,31 +269,5 @@ def test_the_stream_helper_is_one_span(way: Way, spans: Spans, *, whole: bool) -
     assert spans.one().ending == (OK if whole else ("abandoned", "close"))
 
 
-def test_keep_alives_are_no_progress(way: Way, spans: Spans) -> None:
-    """A server that says only that it is there is as stuck as a silent one."""
-    stream = way.stream("ok;chunks=4;stall=head;comments=0.02", timeout=0.3)
-    record = agenttrace.open_spans()[0]
-    began = record.last_beat
-
-    with pytest.raises(openai.APITimeoutError):
-        # The comments keep the connection alive, so it is this test that gives up.
-        way.read(_giving_up(way, stream))
-
-    assert record.last_beat == began
-    assert spans.one().ending[0] != "ok"
-
-
-def _giving_up(way: Way, stream: object) -> object:
-    del way, stream
-    raise openai.APITimeoutError(request=None)  # type: ignore[arg-type]
-
-
 def _fail_on(item: object) -> None:
     raise LookupError(str(type(item)))
-
-
-def test_a_loop_that_is_closed_in_mid_stream_loses_the_span(
-    server: ModelServer, spans: Spans
-) -> None:
-    """Nobody can finish an asynchronous stream whose loop is gone."""
-    del server, spans

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import safety
+from agenttrace.settings import STORE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-FILE_NAME: Final = "traces.db"
+FILE_NAME: Final = STORE_FILE
 VERSION: Final = 1
 APPLICATION_ID: Final = int.from_bytes(b"agtr", "big")
 KEPT_DAMAGED: Final = 3
