@@ -141,6 +141,13 @@ def processors_of(provider: Any) -> tuple[Any, ...]:  # noqa: ANN401 - the same
     return (multi,) if processors is None else tuple(processors)
 
 
+def set_processors(provider: Any, processors: tuple[Any, ...]) -> None:  # noqa: ANN401 - the same
+    """Leave an SDK *provider* with *processors* alone: those it had at some time."""
+    multi = provider._active_span_processor  # noqa: SLF001 - this file's purpose
+    if hasattr(multi, "_span_processors"):
+        multi._span_processors = processors  # noqa: SLF001 - this file's purpose
+
+
 @cache
 def _suppression_keys() -> tuple[str, ...]:
     # The plain word is what instrumentations have asked for since before the API had

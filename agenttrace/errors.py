@@ -41,3 +41,7 @@ class UnknownInstrumentationError(AgenttraceError, ValueError):
 
 class StuckSpanWarning(UserWarning):
     """The watchdog found a span that makes no progress."""
+
+
+class LeakedSpanWarning(UserWarning):
+    """A test left spans open (`agenttrace_leaks = warn`)."""

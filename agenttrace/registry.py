@@ -5,8 +5,8 @@ the exit handler may all come to end it; whoever takes it out of this registry f
 may tell, and everybody else learns that it was told.  The registry holds no span:
 only records of spans (`OpenSpan`), so that a dropped span can be collected.
 
-It owns records, slots, listeners and taps.  It reads no clock but the coarse one, starts
-no thread, and does not know what a span object looks like.
+It owns records, slots, listeners and taps.  It reads no clock but the coarse one,
+starts no thread, and does not know what a span object looks like.
 """
 
 from __future__ import annotations
@@ -259,6 +259,7 @@ class OpenSpans:
         self.taps: tuple[Tap, ...] = ()
         self.collected: deque[tuple[OpenSpan, Live]] = deque()
         """Spans whose object was collected without an end; see `sweep`."""
+        self._overdue = 0
         self.epoch = object()
         self._open: dict[bytes, OpenSpan] = {}
         self._started = itertools.count()
@@ -321,14 +322,25 @@ class OpenSpans:
                 safety.guarded("listener.ended", listener.ended, span)
         return _FIRST
 
-    def sweep(self, ending: Callable[[OpenSpan], Ending]) -> int:
+    def sweep(
+        self, ending: Callable[[OpenSpan], Ending], *, patient: bool = False
+    ) -> int:
         """End what was collected without an end; return how many spans that were.
 
         Finalizers only append to `collected`: they may run anywhere, with any lock
         held, so telling is left to a thread that holds none.
+
+        Args:
+            ending: Returns how such a span ended.
+            patient: Leave what has come since the last patient sweep.  The finalizers
+                of one collection run one after the other, in any order, and the next
+                may be that of a stream which knows better how its span ended.
         """
+        due = len(self.collected)
+        if patient:
+            due = min(due, self._overdue)
         swept = 0
-        while self.collected:
+        for _ in range(due):
             try:
                 span, live = self.collected.popleft()
             except IndexError:  # another thread sweeps as well
@@ -339,6 +351,7 @@ class OpenSpans:
                 swept += 1
             elif claim is Claim.TOLD:
                 self.slots.free(span)
+        self._overdue = len(self.collected)
         return swept
 
     def judge(self, span: OpenSpan, ending: Ending) -> bool:

@@ -70,18 +70,14 @@ class Body:
         return self._driven(aiter(self._body))
 
     def close(self) -> None:
-        """Close the body, and the call with it."""
-        try:
-            self._body.close()
-        finally:
-            self._closed()
+        """Close the call, and the body with it."""
+        self._closed()
+        self._body.close()
 
     async def aclose(self) -> None:
-        """Close the body, and the call with it."""
-        try:
-            await self._body.aclose()
-        finally:
-            self._closed()
+        """Close the call, and the body with it."""
+        self._closed()
+        await self._body.aclose()
 
     def __del__(self) -> None:
         # A stream that was never begun is collected without being closed.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = 20
 """Words that are shown at once; then the reader gets time to read them."""
-_READING_TIME: Final = 10.0
+_READING_TIME: Final = 5.0
 _ORDERS: Final = {"1042": "on its way, arrives on Friday"}
 _TOOLS: Final[list[ChatCompletionToolUnionParam]] = [
     {

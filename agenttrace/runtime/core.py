@@ -98,6 +98,11 @@ class Runtime:
     ) -> None:
         self.shutdown()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been neither shut down nor replaced."""
+        return not self._stopped
+
     def open_spans(self) -> tuple[OpenSpan, ...]:
         """Return the spans that are open now, oldest first."""
         return self.spans.snapshot()
@@ -137,11 +142,17 @@ class Runtime:
             content.install(content.Policy())
         return delivered
 
-    def retire(self) -> None:
-        """Make room for another runtime: deliver, but leave open spans open."""
+    def retire(self, timeout: float | None = None) -> None:
+        """Make room for another runtime: deliver, but leave open spans open.
+
+        Args:
+            timeout: Longest wait in seconds; None = `flush_timeout`.
+        """
         if not self._stopped:
             self._stopped = True
-            self._pipeline.stop(self.settings.flush_timeout)
+            if timeout is None:
+                timeout = self.settings.flush_timeout
+            self._pipeline.stop(timeout)
 
     def sweep(self) -> None:
         """End the spans whose object was collected without an end."""
@@ -242,6 +253,19 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
 def current() -> Runtime | None:
     """Return the runtime of the last `configure()`, if it was ever called."""
     return _current
+
+
+def replace(runtime: Runtime | None) -> Runtime | None:
+    """Make *runtime* the current one and return the one before it.
+
+    Neither is started or stopped: `agenttrace.testing` puts runtimes aside this way,
+    and brings them back.
+    """
+    global _current
+    with PROCESS.lock:
+        previous, _current = _current, runtime
+        PROCESS.lives = runtime
+    return previous
 
 
 def flush(timeout: float = 30.0) -> bool:

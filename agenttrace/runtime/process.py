@@ -46,7 +46,9 @@ class Process:
         self.ticker = Ticker(self.spans)
         self.spans.wake = self.ticker.wake
         self.spans.awake = False
-        self.ticker.subscribe("sweep", self.sweep)
+        self.ticker.subscribe(
+            "sweep", lambda: self.spans.sweep(_collected, patient=True)
+        )
         self.provider: Provider | None = None
         self.lives: Lives | None = None
         self._hooked = False

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry import context as otel
@@ -30,20 +31,20 @@ from agenttrace import _otel, safety, semconv
 from agenttrace.attributes import flat
 from agenttrace.context.bound import bound_in
 from agenttrace.model import (
+    RETURNED,
     EndedBy,
     Ending,
     Opening,
     Outcome,
     ending_of,
     error_type_of,
-    returned,
     status_of,
 )
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.provider import late_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from opentelemetry.context.context import Context
 
@@ -52,6 +53,11 @@ if TYPE_CHECKING:
 OPENING_KEY: Final = otel.create_key("agenttrace-opening")
 """Under this key the context in which a span of ours starts holds its opening."""
 _NO_LIMITS: Final = Opening("")
+_UNSET: Final = StatusCode.UNSET
+_USUAL: Final[Mapping[str, str]] = {
+    semconv.OUTCOME: Outcome.OK.value,
+    semconv.ENDED_BY: EndedBy.RETURN.value,
+}
 
 
 class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
@@ -192,7 +198,7 @@ class Adoption:
         if adopted is None:
             self._hand_on(span)
         elif claim is Claim.FIRST:
-            self._hand_over(adopted.record, span, ending or returned())
+            self._hand_over(adopted.record, span, ending or RETURNED)
         else:
             if self.late:
                 safety.count(safety.Count.LATE_FINISHES)
@@ -233,12 +239,16 @@ class Adoption:
 
     def _complete(self, span: sdk.ReadableSpan, adopted: AdoptedSpan | None) -> Ending:
         """Say on *span* how it ended, where its owner has not, and return it."""
-        ending = returned()
-        if adopted is not None and span.status.status_code is not StatusCode.OK:
+        ending = RETURNED
+        code = span.status.status_code
+        held = span.attributes or {}
+        if adopted is not None and code is not StatusCode.OK:
             ending = unsaid(adopted.started_during)
-        values, status = settled(
-            ending, span.status, span.attributes or {}, self.as_error
-        )
+        if ending is RETURNED and code is _UNSET and semconv.OUTCOME not in held:
+            # What most spans come to, without the questions that others raise.
+            _otel.correct(span, _USUAL, None)
+            return ending
+        values, status = settled(ending, span.status, held, self.as_error)
         if adopted is not None and not adopted.sets_status:
             status = None
         _otel.correct(span, values, status)
@@ -256,7 +266,7 @@ def unsaid(started_during: int) -> Ending:
     """
     error = sys.exception()
     if error is None or id(error) == started_during:
-        return returned()
+        return RETURNED
     return ending_of(error)
 
 

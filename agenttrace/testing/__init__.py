@@ -1,1 +1,62 @@
-"""What test suites import: tools to run agents against and to look at their spans."""
+"""What test suites import: tools to run agents against and to look at their spans.
+
+    from agenttrace.testing import capture_spans
+
+    with capture_spans() as spans:
+        triage("the weather")
+    spans.assert_all_closed()
+    assert spans.span("invoke_agent triage").outcome == "ok"
+
+Under pytest the fixture `agenttrace_spans` is the same (`agenttrace.pytest_plugin`).
+`agenttrace.testing.model_server` is a model to run agents against.
+
+Nothing is imported before it is asked for, and pytest not at all.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from agenttrace.errors import LeakedSpanWarning
+    from agenttrace.testing.capture import CapturedSpans, capture_spans
+    from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
+    from agenttrace.testing.spans import CapturedLink, CapturedSpan, Tokens
+
+_HOMES: Final = {
+    "CapturedLink": "agenttrace.testing.spans",
+    "CapturedSpan": "agenttrace.testing.spans",
+    "CapturedSpans": "agenttrace.testing.capture",
+    "FreshRuntime": "agenttrace.testing.runtimes",
+    "LeakedSpanWarning": "agenttrace.errors",
+    "Tokens": "agenttrace.testing.spans",
+    "capture_spans": "agenttrace.testing.capture",
+    "fresh_runtime": "agenttrace.testing.runtimes",
+}
+
+__all__ = [
+    "CapturedLink",
+    "CapturedSpan",
+    "CapturedSpans",
+    "FreshRuntime",
+    "LeakedSpanWarning",
+    "Tokens",
+    "capture_spans",
+    "fresh_runtime",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first asked for (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,6 @@ how they are caught is `capture`'s business, how they are drawn and compared `tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -16,6 +15,8 @@ from agenttrace import semconv
 from agenttrace.model import EndedBy, EventData, Outcome, SpanData
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from opentelemetry.trace import SpanKind, StatusCode
 
 E = TypeVar("E", bound=StrEnum)
@@ -113,9 +114,7 @@ class CapturedSpan:
 def captured(form: SpanData) -> CapturedSpan:
     """Return *form* as a test looks at it, without relatives."""
     values = dict(form.attributes)
-    operation = values.get(
-        semconv.GEN_AI_OPERATION_NAME, values.get(semconv.OPERATION)
-    )
+    operation = values.get(semconv.GEN_AI_OPERATION_NAME, values.get(semconv.OPERATION))
     error_type = values.get(semconv.ERROR_TYPE)
     return CapturedSpan(
         name=form.name,

@@ -47,7 +47,8 @@ _STEP: Final = 2
 
 _MISSING_COST: Final = 2
 _ALTERED_COST: Final = 3  # less than one missing and one too many
-_Move = tuple[int, str, int, int]  # cost, what is shown, and where it goes on
+_Move = tuple[int, str, int, int]  # cost, marks that are shown, pattern, line
+_Line = tuple[int, "Branch"]  # depth, span
 
 
 @dataclass(slots=True)
@@ -73,9 +74,11 @@ class Branch:
         words = [self.outcome] if self.outcome else []
         if self.error_type is not None and self.error_type not in _SAID_BY_OUTCOME:
             words.append(self.error_type)
-        for fact in facts:
-            if self.facts.get(fact) is not None:
-                words.append(f"{fact}={self.facts[fact]}")
+        words += [
+            f"{fact}={self.facts[fact]}"
+            for fact in facts
+            if self.facts.get(fact) is not None
+        ]
         title = _one_line(self.name)
         return f"{title}: {' '.join(words)}" if words else title
 
@@ -133,7 +136,8 @@ def fits(pattern: str, text: str) -> bool:
 def draw(branches: Sequence[Branch]) -> str:
     """Return *branches* as text, one line a span.
 
-    >>> print(draw([Branch("plan", "ok", children=[Branch("search", "error", "KeyError")])]))
+    >>> search = Branch("search", "error", "KeyError")
+    >>> print(draw([Branch("plan", "ok", children=[search])]))
     plan: ok
       search: error KeyError
     """
@@ -181,23 +185,18 @@ def _pattern(depth: int, said: str, number: int) -> Pattern:
     if said == _FURTHER:
         return Pattern(depth, said, None)
     name, separator, tail = said.rpartition(": ")
-    while separator:
-        words = tail.split(" ")
-        read = _read(words)
-        if read is not None:
-            outcome, error_type, facts = read
-            unknown = facts.keys() - set(FACTS)
-            if unknown:
-                message = (
-                    f"line {number}: {', '.join(sorted(unknown))} is no fact of a "
-                    f"span: it may be {', '.join(FACTS)}: {said!r}"
-                )
-                raise ValueError(message)
-            return Pattern(depth, said, name, outcome, error_type, facts)
-        # A name may hold colons as well.
-        name, separator, before = name.rpartition(": ")
-        tail = f"{before}: {tail}"
-    return Pattern(depth, said, said)
+    read = _read(tail.split(" ")) if separator else None
+    if read is None:  # names may hold colons as well
+        return Pattern(depth, said, said)
+    outcome, error_type, facts = read
+    unknown = facts.keys() - set(FACTS)
+    if unknown:
+        message = (
+            f"line {number}: {', '.join(sorted(unknown))} is no fact of a span: it "
+            f"may be {', '.join(FACTS)}: {said!r}"
+        )
+        raise ValueError(message)
+    return Pattern(depth, said, name, outcome, error_type, facts)
 
 
 def _read(words: list[str]) -> tuple[str, str | None, dict[str, str]] | None:
@@ -241,54 +240,65 @@ def difference(patterns: Sequence[Pattern], branches: Sequence[Branch]) -> str |
             else:
                 pattern = patterns[at]
                 shown.append(f"{mark} {' ' * _STEP * pattern.depth}{pattern.text}")
-        # Taken up by `...`, which stays where it is.
+        # Taken up by a `...`, which stays where it is.
         within = next_at == at and not marks
         at, on = next_at, next_on
     return "\n".join(shown)
 
 
 def _alignment(
-    patterns: Sequence[Pattern], lines: Sequence[tuple[int, Branch]]
+    patterns: Sequence[Pattern], lines: Sequence[_Line]
 ) -> dict[tuple[int, int, bool], _Move]:
     """Return the cheapest way on from each place: pattern, line, within a `...` or not.
 
-    In preorder, depths alone say what stands beneath what, so that trees are compared
-    as lists.  A `...` takes up spans of its own depth with all that is beneath them.
+    In preorder depths alone say what stands beneath what, so trees are compared as
+    lists.
     """
     moves: dict[tuple[int, int, bool], _Move] = {}
-
-    def cost(at: int, on: int, *, within: bool = False) -> int:
-        return moves[at, on, within][0]
-
     for at in range(len(patterns), -1, -1):
+        pattern = patterns[at] if at < len(patterns) else None
         for on in range(len(lines), -1, -1):
-            choices: list[_Move] = []
-            if at == len(patterns) and on == len(lines):
-                choices.append((0, "", at, on))
-            if at < len(patterns) and on < len(lines):
-                pattern, (depth, branch) = patterns[at], lines[on]
-                if depth == pattern.depth and pattern.matches(branch):
-                    choices.append((cost(at + 1, on + 1), " ", at + 1, on + 1))
-                elif depth == pattern.depth and pattern.is_named(branch):
-                    altered = _ALTERED_COST + cost(at + 1, on + 1)
-                    choices.append((altered, "-+", at + 1, on + 1))
-            if at < len(patterns):
-                if patterns[at].name is None:
-                    choices.append((cost(at + 1, on), " ", at + 1, on))
-                else:
-                    missing = _MISSING_COST + cost(at + 1, on)
-                    choices.append((missing, "-", at + 1, on))
-            if on < len(lines):
-                extra = _MISSING_COST + cost(at, on + 1)
-                choices.append((extra, "+", at, on + 1))
+            line = lines[on] if on < len(lines) else None
             for within in (True, False):
-                taken = [*choices]
-                if at < len(patterns) and on < len(lines) and patterns[at].name is None:
-                    deep = lines[on][0] - patterns[at].depth
-                    if deep == 0 or (within and deep > 0):
-                        taken.insert(0, (cost(at, on + 1, within=True), "", at, on + 1))
-                moves[at, on, within] = min(taken, key=lambda move: move[0])
+                ways = [
+                    (
+                        cost + moves[at + read, on + seen, not (read or marks)][0],
+                        marks,
+                        at + read,
+                        on + seen,
+                    )
+                    for cost, marks, read, seen in _ways(pattern, line, within=within)
+                ]
+                moves[at, on, within] = min(ways, default=(0, "", at, on), key=_cost)
     return moves
+
+
+def _ways(
+    pattern: Pattern | None, line: _Line | None, *, within: bool
+) -> Iterator[_Move]:
+    """Yield the ways on from *pattern* and *line*: cost, marks, and how many of each.
+
+    A `...` takes up spans of its own depth with all that is beneath them.
+    """
+    if pattern is not None and line is not None:
+        depth, branch = line
+        deeper = depth - pattern.depth
+        if pattern.name is None:
+            if deeper == 0 or (within and deeper > 0):
+                yield 0, "", 0, 1
+        elif deeper == 0 and pattern.matches(branch):
+            yield 0, " ", 1, 1
+        elif deeper == 0 and pattern.is_named(branch):
+            yield _ALTERED_COST, "-+", 1, 1
+    if pattern is not None:
+        free = pattern.name is None
+        yield (0, " ", 1, 0) if free else (_MISSING_COST, "-", 1, 0)
+    if line is not None:
+        yield _MISSING_COST, "+", 0, 1
+
+
+def _cost(move: _Move) -> int:
+    return move[0]
 
 
 def _flat(branches: Sequence[Branch]) -> Iterator[tuple[int, Branch]]:

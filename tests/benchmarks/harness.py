@@ -61,11 +61,16 @@ def figure(row: str, samples: Sequence[float], made_of: str = "") -> Figure:
 
 
 def in_turns(
-    rounds: int, sides: Mapping[str, Callable[[], float]]
+    rounds: int, sides: Mapping[str, Callable[[], float]], *, takes: int = 1
 ) -> dict[str, list[float]]:
-    """Measure all *sides* once a round; return what each came to, round by round.
+    """Measure all *sides* in every round; return what each came to, round by round.
 
     One round of warming up is not counted.
+
+    Args:
+        rounds: How many samples each side gets.
+        sides: What to measure; each measures itself and returns what it found.
+        takes: A sample is the median of so many, which take turns as well.
     """
     samples: dict[str, list[float]] = {name: [] for name in sides}
     # What was there before is nobody's; with it, collections would cost more the
@@ -73,11 +78,14 @@ def in_turns(
     gc.collect()
     gc.freeze()
     for number in range(rounds + 1):
-        names = list(sides) if number % 2 else list(reversed(sides))
-        for name in names:
-            value = sides[name]()
-            if number:
-                samples[name].append(value)
+        taken: dict[str, list[float]] = {name: [] for name in sides}
+        for take in range(takes):
+            odd = (number + take) % 2
+            for name in sides if odd else reversed(sides):
+                taken[name].append(sides[name]())
+        if number:
+            for name, values in taken.items():
+                samples[name].append(median(values))
     return samples
 
 

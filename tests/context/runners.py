@@ -44,13 +44,23 @@ class Runner:
         assert self.make is not None
         loop = self.make()
         if self.eager:
-            loop.set_task_factory(asyncio.eager_task_factory)
+            loop.set_task_factory(_eager_task)
         return loop
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run *main* in a new loop, and close that as `asyncio.run` does."""
         with asyncio.Runner(loop_factory=self.new_loop) as runner:
             return runner.run(main)
+
+
+def _eager_task(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, T],
+    **options: Any,  # noqa: ANN401 - as `create_task` has them
+) -> asyncio.Task[T]:
+    # uvloop hands this on from 3.13 on, whether or not the factory knows it already.
+    options.pop("eager_start", None)
+    return asyncio.eager_task_factory(loop, coroutine, **options)
 
 
 def _kinds() -> list[Runner]:

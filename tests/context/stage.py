@@ -31,6 +31,9 @@ OWN: Final[ContextVar[str]] = ContextVar("OWN", default="-")
 """A variable of the application's, which agenttrace has no business with."""
 
 CONSUMER: Final = "consumer"
+STEP: Final = "step<body"
+"""Names of spans say after a `<` whose children they have to be."""
+
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]+|Task-\d+|:\d+")
 
 
@@ -132,14 +135,14 @@ class Stage:
         async def body() -> AsyncGenerator[int]:
             self.current_is("invoke_agent body")
             try:
-                with self.span("step"):
+                with self.span(STEP):
                     for number in range(items):
                         self.note("body", number)
                         if hop:
                             await asyncio.sleep(0)
-                        self.current_is("step")
+                        self.current_is(STEP)
                         yield number
-                        self.current_is("step")
+                        self.current_is(STEP)
                 self.current_is("invoke_agent body")
             finally:
                 self.current_is("invoke_agent body")
@@ -153,12 +156,12 @@ class Stage:
         def body() -> Generator[int]:
             self.current_is("invoke_agent body")
             try:
-                with self.span("step"):
+                with self.span(STEP):
                     for number in range(items):
                         self.note("body", number)
-                        self.current_is("step")
+                        self.current_is(STEP)
                         yield number
-                        self.current_is("step")
+                        self.current_is(STEP)
                 self.current_is("invoke_agent body")
             finally:
                 self.current_is("invoke_agent body")

@@ -20,13 +20,30 @@ if TYPE_CHECKING:
 
     from tests.context.runners import Runner
 
-# Imported for the scenarios that they register.
-assert (scenarios_of_others, scenarios_of_streams, scenarios_of_work)
+BOOKS = (scenarios_of_others, scenarios_of_streams, scenarios_of_work)
+"""Imported for the scenarios that they register."""
+
+
+def names_of(spans: list[ReadableSpan]) -> dict[int, str]:
+    """Return the names of *spans* by their ids."""
+    return {span.context.span_id: span.name for span in spans if span.context}
+
+
+def misplaced(spans: list[ReadableSpan]) -> list[str]:
+    """Return the spans whose parent is not the one that their name says."""
+    names = names_of(spans)
+    return [
+        span.name
+        for span in spans
+        if "<" in span.name
+        and (names.get(span.parent.span_id) if span.parent else None)
+        not in {span.name.partition("<")[2], "invoke_agent " + span.name.partition("<")[2]}
+    ]
 
 
 def told_by(spans: list[ReadableSpan]) -> dict[str, Told]:
     """Return what the spans of decorated functions tell, by function."""
-    names = {span.context.span_id: span.name for span in spans if span.context}
+    names = names_of(spans)
     return {
         span.name.removeprefix("invoke_agent "): Told(
             str((span.attributes or {})[semconv.OUTCOME]),
@@ -53,5 +70,6 @@ def test_the_application_is_the_same_and_its_spans_are_right(
     assert heard == heard_alone
     assert traced.wrong == []
     assert told_by(ended) == scenario.told
+    assert misplaced(ended) == []
     assert {span.name for span in ended} >= scenario.others
     assert len({span.context.span_id for span in ended if span.context}) == len(ended)

@@ -116,6 +116,20 @@ TestLives = Lives.TestCase
 TestLives.settings = hypothesis_settings(max_examples=50, stateful_step_count=40)
 
 
+def test_a_patient_sweep_lets_the_other_finalizers_speak_first() -> None:
+    """The stream of a collected span may be next in line, and knows how it ended."""
+    registry = OpenSpans()
+    span, body = record(), Body()
+    registry.started(span)
+    registry.collected.append((span, body))
+
+    first = registry.sweep(lambda _: returned(), patient=True)
+    second = registry.sweep(lambda _: returned(), patient=True)
+
+    assert (first, second) == (0, 1)
+    assert len(body.told) == 1
+
+
 def test_a_heartbeat_after_the_end_hits_nobody_elses_word() -> None:
     """A driver keeps its word; the next span in that slot must not be moved by it."""
     registry = OpenSpans()

@@ -1,0 +1,203 @@
+"""The pytest plugin: the fixture `agenttrace_spans`, and a check for leaked spans.
+
+pytest loads it in every suite of the environment, before conftests, coverage and
+warning filters.  So it imports next to nothing until a test asks for the fixture or
+the option `agenttrace_leaks` is on: then OpenTelemetry's SDK comes with it.
+
+A test leaks what is open after all of its teardown and was not before it.  Spans that
+are started while a fixture of a wider scope is set up are the fixture's: they may stay
+open until it has been torn down.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from agenttrace.registry import OpenSpan
+    from agenttrace.testing import CapturedSpans
+
+OFF, WARN, FAIL = "off", "warn", "fail"
+_LEVELS: Final = (OFF, WARN, FAIL)
+_OPTION: Final = "agenttrace_leaks"
+_MARKER: Final = "agenttrace_allow_open"
+_HELP: Final = "what becomes of a test that leaves spans open: off, warn or fail"
+_failed: Final = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option and the ini setting of the same name."""
+    parser.addini(_OPTION, f"{_HELP} (default: off)", default=OFF)
+    parser.getgroup("agenttrace").addoption(
+        "--agenttrace-leaks",
+        choices=_LEVELS,
+        default=None,
+        dest=_OPTION,
+        help=f"{_HELP} (default: the setting {_OPTION}, else off)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker, and look for leaks where that is asked for.
+
+    Raises:
+        pytest.UsageError: The setting is none of the three words.
+    """
+    config.addinivalue_line(
+        "markers",
+        f"{_MARKER}(*names_or_number): spans that the test may leave open: their "
+        "names, in which * stands for any text, or how many; with neither, any.",
+    )
+    level = config.getoption(_OPTION) or config.getini(_OPTION)
+    if level not in _LEVELS:
+        message = f"{_OPTION} = {level!r}: must be off, warn or fail"
+        raise pytest.UsageError(message)
+    if level != OFF:
+        config.pluginmanager.register(LeakCheck(level), f"{_OPTION}-check")
+
+
+@pytest.fixture
+def agenttrace_spans() -> Iterator[CapturedSpans]:
+    """Capture every span that ends during the test (`agenttrace.testing`)."""
+    from agenttrace.testing import capture_spans  # noqa: PLC0415 - brings the SDK
+
+    with capture_spans() as spans:
+        yield spans
+
+
+class LeakCheck:
+    """Finds the spans that each test leaves open.
+
+    Args:
+        level: `warn` or `fail`.
+    """
+
+    def __init__(self, level: str) -> None:
+        self._level = level
+        self._stack = ExitStack()
+        self._watching = False
+        self._before: set[OpenSpan] = set()
+        self._of_fixtures: dict[pytest.FixtureDef[Any], set[OpenSpan]] = {}
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
+        """Note what is open before the test has begun to set anything up."""
+        if not self._watching:
+            # Not in the process that only hands tests out to others (xdist's).
+            self._watching = True
+            self._watch()
+        self._before = set(_open())
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Generator[None, object, object]:
+        """Leave to a fixture of a wider scope what is started in its setup."""
+        if fixturedef.scope == "function":
+            return (yield)
+        before = set(_open())
+        try:
+            return (yield)
+        finally:
+            known = before.union(*self._of_fixtures.values())
+            self._of_fixtures[fixturedef] = set(_open()) - known
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Ask for what a fixture has left open after its teardown."""
+        self._before -= self._of_fixtures.pop(fixturedef, set())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Note that a test has failed already."""
+        report = yield
+        if report.failed:
+            item.stash[_failed] = True
+        return report
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(
+        self, item: pytest.Item
+    ) -> Generator[None, object, object]:
+        """Tell of what the test has left open, when all its fixtures are gone."""
+        try:
+            result = yield
+        except BaseException:
+            self._report(item, failed=True)
+            raise
+        self._report(item, failed=item.stash.get(_failed, False))
+        return result
+
+    def pytest_unconfigure(self) -> None:
+        """Watch no more."""
+        self._stack.close()
+
+    def _watch(self) -> None:
+        from agenttrace.runtime.process import PROCESS  # noqa: PLC0415 - brings the SDK
+        from agenttrace.testing.origins import ORIGINS  # noqa: PLC0415 - the same
+
+        self._stack.enter_context(ORIGINS.noted(PROCESS.spans))
+
+    def _report(self, item: pytest.Item, *, failed: bool) -> None:
+        left = self._left_by(item)
+        if not left:
+            return
+        text = _text(item, left)
+        if failed:
+            # It often is the failure, whose traceback holds on to what is suspended.
+            item.add_report_section("teardown", "spans left open", text)
+        elif self._level == FAIL:
+            pytest.fail(text, pytrace=False)
+        else:
+            from agenttrace.errors import LeakedSpanWarning  # noqa: PLC0415 - when needed
+
+            item.warn(LeakedSpanWarning(text))
+
+    def _left_by(self, item: pytest.Item) -> list[OpenSpan]:
+        known = self._before.union(*self._of_fixtures.values())
+        left = [span for span in _open() if span not in known]
+        if not left:
+            return []
+        from agenttrace.testing.trees import fits  # noqa: PLC0415 - when there is one
+
+        number = 0
+        for marker in item.iter_markers(_MARKER):
+            if not marker.args:
+                return []
+            for allowed in marker.args:
+                if isinstance(allowed, str):
+                    left = [x for x in left if not fits(allowed, x.name)]
+                elif isinstance(allowed, int) and not isinstance(allowed, bool):
+                    number += allowed
+                else:
+                    message = (
+                        f"@pytest.mark.{_MARKER}({allowed!r}): must be names of spans "
+                        "or a number of them"
+                    )
+                    pytest.fail(message, pytrace=False)
+        return left if len(left) > number else []
+
+
+def _open() -> tuple[OpenSpan, ...]:
+    from agenttrace.runtime.process import PROCESS  # noqa: PLC0415 - brings the SDK
+
+    # What was dropped has ended, though nobody has told of it yet.
+    PROCESS.sweep()
+    return PROCESS.spans.snapshot()
+
+
+def _text(item: pytest.Item, left: list[OpenSpan]) -> str:
+    from agenttrace.testing import leaks  # noqa: PLC0415 - when there is one
+
+    names = ", ".join(dict.fromkeys(f'"{span.name}"' for span in left))
+    return (
+        f"{item.name} left {leaks.counted(len(left))} open.\n\n{leaks.told(left)}\n\n"
+        f"To allow it: @pytest.mark.{_MARKER}({names})"
+    )

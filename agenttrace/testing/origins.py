@@ -1,0 +1,171 @@
+"""Where spans are started: the line of the application that did it, and in what shape.
+
+Walks the stack at every start, which costs microseconds, so it listens for tests alone
+(`ORIGINS.noted()`).  The line is the innermost one that belongs neither to agenttrace
+or OpenTelemetry nor to an installed library.  Where an event loop starts the span
+there is no such line, and the function that it runs has to do.
+
+It owns places and shapes; what is made of them in a message is `leaks`'s business.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sysconfig
+import types
+from contextlib import contextmanager
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from agenttrace.registry import OpenSpan, OpenSpans
+
+_OURS: Final = ("agenttrace", "opentelemetry", "contextlib", "wrapt")
+_OUTERMOST: Final = (
+    "_pytest",
+    "asyncio.base_events",
+    "asyncio.events",
+    "asyncio.runners",
+    "pluggy",
+    "trio._core",
+    "unittest.case",
+    "uvloop",
+)
+"""Modules that run what is tested: what called them is not what started a span."""
+_INSTALLED: Final = (
+    "<frozen",
+    *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
+)
+_LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
+
+
+class Shape(Enum):
+    """What has a span, and therefore what ends it."""
+
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+    COROUTINE = "coroutine"
+    CALL = "call"
+    BLOCK = "block"
+    BY_HAND = "by hand"
+
+
+_SHAPES: Final[Mapping[tuple[str, str], Shape]] = {
+    ("agenttrace.boundary.generators", "drive"): Shape.GENERATOR,
+    ("agenttrace.boundary.generators", "drive_async"): Shape.ASYNC_GENERATOR,
+    ("agenttrace.boundary.call", "_awaited"): Shape.COROUTINE,
+    ("agenttrace.boundary.call", "run"): Shape.CALL,
+    ("agenttrace.spans.block", "__enter__"): Shape.BLOCK,
+    ("agenttrace.tracing", "__enter__"): Shape.BLOCK,
+    ("agenttrace.spans.tracer", "start_span"): Shape.BY_HAND,
+    ("opentelemetry.sdk.trace", "start_span"): Shape.BY_HAND,
+    ("opentelemetry.sdk.trace", "start_as_current_span"): Shape.BLOCK,
+}
+"""By module and function: the outermost of these that is ours decides."""
+
+
+class Origins:
+    """Notes of every span that starts where that was (`registry.Listener`)."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[OpenSpan, Shape] = {}
+        self._users = 0
+
+    @contextmanager
+    def noted(self, spans: OpenSpans) -> Generator[None]:
+        """Listen to *spans* meanwhile, once, however many want it."""
+        self._users += 1
+        if self._users == 1:
+            spans.add_listener(self)
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                spans.remove_listener(self)
+
+    def shape_of(self, span: OpenSpan) -> Shape | None:
+        """Return what has *span*, None where that is not known."""
+        return self._shapes.get(span)
+
+    def started(self, span: OpenSpan) -> None:
+        """Note where *span* was started."""
+        span.origin, shape = _origin_of(inspect.currentframe())
+        if shape is not None:
+            self._shapes[span] = shape
+
+    def ended(self, span: OpenSpan) -> None:
+        """Forget *span*."""
+        self._shapes.pop(span, None)
+
+
+ORIGINS: Final = Origins()
+
+
+def _origin_of(frame: types.FrameType | None) -> tuple[str | None, Shape | None]:
+    """Return file and line, and the shape, of a span that is started in *frame*."""
+    shape: Shape | None = None
+    ours: list[types.FrameType] = []
+    while frame is not None and _module_is(frame, _OURS):
+        shape = _SHAPES.get((_module_of(frame), frame.f_code.co_name)) or shape
+        ours.append(frame)
+        frame = frame.f_back
+    library = frame
+    while frame is not None and not _module_is(frame, _OUTERMOST):
+        code = frame.f_code
+        if _is_application(code.co_filename) and not _module_is(frame, _OURS):
+            return f"{code.co_filename}:{frame.f_lineno}", shape
+        frame = frame.f_back
+    for each in ours:
+        driven = _driven_by(each)
+        if driven is not None:
+            return f"{driven.co_filename}:{driven.co_firstlineno}", shape
+    if library is None:
+        return None, shape
+    return f"{library.f_code.co_filename}:{library.f_lineno}", shape
+
+
+def _driven_by(frame: types.FrameType) -> types.CodeType | None:
+    """Return the application's code that a frame of ours has in hand."""
+    for value in tuple(frame.f_locals.values()):
+        code = _code_of(value)
+        if code is not None and _is_application(code.co_filename):
+            return code
+    return None
+
+
+def _code_of(value: object) -> types.CodeType | None:
+    match value:
+        case types.CoroutineType():
+            return value.cr_code
+        case types.GeneratorType():
+            return value.gi_code
+        case types.AsyncGeneratorType():
+            return value.ag_code
+        case types.MethodType():
+            return _code_of(value.__func__)
+        case types.FunctionType() if not value.__module__.startswith(_OURS):
+            return value.__code__
+        case _:
+            return None
+
+
+def _module_of(frame: types.FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _module_is(frame: types.FrameType, packages: tuple[str, ...]) -> bool:
+    module = _module_of(frame)
+    return any(module == name or module.startswith(f"{name}.") for name in packages)
+
+
+@lru_cache(maxsize=4096)
+def _is_application(file: str) -> bool:
+    """Return whether *file* is part of no installation, of a library or of Python."""
+    return not file.startswith(_INSTALLED) and _LIBRARIES.isdisjoint(
+        PurePath(file).parts
+    )

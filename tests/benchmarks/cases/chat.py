@@ -1,0 +1,65 @@
+"""A chat call of the openai client, beside the same call uninstrumented."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.benchmarks import harness
+from tests.benchmarks.clients import clients
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import openai
+
+TAKES: Final = 25
+REQUEST: Final[dict[str, Any]] = {
+    "model": "gpt-4o",
+    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    "temperature": 0.5,
+}
+
+
+def microseconds(client: openai.OpenAI) -> float:
+    """Return the CPU time of this thread for a call."""
+    began = time.thread_time_ns()
+    client.chat.completions.create(**REQUEST)
+    return (time.thread_time_ns() - began) / 1000
+
+
+async def async_microseconds(client: openai.AsyncOpenAI) -> float:
+    """Return the CPU time of this thread for a call."""
+    began = time.thread_time_ns()
+    await client.chat.completions.create(**REQUEST)
+    return (time.thread_time_ns() - began) / 1000
+
+
+def measure(rounds: int) -> Iterator[harness.Figure]:
+    """Yield what both colours come to."""
+    with harness.tracing() as (runtime, _), clients() as all_of_them:
+
+        def once(client: openai.AsyncOpenAI) -> float:
+            return all_of_them.runner.run(async_microseconds(client))
+
+        samples = harness.in_turns(
+            rounds * 4,
+            {
+                "chat plain": partial(microseconds, all_of_them.plain),
+                "chat traced": partial(microseconds, all_of_them.traced),
+                "async_chat plain": partial(once, all_of_them.async_plain),
+                "async_chat traced": partial(once, all_of_them.async_traced),
+            },
+            takes=TAKES,
+        )
+        assert runtime.status().started == 2 * TAKES * (rounds * 4 + 1)
+    for row in ("chat", "async_chat"):
+        traced, plain = samples[f"{row} traced"], samples[f"{row} plain"]
+        yield harness.figure(
+            row, harness.ratios(traced, plain), harness.against(traced, plain)
+        )
+
+
+if __name__ == "__main__":
+    harness.main(measure)
