@@ -23,6 +23,8 @@ MAX_ITEMS: Final = 10_000
 """Items of one sequence or mapping that are kept."""
 MAX_TEXT: Final = 1 << 20
 """Characters of one string that are kept when no OTEL_* limit says less."""
+MAX_NAME: Final = 4096
+"""Characters of a span's name that are kept."""
 _INT64: Final = 1 << 63
 
 

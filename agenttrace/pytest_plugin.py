@@ -149,7 +149,7 @@ class LeakCheck:
         left = self._left_by(item)
         if not left:
             return
-        text = _text(item, left)
+        text = _text(left)
         if failed:
             # It often is the failure, whose traceback holds on to what is suspended.
             item.add_report_section("teardown", "spans left open", text)
@@ -193,11 +193,11 @@ def _open() -> tuple[OpenSpan, ...]:
     return PROCESS.spans.snapshot()
 
 
-def _text(item: pytest.Item, left: list[OpenSpan]) -> str:
+def _text(left: list[OpenSpan]) -> str:
     from agenttrace.testing import leaks  # noqa: PLC0415 - when there is one
 
     names = ", ".join(dict.fromkeys(f'"{span.name}"' for span in left))
     return (
-        f"{item.name} left {leaks.counted(len(left))} open.\n\n{leaks.told(left)}\n\n"
+        f"{leaks.headline(left, is_open='left open')}\n\n{leaks.told(left)}\n\n"
         f"To allow it: @pytest.mark.{_MARKER}({names})"
     )

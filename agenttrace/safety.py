@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections import Counter
 from enum import StrEnum
@@ -79,6 +80,10 @@ def swallow(site: str, error: Exception) -> None:
     Raises:
         Exception: *error* itself, under `AGENTTRACE_STRICT=1`.
     """
+    if sys.is_finalizing():
+        # Modules lose their contents then, one after the other: a generator that is
+        # collected now fails here, and there is nobody left to be told.
+        return
     with _lock:
         _counts[Count.GUARD_HITS] += 1
         _counts[f"guard:{site}"] += 1

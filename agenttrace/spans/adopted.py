@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 import time
 import weakref
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry import context as otel
@@ -44,7 +43,7 @@ from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.provider import late_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.context.context import Context
 

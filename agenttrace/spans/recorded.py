@@ -235,7 +235,7 @@ class RecordedSpan(sdk.Span):
     def update_name(self, name: str) -> None:
         """Give the span another name."""
         if self._end_time is None:
-            self._name = name if name.__class__ is str else str(attributes.clean(name))
+            self._name = str(attributes.clean(name, attributes.MAX_NAME))
 
     def set_status(
         self, status: Status | StatusCode, description: str | None = None

@@ -136,8 +136,8 @@ class LeanTracer(sdk.Tracer):
     ) -> LeanSpan:
         """Start a span below whatever is current in *context*, and register it."""
         name = opening.name
-        if type(name) is not str:
-            name = str(attributes.clean(name))
+        if type(name) is not str or len(name) > attributes.MAX_NAME:
+            name = str(attributes.clean(name, attributes.MAX_NAME))
         parent: Any = context.get(SPAN_KEY)
         # `isinstance` asks an abstract base class, which is slow to say no.
         kind_of_parent = type(parent)

@@ -323,10 +323,8 @@ class CapturedSpans:
         self._recording.settle(collect=collect)
         left = self._recording.open()
         if left:
-            are = "is" if len(left) == 1 else "are"
-            message = (
-                f"{leaks.counted(len(left))} {are} still open.\n\n{leaks.told(left)}"
-            )
+            headline = leaks.headline(left, is_open="still open")
+            message = f"{headline}\n\n{leaks.told(left)}"
             raise AssertionError(message)
 
     def _spans(self) -> list[CapturedSpan]:

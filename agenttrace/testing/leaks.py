@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import textwrap
 import time
 from typing import TYPE_CHECKING, Final
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan
 
 MOST: Final = 20
-"""Spans that are described; of the others the number is."""
+"""Spans that are described; the others are counted."""
 _WIDTH: Final = 80
 _INDENT: Final = " " * 4
+_HARD_SPACE: Final = "\N{NO-BREAK SPACE}"
+_MOST_NAMES: Final = 3
+"""Names in a headline."""
 
 _REMEDIES: Final = {
     Shape.GENERATOR: (
@@ -42,10 +46,24 @@ _REMEDIES: Final = {
         "that is inside, or close the generator."
     ),
     Shape.BY_HAND: (
-        "start_span() makes spans that end() has to be called on: "
-        "`with agenttrace.span(...)` ends them by itself."
+        "A span from start_span() ends with its end() and not before; "
+        "`with agenttrace.span(...)` ends by itself."
     ),
 }
+
+
+def headline(spans: Sequence[OpenSpan], *, is_open: str) -> str:
+    """Return in one line how many *spans* there are, and their names.
+
+    Args:
+        spans: At least one.
+        is_open: What they are: "left open", "still open".
+    """
+    number = "1 span" if len(spans) == 1 else f"{len(spans):,} spans"
+    names = list(dict.fromkeys(span.name for span in spans))
+    if len(names) > _MOST_NAMES:
+        names[_MOST_NAMES:] = ["..."]
+    return f"{number} {is_open}: {', '.join(names)}"
 
 
 def told(spans: Sequence[OpenSpan]) -> str:
@@ -56,33 +74,36 @@ def told(spans: Sequence[OpenSpan]) -> str:
     return "\n\n".join(shown)
 
 
-def counted(number: int) -> str:
-    """Return *number* spans in words.
-
-    >>> counted(1), counted(2)
-    ('1 span', '2 spans')
-    """
-    return "1 span" if number == 1 else f"{number:,} spans"
-
-
 def _told(span: OpenSpan) -> str:
-    seconds = max(0, time.time_ns() - span.started_at) / 1e9
-    lines = [f"  {span.path()} (open for {seconds:.2f} s)"]
-    if span.origin is not None:
-        lines.append(f"{_INDENT}started at {_shown(span.origin)}")
-        source = _source(span.origin)
+    origin = ORIGINS.of(span)
+    lines = [f"  {span.path()} (open for {_age(span)})"]
+    if origin.place is not None:
+        started = "a task or thread runs" if origin.is_definition else "started at"
+        lines.append(f"{_INDENT}{started} {_shown(origin.place)}")
+        source = _source(origin.place)
         if source:
             lines.append(f"{_INDENT}    {source}")
-    shape = ORIGINS.shape_of(span)
-    if shape is not None:
-        lines += textwrap.wrap(
-            _REMEDIES[shape],
-            _WIDTH,
-            initial_indent=_INDENT,
-            subsequent_indent=_INDENT,
-            break_on_hyphens=False,
-        )
+    if origin.shape is not None:
+        lines += _wrapped(_REMEDIES[origin.shape])
     return "\n".join(lines)
+
+
+def _age(span: OpenSpan) -> str:
+    seconds = max(0, time.time_ns() - span.started_at) / 1e9
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _wrapped(text: str) -> list[str]:
+    # What stands between backticks is to be copied, so it stays in one piece.
+    whole = re.sub("`[^`]*`", lambda code: code[0].replace(" ", _HARD_SPACE), text)
+    lines = textwrap.wrap(
+        whole,
+        _WIDTH,
+        initial_indent=_INDENT,
+        subsequent_indent=_INDENT,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_HARD_SPACE, " ") for line in lines]
 
 
 def _shown(origin: str) -> str:

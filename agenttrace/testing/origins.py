@@ -11,13 +11,14 @@ It owns places and shapes; what is made of them in a message is `leaks`'s busine
 from __future__ import annotations
 
 import inspect
+import linecache
 import sysconfig
 import types
 from contextlib import contextmanager
 from enum import Enum
 from functools import lru_cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -40,6 +41,8 @@ _INSTALLED: Final = (
     "<frozen",
     *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
 )
+_MOST_DECORATORS: Final = 50
+"""Lines above a `def` that are read."""
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
 
 
@@ -68,11 +71,26 @@ _SHAPES: Final[Mapping[tuple[str, str], Shape]] = {
 """By module and function: the outermost of these that is ours decides."""
 
 
+class Origin(NamedTuple):
+    """Where a span was started.
+
+    Attributes:
+        place: `file:line`, or None where no code of an application or library did it.
+        is_definition: The line is that of the function which was started: nothing but
+            an event loop or a thread stands above it.
+        shape: What has the span, None where that is not known.
+    """
+
+    place: str | None
+    is_definition: bool = False
+    shape: Shape | None = None
+
+
 class Origins:
     """Notes of every span that starts where that was (`registry.Listener`)."""
 
     def __init__(self) -> None:
-        self._shapes: dict[OpenSpan, Shape] = {}
+        self._open: dict[OpenSpan, Origin] = {}
         self._users = 0
 
     @contextmanager
@@ -88,26 +106,25 @@ class Origins:
             if not self._users:
                 spans.remove_listener(self)
 
-    def shape_of(self, span: OpenSpan) -> Shape | None:
-        """Return what has *span*, None where that is not known."""
-        return self._shapes.get(span)
+    def of(self, span: OpenSpan) -> Origin:
+        """Return where *span*, which is open, was started."""
+        return self._open.get(span) or Origin(span.origin)
 
     def started(self, span: OpenSpan) -> None:
         """Note where *span* was started."""
-        span.origin, shape = _origin_of(inspect.currentframe())
-        if shape is not None:
-            self._shapes[span] = shape
+        self._open[span] = origin = _origin_of(inspect.currentframe())
+        span.origin = origin.place
 
     def ended(self, span: OpenSpan) -> None:
         """Forget *span*."""
-        self._shapes.pop(span, None)
+        self._open.pop(span, None)
 
 
 ORIGINS: Final = Origins()
 
 
-def _origin_of(frame: types.FrameType | None) -> tuple[str | None, Shape | None]:
-    """Return file and line, and the shape, of a span that is started in *frame*."""
+def _origin_of(frame: types.FrameType | None) -> Origin:
+    """Return the origin of a span that is started in *frame*."""
     shape: Shape | None = None
     ours: list[types.FrameType] = []
     while frame is not None and _module_is(frame, _OURS):
@@ -116,17 +133,17 @@ def _origin_of(frame: types.FrameType | None) -> tuple[str | None, Shape | None]
         frame = frame.f_back
     library = frame
     while frame is not None and not _module_is(frame, _OUTERMOST):
-        code = frame.f_code
-        if _is_application(code.co_filename) and not _module_is(frame, _OURS):
-            return f"{code.co_filename}:{frame.f_lineno}", shape
+        file = frame.f_code.co_filename
+        if _is_application(file) and not _module_is(frame, _OURS):
+            return Origin(f"{file}:{frame.f_lineno}", shape=shape)
         frame = frame.f_back
     for each in ours:
         driven = _driven_by(each)
         if driven is not None:
-            return f"{driven.co_filename}:{driven.co_firstlineno}", shape
+            return Origin(_definition(driven), is_definition=True, shape=shape)
     if library is None:
-        return None, shape
-    return f"{library.f_code.co_filename}:{library.f_lineno}", shape
+        return Origin(None, shape=shape)
+    return Origin(f"{library.f_code.co_filename}:{library.f_lineno}", shape=shape)
 
 
 def _driven_by(frame: types.FrameType) -> types.CodeType | None:
@@ -136,6 +153,16 @@ def _driven_by(frame: types.FrameType) -> types.CodeType | None:
         if code is not None and _is_application(code.co_filename):
             return code
     return None
+
+
+def _definition(code: types.CodeType) -> str:
+    """Return where the `def` of *code* stands, beneath its decorators."""
+    file, line = code.co_filename, code.co_firstlineno
+    decorated = linecache.getlines(file)[line - 1 : line - 1 + _MOST_DECORATORS]
+    for further, text in enumerate(decorated):
+        if text.lstrip().startswith(("def ", "async def ")):
+            return f"{file}:{line + further}"
+    return f"{file}:{line}"
 
 
 def _code_of(value: object) -> types.CodeType | None:

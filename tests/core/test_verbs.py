@@ -176,7 +176,7 @@ def test_a_hold_holds_everything_above_it(agenttrace_spans: CapturedSpans) -> No
         released = [span.holds for span in agenttrace.open_spans()]
 
     assert (held, released) == ([1, 1], [0, 0])
-    assert agenttrace_spans.names == ["tool", "agent"]
+    assert agenttrace_spans.names == ["agent", "tool"]
 
 
 @pytest.mark.parametrize("limit", [0, -1, math.nan, "soon", True])
@@ -214,7 +214,7 @@ def test_a_span_takes_any_name(name: object, agenttrace_spans: CapturedSpans) ->
 
     [span] = agenttrace_spans
     assert isinstance(span.name, str)
-    assert len(span.name) <= 1 << 20
+    assert len(span.name) <= 4096
 
 
 def test_content_is_captured_only_when_asked_for_and_redacted(
