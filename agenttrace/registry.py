@@ -5,8 +5,8 @@ the exit handler may all come to end it; whoever takes it out of this registry f
 may tell, and everybody else learns that it was told.  The registry holds no span:
 only records of spans (`OpenSpan`), so that a dropped span can be collected.
 
-It owns records, slots, listeners and taps.  It reads no clock but the coarse one,
-starts no thread, and does not know what a span object looks like.
+It owns records, slots, listeners, and taps: who is shown every final form.  It reads no
+clock but the coarse one, starts no thread, and does not know what a span looks like.
 """
 
 from __future__ import annotations
@@ -173,14 +173,6 @@ class Listener(Protocol):
         ...
 
 
-class Tap(Protocol):
-    """Wants the final forms.  Called on whichever thread tells them."""
-
-    def told(self, form: object) -> None:
-        """Take a `SpanData`; an SDK's span where another provider's processors do."""
-        ...
-
-
 class Claim(Enum):
     """What the referee says to somebody who wants to end a span."""
 
@@ -256,7 +248,7 @@ class OpenSpans:
         self.wake = wake
         self.awake = wake is None
         self.listeners: tuple[Listener, ...] = ()
-        self.taps: tuple[Tap, ...] = ()
+        self.taps: tuple[Callable[[object], None], ...] = ()
         self.collected: deque[tuple[OpenSpan, Live]] = deque()
         """Spans whose object was collected without an end; see `sweep`."""
         self._overdue = 0
@@ -372,11 +364,6 @@ class OpenSpans:
     def remove_listener(self, listener: Listener) -> None:
         """Tell *listener* nothing more."""
         self.listeners = tuple(x for x in self.listeners if x is not listener)
-
-    def tapped(self, form: object) -> None:
-        """Show *form* to the taps; called only where there are any."""
-        for tap in self.taps:
-            safety.guarded("tap.told", tap.told, form)
 
     def forget(self) -> None:
         """Drop every record without telling: they are the parent process's."""

@@ -56,6 +56,11 @@ class Progress(Enum):
     """The stream is complete; what follows, a close too, does not abandon it."""
 
 
+# Bound once: looking a member up costs as much as reading a chunk.
+_NOTHING: Final = Progress.NOTHING
+_FINAL: Final = Progress.FINAL
+
+
 class Recorder(Protocol):
     """Reads facts out of one operation.
 
@@ -169,9 +174,9 @@ class Call:
         except Exception as error:  # noqa: BLE001 - runs inside the application
             safety.swallow(f"{type(self.recorder).__qualname__}.item", error)
             progress = Progress.PROGRESS
-        if progress is Progress.NOTHING:
+        if progress is _NOTHING:
             return
-        if progress is Progress.FINAL:
+        if progress is _FINAL:
             self.final = True
         record = self.record
         if record is not None:

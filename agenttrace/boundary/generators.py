@@ -55,7 +55,7 @@ def drive(
     try:
         while True:
             if inner is not outer:
-                inner = scope.living(inner)
+                inner = scope.before(inner)
             token = activate(inner)
             item = resume(argument)
             inner = get()
@@ -91,7 +91,7 @@ def drive(
         argument = None
 
 
-async def drive_async(
+async def drive_async(  # noqa: PLR0915 - every step costs a frame; this is one
     call: Call,
     body: AsyncGenerator[Any, Any],
     take: Callable[[Any], None] | None = None,
@@ -115,7 +115,7 @@ async def drive_async(
     try:
         while True:
             if inner is not outer:
-                inner = scope.living(inner)
+                inner = scope.before(inner)
             token = activate(inner)
             item = await step
             inner = get()

@@ -178,21 +178,17 @@ def alive_of(owner: object) -> Callable[[], object]:
 
 def _driven(call: Call, pulls: Any, take: Callable[[Any], None]) -> Any:  # noqa: ANN401 - an iterator of either colour
     """Return a generator of the same colour that pulls from *pulls* inside *call*."""
-    name, qualname = (
-        getattr(pulls, "__name__", None),
-        getattr(pulls, "__qualname__", None),
-    )
+    kind: object = type(pulls)
     driven: Any
-    if hasattr(pulls, "__anext__"):
-        if not isinstance(pulls, types.AsyncGeneratorType):
-            pulls = _async_generator(pulls)
-        driven = generators.drive_async(call, pulls, take)
-    else:
-        if not isinstance(pulls, types.GeneratorType):
-            pulls = _generator(pulls)
+    if kind is types.GeneratorType:
         driven = generators.drive(call, pulls, take)
-    if name is not None:
-        driven.__name__, driven.__qualname__ = name, qualname
+    elif kind is types.AsyncGeneratorType:
+        driven = generators.drive_async(call, pulls, take)
+    elif hasattr(pulls, "__anext__"):
+        return generators.drive_async(call, _async_generator(pulls), take)
+    else:
+        return generators.drive(call, _generator(pulls), take)
+    driven.__name__, driven.__qualname__ = pulls.__name__, pulls.__qualname__
     return driven
 
 

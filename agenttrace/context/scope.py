@@ -13,7 +13,9 @@ in stays current and tokens of before still work, and stores `Scope`s in it:
 - detached in a copy of the owner's context: restored there, and the owner drops the
   dead scope at its next look (`Token.reset` succeeds in the owner alone, which is how
   the owner is recognised);
-- detached out of order, twice, or elsewhere: it is marked dead, and that is all.
+- detached out of order: it is taken out from under what was attached since, which
+  keeps its place;
+- detached twice, or where it never was: it is marked dead, and that is all.
 
 So a dead scope is never current where it was attached or detached, none is ever
 resurrected, and work that was started under it keeps it as its parent.
@@ -37,8 +39,23 @@ _MISSING: Final = contextvars.Token.MISSING
 _OURS: Final = ("agenttrace", "opentelemetry", "contextlib", "wrapt")
 
 
+class Standin(NamedTuple):
+    """What was attached in place of a scope that cannot stand in the variable."""
+
+    token: Any
+
+
 class Scope:
-    """One attached context, and whether it still counts."""
+    """One attached context, and whether it still counts.
+
+    Attributes:
+        context: What is current while the scope is.
+        dead: Whether it was detached, or does not stand in the variable itself.
+        token: The variable's token while that may still be reset, afterwards what was
+            below.  A token keeps the `contextvars.Context` that it was made in, and
+            the scope before it: a task that outlives this scope would keep all that.
+            A `Standin` where something else was attached in its place.
+    """
 
     __slots__ = ("context", "dead", "token")
 
@@ -47,24 +64,27 @@ class Scope:
         self.dead = False
         self.token: Any
 
-    def enter(self) -> None:
-        """Make this scope's context current in the runtime context in use."""
+    def enter(self, context: Context) -> None:
+        """Make *context* current in the runtime context in use."""
         runtime = _otel.runtime_context()
-        if isinstance(runtime, SafeRuntimeContext):
-            self.dead = False
+        if not self.dead and isinstance(runtime, SafeRuntimeContext):
+            self.context = context
             self.token = runtime.variable.set(self)
         else:
-            # Not in the variable itself: what stands there must be a bare context.
+            # A scope stands in the variable once, and never again: tasks that were
+            # started under it then may still have it, and would see what is new.
             self.dead = True
-            self.token = runtime.attach(self.context)
+            self.token = Standin(runtime.attach(context))
 
     def leave(self) -> None:
         """End it, wherever and whenever this is called."""
-        runtime = _otel.runtime_context()
-        if not self.dead and isinstance(runtime, SafeRuntimeContext):
-            runtime.end(self)
-        else:
-            detach(self.token if self.dead else self)
+        if not self.dead:
+            runtime = _otel.runtime_context()
+            if isinstance(runtime, SafeRuntimeContext):
+                runtime.end(self)
+        elif isinstance(self.token, Standin):
+            standin, self.token = self.token, None
+            detach(standin.token)
 
 
 Value = Context | Scope
@@ -110,18 +130,31 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def end(self, token: Scope) -> None:
         """End a scope that is not dead yet."""
-        token.dead = True
         variable = self.variable
         if variable.get() is not token:
-            # Either something attached later is still there, and keeps its place,
-            # or this is another context altogether, which never saw the scope.
-            _note_foreign_detach()
-            return
-        try:
-            variable.reset(token.token)
-        except (ValueError, RuntimeError):
+            self.get_current()
+            if variable.get() is not token:
+                token.dead = True
+                self._take_out(token)
+                _note_foreign_detach()
+                return
+        token.dead = True
+        if not self._drop(token):
             variable.set(before(token))
             _note_foreign_detach()
+
+    def _drop(self, scope: Scope) -> bool:
+        """Take *scope* off the top; False where it was not attached here."""
+        variable = self.variable
+        try:
+            variable.reset(scope.token)
+        except (ValueError, RuntimeError, TypeError):
+            return False
+        below: Value = variable.get()
+        # Passing over the dead, or every task that starts its own successor would
+        # keep all its predecessors.
+        scope.token = before(below) if isinstance(below, Scope) else below
+        return True
 
     def _settle(self, scope: Scope) -> Context:
         """Drop dead scopes from the top as far as this context owns them."""
@@ -130,15 +163,41 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         while isinstance(value, Scope):
             if not value.dead:
                 return value.context
-            try:
-                variable.reset(value.token)
-            except (ValueError, RuntimeError):
+            if not self._drop(value):
                 # A copy made while the scope lived: work that was started under it
                 # and keeps it as parent.  A bare context spares the next look.
                 variable.set(value.context)
                 return value.context
             value = variable.get()
         return value
+
+    def _take_out(self, scope: Scope) -> None:
+        """Take *scope* out from under what was attached here since, if it is there.
+
+        Else it would be uncovered one day, and where it was inherited by a copy be
+        taken for the parent of the work there, which has just closed it.
+        """
+        variable = self.variable
+        value: Value = variable.get()
+        above: list[Scope] = []
+        while isinstance(value, Scope) and value is not scope:
+            above.append(value)
+            value = below(value)
+        if value is not scope:
+            return
+        lifted: list[Scope] = []
+        for each in above:
+            try:
+                variable.reset(each.token)
+            except (ValueError, RuntimeError, TypeError):
+                break  # inherited as well: what is below is never uncovered here
+            lifted.append(each)
+        else:
+            if not self._drop(scope):
+                variable.set(before(scope))
+        for each in reversed(lifted):
+            if not each.dead:
+                each.token = variable.set(each)
 
     def _detach_stock(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
         try:
@@ -158,25 +217,20 @@ class Accessors(NamedTuple):
     reset: Callable[[Any], None]
 
 
-def before(scope: Scope) -> Value:
-    """Return what was current before *scope*, passing over what has died since."""
-    value: Any = scope
+def below(scope: Scope) -> Value:
+    """Return what was current before *scope*, dead or alive."""
+    token = scope.token
+    if not isinstance(token, contextvars.Token):
+        value: Value = token
+        return value
+    old: Any = token.old_value
+    return Context() if old is _MISSING else old
+
+
+def before(value: Value) -> Value:
+    """Return *value*, or if it is a scope that has died the last before it that lives."""
     while isinstance(value, Scope) and value.dead:
-        value = value.token.old_value
-        if value is _MISSING:
-            return Context()
-    return value  # type: ignore[no-any-return]  # a Context or a live Scope
-
-
-def living(value: Value) -> Value:
-    """Return *value*, or what was before it if it is a scope that has died."""
-    return before(value) if isinstance(value, Scope) and value.dead else value
-
-
-def context_of(value: Value) -> Context:
-    """Return the OTel context that *value*, taken from the variable, stands for."""
-    if isinstance(value, Scope):
-        return context_of(before(value)) if value.dead else value.context
+        value = below(value)
     return value
 
 

@@ -26,6 +26,7 @@ import wrapt
 from agenttrace import safety
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
 Wrapper = Callable[
@@ -146,10 +147,11 @@ class Instrumentor:
                 patch.attribute,
             )
             return
-        inherited = name not in vars(parent)
+        own = _own(parent)
+        inherited = name not in own
         if not inherited:
             # Not what `getattr` makes of it: a static method must stay one.
-            original = vars(parent)[name]
+            original = own[name]
         wrapper = wrapt.FunctionWrapper(original, patch.wrapper, self.is_on)
         setattr(parent, name, wrapper)
         self._applied[patch] = _Applied(parent, name, wrapper, original, inherited)
@@ -182,17 +184,21 @@ class Instrumentor:
 
 
 def _is_in_place(applied: _Applied) -> bool:
-    return vars(applied.parent).get(applied.name) is applied.wrapper
+    return _own(applied.parent).get(applied.name) is applied.wrapper
 
 
 def _is_reached(applied: _Applied) -> bool:
     """Return whether calls still pass our wrapper, be it below others."""
-    found = vars(applied.parent).get(applied.name)
+    found = _own(applied.parent).get(applied.name)
     for _ in range(_MOST_WRAPPERS):
         if found is None or found is applied.wrapper:
             break
         found = getattr(found, "__wrapped__", None)
     return found is applied.wrapper
+
+
+def _own(parent: object) -> Mapping[str, Any]:
+    return vars(parent)
 
 
 def _restore(applied: _Applied) -> None:

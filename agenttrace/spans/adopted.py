@@ -233,8 +233,8 @@ class Adoption:
         try:
             self._forward(span)
         finally:
-            if self.registry.taps:
-                self.registry.tapped(span)
+            for tap in self.registry.taps:
+                safety.guarded("tap", tap, span)
 
     def _complete(self, span: sdk.ReadableSpan, adopted: AdoptedSpan | None) -> Ending:
         """Say on *span* how it ended, where its owner has not, and return it."""

@@ -48,6 +48,7 @@ class SpanBlock(Scope):
         self._start_time = start_time
         self._flags = flags
         self._span: LeanSpan | None = None
+        self.dead = False
 
     def __enter__(self) -> trace.Span:
         if self._span is not None and self._span.is_recording():
@@ -68,9 +69,9 @@ class SpanBlock(Scope):
             return trace.INVALID_SPAN
         if self._flags is not None:
             span.on_exception(record=self._flags[0], set_status=self._flags[1])
-        self.context = inner = Context(current)
+        inner = Context(current)
         _put_into(inner, SPAN_KEY, span)
-        self.enter()
+        self.enter(inner)
         return span
 
     def __exit__(

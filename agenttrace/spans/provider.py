@@ -194,7 +194,7 @@ class Provider(sdk.TracerProvider):
             self.chain.ended(span)
         if span.flags & _SAMPLED:
             if self.registry.taps:
-                self.registry.tapped(span.data())
+                self._show(span.data())
             sink = self.sink
             sink(span)
         else:
@@ -205,9 +205,13 @@ class Provider(sdk.TracerProvider):
         safety.count(safety.Count.LATE_FINISHES)
         if span.flags & _SAMPLED:
             late = LateFinish(span)
-            if self.registry.taps:
-                self.registry.tapped(late.data())
+            self._show(late.data())
             self.sink(late)
+
+    def _show(self, form: SpanData) -> None:
+        """Show *form* to whoever taps the registry."""
+        for tap in self.registry.taps:
+            safety.guarded("tap", tap, form)
 
 
 class LateFinish:

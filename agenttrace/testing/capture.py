@@ -81,7 +81,7 @@ _WHY_NOTHING: Final = {
 
 
 class Recording:
-    """What was seen of spans so far (`registry.Listener` and `registry.Tap`).
+    """What was seen of spans so far: a listener and a tap of the registry.
 
     Args:
         registry: Whose spans.
@@ -100,14 +100,14 @@ class Recording:
     def running(self) -> Generator[None]:
         """Record meanwhile."""
         self.registry.add_listener(self)
-        self.registry.taps = (*self.registry.taps, self)
+        self.registry.taps = (*self.registry.taps, self.told)
         try:
             yield
             self.settle()
         finally:
             self.registry.remove_listener(self)
             self.registry.taps = tuple(
-                tap for tap in self.registry.taps if tap is not self
+                tap for tap in self.registry.taps if tap != self.told
             )
 
     def started(self, span: OpenSpan) -> None:

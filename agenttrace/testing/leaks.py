@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from agenttrace.registry import OpenSpan
 
-MOST: Final = 20
+_MOST: Final = 20
 """Spans that are described; the others are counted."""
 _WIDTH: Final = 80
 _INDENT: Final = " " * 4
@@ -68,9 +68,9 @@ def headline(spans: Sequence[OpenSpan], *, is_open: str) -> str:
 
 def told(spans: Sequence[OpenSpan]) -> str:
     """Return a paragraph for each of *spans*, the oldest first, indented."""
-    shown = [_told(span) for span in spans[:MOST]]
-    if len(spans) > MOST:
-        shown.append(f"  and {len(spans) - MOST:,} more")
+    shown = [_told(span) for span in spans[:_MOST]]
+    if len(spans) > _MOST:
+        shown.append(f"  and {len(spans) - _MOST:,} more")
     return "\n\n".join(shown)
 
 

@@ -61,31 +61,32 @@ def figure(row: str, samples: Sequence[float], made_of: str = "") -> Figure:
 
 
 def in_turns(
-    rounds: int, sides: Mapping[str, Callable[[], float]], *, takes: int = 1
-) -> dict[str, list[float]]:
-    """Measure all *sides* in every round; return what each came to, round by round.
+    rounds: int, *sides: Callable[[], float], takes: int = 1
+) -> list[list[float]]:
+    """Measure *sides* by turns; return for each what it came to, round by round.
 
-    One round of warming up is not counted.
+    One round of warming up is not counted.  Sides that share caches belong together,
+    those that do not apart: every take finds what the one before has left.
 
     Args:
         rounds: How many samples each side gets.
         sides: What to measure; each measures itself and returns what it found.
         takes: A sample is the median of so many, which take turns as well.
     """
-    samples: dict[str, list[float]] = {name: [] for name in sides}
+    samples: list[list[float]] = [[] for _ in sides]
     # What was there before is nobody's; with it, collections would cost more the
     # more modules happen to be loaded.
     gc.collect()
     gc.freeze()
     for number in range(rounds + 1):
-        taken: dict[str, list[float]] = {name: [] for name in sides}
+        taken: list[list[float]] = [[] for _ in sides]
         for take in range(takes):
-            odd = (number + take) % 2
-            for name in sides if odd else reversed(sides):
-                taken[name].append(sides[name]())
+            turns = list(zip(sides, taken, strict=True))
+            for side, values in turns if (number + take) % 2 else reversed(turns):
+                values.append(side())
         if number:
-            for name, values in taken.items():
-                samples[name].append(median(values))
+            for values, new in zip(samples, taken, strict=True):
+                values.append(median(new))
     return samples
 
 
@@ -180,8 +181,12 @@ def measure(case: str, rounds: int) -> tuple[list[Figure], list[str]]:
     return [Figure(**each) for each in answer["figures"]], answer["conditions"]
 
 
-def run(*arguments: str) -> str:
+def run(*arguments: str, more: Mapping[str, str] | None = None) -> str:
     """Run an interpreter with *arguments* and return what it prints.
+
+    Args:
+        arguments: What to run.
+        more: Further environment variables.
 
     Raises:
         RuntimeError: It failed; the message has what it said.
@@ -189,7 +194,7 @@ def run(*arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=REPOSITORY,
-        env=environment(),
+        env={**environment(), **(more or {})},
         capture_output=True,
         text=True,
         timeout=_PATIENCE,

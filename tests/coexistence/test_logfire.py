@@ -47,8 +47,7 @@ print(runtime.status().mode, runtime.status().guard_hits)
 def test_when_logfire_comes_second_the_trace_is_still_one(tmp_path: Path) -> None:
     """Two providers, each with spans of its own; the second cannot be the global one.
 
-    What OTel says of that is the only line on stderr; attaching to Logfire's provider
-    afterwards gives its spans outcomes as well.
+    What OTel says of that is the only line on stderr.
     """
     ran = run(
         tmp_path,

@@ -35,7 +35,7 @@ def spans() -> Iterator[Spans]:
 @pytest.fixture(params=["sync", "async"])
 def is_async(request: pytest.FixtureRequest) -> bool:
     """Run the test in both colours."""
-    return request.param == "async"
+    return bool(request.param == "async")
 
 
 @pytest.fixture(params=[CHAT, RESPONSES])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import openai
 from openai import AsyncOpenAI, OpenAI
-
-import agenttrace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
         InMemorySpanExporter,
     )
 
+    import agenttrace
+
 CHAT: Final = "chat"
 RESPONSES: Final = "responses"
+HTTP: Final[Any] = sys.modules[openai.Timeout.__module__.partition(".")[0]]
+"""The HTTP library of the client: httpx2, or httpx before 3.0."""
 LONG: Final = "ok;chunks=40;gap=0.02"
 """A stream that takes long enough to be left in the middle."""
 
@@ -98,7 +102,9 @@ class Way:
     @property
     def resource(self) -> Any:  # noqa: ANN401 - the library's
         """What has `create`, `parse` and `stream`."""
-        return self.client.chat.completions if self.api == CHAT else self.client.responses
+        return (
+            self.client.chat.completions if self.api == CHAT else self.client.responses
+        )
 
     def asked(self, text: str = "hello there") -> dict[str, Any]:
         """Return the parameters that say *text*."""

@@ -19,14 +19,16 @@ OK = ("ok", "return")
 
 
 def test_a_stream_that_is_read_to_its_end_is_ok(way: Way, spans: Spans) -> None:
-    """The body is closed before the iterator says so: that must not look like leaving."""
+    """The body is closed before the iterator says so: that is not leaving it."""
     items = way.read(way.stream("ok;usage=7/9"))
 
     span = spans.one()
     assert span.ending == OK
     assert span["items"] == len(items)
     assert span["response.finish_reasons"] == ("stop",)
-    assert span["response.id"] == (items[0].id if way.api == CHAT else items[0].response.id)
+    assert span["response.id"] == (
+        items[0].id if way.api == CHAT else items[0].response.id
+    )
     assert 0 < span["response.time_to_first_chunk"] < 5
     assert span["partial"] is None
 
@@ -209,7 +211,9 @@ def test_garbage_in_a_stream_is_an_error(way: Way, spans: Spans) -> None:
     assert spans.one().ending == ("error", "exception")
 
 
-def test_an_exception_in_the_consumer_is_not_the_streams(way: Way, spans: Spans) -> None:
+def test_an_exception_in_the_consumer_is_not_the_streams(
+    way: Way, spans: Spans
+) -> None:
     """It is the consumer that failed; the stream was closed by its block."""
     stream = way.stream(LONG)
     way.enter(stream)
@@ -239,6 +243,7 @@ def test_two_streams_do_not_mix(way: Way, spans: Spans) -> None:
     parents = spans.named("first"), spans.named("second")
     for child, parent in zip(seen, parents, strict=True):
         assert child.span.parent is not None
+        assert parent.span.context is not None
         assert child.span.parent.span_id == parent.span.context.span_id
 
 

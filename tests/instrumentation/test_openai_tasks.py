@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -37,16 +38,14 @@ async def create(
     """Return `create` of either API, on the test's own loop."""
     client = AsyncOpenAI(base_url=server.base_url, api_key="unused", max_retries=0)
 
+    resource: Any = client.responses
+    asked: dict[str, Any] = {"input": "hello"}
+    if request.param == CHAT:
+        resource = client.chat.completions
+        asked = {"messages": [{"role": "user", "content": "hello"}]}
+
     def call(model: str = "ok", **options: Any) -> Awaitable[Any]:  # noqa: ANN401 - the library's parameters
-        made: Any
-        if request.param == CHAT:
-            messages: Any = [{"role": "user", "content": "hello"}]
-            made = client.chat.completions.create(
-                model=model, messages=messages, **options
-            )
-        else:
-            made = client.responses.create(model=model, input="hello", **options)
-        waiting: Awaitable[Any] = made
+        waiting: Awaitable[Any] = resource.create(model=model, **asked, **options)
         return waiting
 
     yield call
@@ -270,7 +269,7 @@ def collect_what_a_closed_loop_left() -> None:
     """Collect clients and sockets that nobody can close any more, without a word."""
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
-        patch.setattr("sys.unraisablehook", lambda _: None)
+        patch.setattr(sys, "unraisablehook", print)
         gc.collect()
 
 

@@ -82,7 +82,7 @@ class ChatRecorder(ModelRecorder):
             )
         return attributes
 
-    def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - a chunk, or plain JSON
+    def item(self, item: Any, /) -> Progress:  # noqa: ANN401, C901 - a chunk, or plain JSON; each call more would cost every chunk
         """Take note of one chunk."""
         if self._id is None:
             self._items = True

@@ -121,7 +121,7 @@ def _chat_message(message: Mapping[str, Any]) -> Message:
     if message.get("refusal"):
         parts.append(_text(message["refusal"]))
     for call in _objects(message.get("tool_calls")):
-        function = call.get("function") or call.get("custom") or {}
+        function: Mapping[str, Any] = call.get("function") or call.get("custom") or {}
         arguments = function.get("arguments", function.get("input"))
         parts.append(_call(call.get("id"), function.get("name"), arguments))
     return {"role": role, "parts": parts}

@@ -88,7 +88,7 @@ class ModelRecorder:
     def request(self) -> Opening:
         """Return how the span opens."""
         self._began = time.perf_counter()
-        more = self.messages() if self.captures else {}
+        more: Attributes = self.messages() if self.captures else {}
         return self._request.opening(self.operation, self.readers, more)
 
     def result(self, value: Any, /) -> Attributes:  # noqa: ANN401 - any of the five forms

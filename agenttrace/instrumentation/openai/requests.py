@@ -78,7 +78,7 @@ class Request:
         host: str = url.host
         attributes: dict[str, object] = {
             semconv.GEN_AI_OPERATION_NAME: operation,
-            semconv.GEN_AI_PROVIDER_NAME: _provider(type(self._client), host),
+            semconv.GEN_AI_PROVIDER_NAME: _provider(self._client, host),
             semconv.SERVER_ADDRESS: host,
             semconv.SERVER_PORT: url.port or _PORTS.get(url.scheme, 0),
         }
@@ -164,9 +164,9 @@ def _field(value: object, name: str) -> object:
     return None
 
 
-def _provider(client: type, host: str) -> str:
+def _provider(client: object, host: str) -> str:
     # The type checkers do not believe that every class can be hashed.
-    if host.endswith(_AZURE_HOSTS) or _is_azure(cast("Hashable", client)):
+    if host.endswith(_AZURE_HOSTS) or _is_azure(cast("Hashable", type(client))):
         return _AZURE
     return _OPENAI
 

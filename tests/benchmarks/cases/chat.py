@@ -43,22 +43,22 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
         def once(client: openai.AsyncOpenAI) -> float:
             return all_of_them.runner.run(async_microseconds(client))
 
-        samples = harness.in_turns(
-            rounds * 4,
-            {
-                "chat plain": partial(microseconds, all_of_them.plain),
-                "chat traced": partial(microseconds, all_of_them.traced),
-                "async_chat plain": partial(once, all_of_them.async_plain),
-                "async_chat traced": partial(once, all_of_them.async_traced),
-            },
-            takes=TAKES,
-        )
+        sides = {
+            "chat": (
+                partial(microseconds, all_of_them.traced),
+                partial(microseconds, all_of_them.plain),
+            ),
+            "async_chat": (
+                partial(once, all_of_them.async_traced),
+                partial(once, all_of_them.async_plain),
+            ),
+        }
+        for row, pair in sides.items():
+            traced, plain = harness.in_turns(rounds * 4, *pair, takes=TAKES)
+            yield harness.figure(
+                row, harness.ratios(traced, plain), harness.against(traced, plain)
+            )
         assert runtime.status().started == 2 * TAKES * (rounds * 4 + 1)
-    for row in ("chat", "async_chat"):
-        traced, plain = samples[f"{row} traced"], samples[f"{row} plain"]
-        yield harness.figure(
-            row, harness.ratios(traced, plain), harness.against(traced, plain)
-        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextvars import ContextVar
-from statistics import median
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context.context import Context
@@ -82,37 +82,32 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
     """Yield what both kinds of generator come to."""
     for variable in _VARIABLES:
         variable.set(0)
-    with harness.tracing() as (runtime, _):
-        with agenttrace.span("request"), asyncio.Runner() as runner:
-            samples = _samples(rounds * 10, runner)
-        runtime.flush()
-    unit = median(samples["unit"])
-    for row, kind in (("item", ""), ("async_item", "async ")):
-        added = harness.differences(samples[f"{kind}traced"], samples[f"{kind}plain"])
-        yield harness.figure(
-            row,
-            harness.ratios(added, samples["unit"]),
-            f"{median(added):.0f} ns, a set and reset {unit:.0f} ns",
-        )
-
-
-def _samples(rounds: int, runner: asyncio.Runner) -> dict[str, list[float]]:
     traced = agenttrace.traced(numbers)
     async_traced = agenttrace.traced(async_numbers)
+    with (
+        harness.tracing(),
+        agenttrace.span("request"),
+        asyncio.Runner() as runner,
+    ):
 
-    def loop(make: Callable[[], AsyncGenerator[Any]]) -> float:
-        return runner.run(async_nanoseconds(make))
+        def looped(make: Callable[[], AsyncGenerator[Any]]) -> float:
+            return runner.run(async_nanoseconds(make))
 
-    return harness.in_turns(
-        rounds,
-        {
-            "unit": set_and_reset,
-            "plain": lambda: nanoseconds(numbers),
-            "traced": lambda: nanoseconds(traced),
-            "async plain": lambda: loop(wrapped_numbers),
-            "async traced": lambda: loop(async_traced),
-        },
-    )
+        sides = {
+            "item": (partial(nanoseconds, traced), partial(nanoseconds, numbers)),
+            "async_item": (
+                partial(looped, async_traced),
+                partial(looped, wrapped_numbers),
+            ),
+        }
+        for row, pair in sides.items():
+            ours, plain, unit = harness.in_turns(rounds * 10, *pair, set_and_reset)
+            added = harness.differences(ours, plain)
+            yield harness.figure(
+                row,
+                harness.ratios(added, unit),
+                harness.against(added, unit, "ns"),
+            )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
@@ -39,26 +40,22 @@ def microseconds(start: Start, flush: Callable[[], object]) -> float:
 def measure(rounds: int) -> Iterator[harness.Figure]:
     """Yield what `agenttrace.span` and our provider's own tracer come to."""
     with harness.tracing() as (runtime, receiver), bare_sdk(receiver) as sdk:
-        lean = trace.get_tracer("application")
-
         def by_the_sdk() -> float:
             with sdk.context():
                 return microseconds(sdk.tracer.start_as_current_span, sdk.flush)
 
-        samples = harness.in_turns(
-            rounds * 10,
-            {
-                "sdk": by_the_sdk,
-                "span": lambda: microseconds(agenttrace.span, runtime.flush),
-                "otel": lambda: microseconds(lean.start_as_current_span, runtime.flush),
-            },
-        )
-    for row, side in (("span", "span"), ("otel_span", "otel")):
-        yield harness.figure(
-            row,
-            harness.ratios(samples[side], samples["sdk"]),
-            harness.against(samples[side], samples["sdk"]),
-        )
+        for row, start in (
+            ("span", agenttrace.span),
+            ("otel_span", trace.get_tracer("application").start_as_current_span),
+        ):
+            ours, theirs = harness.in_turns(
+                rounds * 10,
+                partial(microseconds, start, runtime.flush),
+                by_the_sdk,
+            )
+            yield harness.figure(
+                row, harness.ratios(ours, theirs), harness.against(ours, theirs)
+            )
 
 
 if __name__ == "__main__":

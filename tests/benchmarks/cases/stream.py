@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-import openai
-
-from tests.benchmarks import harness, servers
+from tests.benchmarks import harness
+from tests.benchmarks.clients import clients
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-ITEMS: Final = 400
+ITEMS: Final = 100
 """Items that are timed, from the second on: the call around them is another row."""
+TAKES: Final = 9
 WORDS: Final = "word " * (ITEMS + 10)
 
 
@@ -31,9 +31,10 @@ def events(client: Any) -> Any:  # noqa: ANN401 - of either colour
     return client.responses.create(model="gpt-4o", input=WORDS, stream=True)
 
 
-def microseconds(stream: Iterator[object]) -> float:
+def microseconds(make: Callable[[Any], Any], client: object) -> float:
     """Return the CPU time of this thread for one item."""
-    next(stream)
+    stream: Iterator[object] = make(client)
+    next(iter(stream))
     began = time.thread_time_ns()
     for _ in islice(stream, ITEMS):
         pass
@@ -43,12 +44,10 @@ def microseconds(stream: Iterator[object]) -> float:
     return took / ITEMS / 1000
 
 
-async def async_microseconds(
-    client: openai.AsyncOpenAI, make: Callable[[openai.AsyncOpenAI], Any]
-) -> float:
+async def async_microseconds(make: Callable[[Any], Any], client: object) -> float:
     """Return the CPU time of this thread for one item."""
     stream: AsyncIterator[object] = await make(client)
-    await anext(stream)
+    await anext(aiter(stream))
     items = 0
     took = 0
     began = time.thread_time_ns()
@@ -61,36 +60,30 @@ async def async_microseconds(
 
 def measure(rounds: int) -> Iterator[harness.Figure]:
     """Yield what both APIs come to, in both colours."""
-    with (
-        servers.models() as url,
-        harness.tracing() as (runtime, _),
-        openai.OpenAI(base_url=url, api_key="unused") as client,
-        asyncio.Runner() as runner,
-    ):
-        asynchronous = openai.AsyncOpenAI(base_url=url, api_key="unused")
+    with harness.tracing() as (runtime, _), clients() as all_of_them:
 
-        def plain(make: Callable[[Any], Any]) -> float:
-            return microseconds(make(client))
+        def awaited(make: Callable[[Any], Any], client: object) -> float:
+            return all_of_them.runner.run(async_microseconds(make, client))
 
-        def plain_awaited(make: Callable[[Any], Any]) -> float:
-            return runner.run(async_microseconds(asynchronous, make))
-
-        sides: dict[str, Callable[[], float]] = {}
         for row, make in (("chunk", chunks), ("event", events)):
-            for kind, take in (("", plain), ("async_", plain_awaited)):
-                name = f"{kind}{row}"
-                sides[f"{name} plain"] = lambda take=take, make=make: take(make)
-                sides[f"{name} traced"] = lambda name=name: harness.traced(
-                    runtime, sides[f"{name} plain"]
+            sides = {
+                row: (
+                    partial(microseconds, make, all_of_them.traced),
+                    partial(microseconds, make, all_of_them.plain),
+                ),
+                f"async_{row}": (
+                    partial(awaited, make, all_of_them.async_traced),
+                    partial(awaited, make, all_of_them.async_plain),
+                ),
+            }
+            for name, pair in sides.items():
+                traced, plain = harness.in_turns(rounds * 2, *pair, takes=TAKES)
+                yield harness.figure(
+                    name,
+                    harness.differences(traced, plain),
+                    harness.against(traced, plain),
                 )
-        samples = harness.in_turns(rounds * 4, sides)
-        runner.run(asynchronous.close())
-        assert runtime.status().started == 4 * (rounds * 4 + 1)
-    for row in ("chunk", "async_chunk", "event", "async_event"):
-        traced, plain_ = samples[f"{row} traced"], samples[f"{row} plain"]
-        yield harness.figure(
-            row, harness.differences(traced, plain_), harness.against(traced, plain_)
-        )
+        assert runtime.status().started == 4 * TAKES * (rounds * 2 + 1)
 
 
 if __name__ == "__main__":

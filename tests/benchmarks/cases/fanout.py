@@ -1,0 +1,61 @@
+"""What 2,000 runs at a time, of three spans each, cost beyond the same runs untraced."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+import agenttrace
+from tests.benchmarks import harness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+RUNS: Final = 2000
+
+Start = "Callable[[str], AbstractContextManager[Any]]"
+
+
+async def run(start: Callable[[str], AbstractContextManager[Any]]) -> None:
+    """Be an agent that calls a model and a tool, and waits for both."""
+    with start("invoke_agent triage"):
+        with start("chat gpt-4o"):
+            await asyncio.sleep(0)
+        with start("execute_tool search"):
+            await asyncio.sleep(0)
+
+
+async def microseconds(start: Callable[[str], AbstractContextManager[Any]]) -> float:
+    """Return the CPU time of this thread for a run."""
+    began = time.thread_time_ns()
+    await asyncio.gather(*[run(start) for _ in range(RUNS)])
+    return (time.thread_time_ns() - began) / RUNS / 1000
+
+
+def measure(rounds: int) -> Iterator[harness.Figure]:
+    """Yield what is added to each run."""
+    untraced = nullcontext[None]()
+    with harness.tracing() as (runtime, _), asyncio.Runner() as runner:
+
+        def traced() -> float:
+            took = runner.run(microseconds(agenttrace.span))
+            assert runtime.flush(60)
+            return took
+
+        with_spans, without = harness.in_turns(
+            rounds * 3,
+            traced,
+            lambda: runner.run(microseconds(lambda _: untraced)),
+        )
+    yield harness.figure(
+        "fanout",
+        harness.differences(with_spans, without),
+        harness.against(with_spans, without),
+    )
+
+
+if __name__ == "__main__":
+    harness.main(measure)

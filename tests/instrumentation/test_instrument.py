@@ -1,0 +1,258 @@
+"""Patches go in when a library is there, and come out without a trace."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import wrapt
+from openai._base_client import AsyncAPIClient, SyncAPIClient
+from openai._streaming import AsyncStream, Stream
+
+import agenttrace
+from agenttrace import UnknownInstrumentationError, safety
+from agenttrace.instrumentation._patching import Instrumentor, Patch
+from agenttrace.instrumentation.openai import INSTRUMENTOR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PLACES = (
+    (SyncAPIClient, "request"),
+    (AsyncAPIClient, "request"),
+    (Stream, "__init__"),
+    (AsyncStream, "__init__"),
+)
+
+
+def found() -> list[object]:
+    """Return the very objects that stand in the library now."""
+    return [vars(cls)[name] for cls, name in PLACES]
+
+
+@pytest.fixture(autouse=True)
+def _out_again() -> Iterator[None]:
+    """Leave the libraries as they were."""
+    yield
+    agenttrace.uninstrument()
+
+
+def test_uninstrument_puts_the_very_objects_back() -> None:
+    """Something like them would not do: others compare and patch them too."""
+    before = found()
+    agenttrace.instrument("openai")
+    between = found()
+    agenttrace.uninstrument("openai")
+
+    assert all(one is not other for one, other in zip(before, between, strict=True))
+    assert all(one is other for one, other in zip(before, found(), strict=True))
+
+
+def test_instrument_twice_is_once() -> None:
+    """An application and its test suite both do it."""
+    agenttrace.instrument("openai")
+    first = found()
+    agenttrace.instrument()
+
+    assert all(one is other for one, other in zip(first, found(), strict=True))
+
+
+def test_a_patch_below_anothers_stays_and_does_nothing() -> None:
+    """Restoring what was there would take the other tool's patch out too."""
+    calls: list[str] = []
+    instrumentor, library = instrumented(calls)
+
+    def outer(
+        wrapped: Callable[..., Any],
+        _: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - a wrapper of wrapt's
+        calls.append("theirs")
+        return wrapped(*args, **kwargs)
+
+    theirs = wrapt.FunctionWrapper(library.work, outer)
+    library.work = theirs
+    instrumentor.remove()
+    library.work()
+    after_removal = calls.copy()
+    instrumentor.install()
+    library.work()
+
+    assert after_removal == ["theirs"]
+    assert calls == ["theirs", "theirs", "ours"]
+    assert library.work is theirs
+
+
+def test_a_patch_that_another_tool_threw_out_is_made_again() -> None:
+    """It restored what it had found, which was before us."""
+    calls: list[str] = []
+    instrumentor, library = instrumented(calls)
+    library.work = lambda: None
+
+    library.work()
+    instrumentor.install()
+    library.work()
+
+    assert calls == ["ours"]
+
+
+def test_what_is_inherited_is_not_left_in_the_subclass() -> None:
+    """Putting the inherited function there would hide a later change of the base."""
+
+    class Base:
+        def work(self) -> str:
+            return "done"
+
+    class Derived(Base):
+        pass
+
+    library: Any = type(sys)("a_library")
+    library.Derived = Derived
+    sys.modules["a_library"] = library
+    instrumentor = Instrumentor(
+        "a-library",
+        (Patch("a_library", "Derived.work", lambda w, _, a, k: w(*a, **k)),),
+    )
+    instrumentor.install()
+    patched = "work" in vars(Derived)
+    instrumentor.remove()
+    del sys.modules["a_library"]
+
+    assert patched
+    assert "work" not in vars(Derived)
+
+
+def instrumented(calls: list[str]) -> tuple[Instrumentor, Any]:
+    """Return a library with a patched function, and what patched it."""
+    library: Any = type(sys)("a_library")
+    library.work = lambda: None
+    sys.modules["a_library"] = library
+
+    def ours(
+        wrapped: Callable[..., Any],
+        _: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - a wrapper of wrapt's
+        calls.append("ours")
+        return wrapped(*args, **kwargs)
+
+    instrumentor = Instrumentor("a-library", (Patch("a_library", "work", ours),))
+    instrumentor.install()
+    return instrumentor, library
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
+    """And nothing is patched half way."""
+    before = found()
+
+    with pytest.raises(UnknownInstrumentationError, match=r"'opneai'.*'openai'"):
+        agenttrace.instrument("openai", "opneai")
+
+    assert all(one is other for one, other in zip(before, found(), strict=True))
+
+
+def test_a_disabled_runtime_patches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither configured nor by environment, which may be read before `configure`."""
+    before = found()
+
+    with agenttrace.configure(disabled=True):
+        agenttrace.instrument("openai")
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    agenttrace.instrument("openai")
+
+    assert all(one is other for one, other in zip(before, found(), strict=True))
+
+
+@pytest.mark.parametrize("majors", [range(2), range(99, 100)])
+def test_an_unsupported_version_is_left_alone_with_one_warning(
+    majors: range, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Patches made for another version would break the application."""
+    safety.reset_for_tests()
+    before = found()
+    instrumentor = Instrumentor("openai", INSTRUMENTOR.patches, majors=majors)
+
+    with caplog.at_level(logging.WARNING, "agenttrace"):
+        instrumentor.install()
+        instrumentor.install()
+    instrumentor.remove()
+
+    assert len(caplog.records) == 1
+    assert "is not traced: agenttrace supports versions" in caplog.text
+    assert all(one is other for one, other in zip(before, found(), strict=True))
+
+
+def test_a_place_that_is_no_longer_there_is_passed_over_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A private name may go in a minor release: the application must not."""
+    safety.reset_for_tests()
+    gone = Patch(
+        "openai._base_client", "SyncAPIClient.gone", lambda w, _, a, k: w(*a, **k)
+    )
+    instrumentor = Instrumentor("openai", (gone,))
+
+    with caplog.at_level(logging.WARNING, "agenttrace"):
+        instrumentor.install()
+    instrumentor.remove()
+
+    assert "openai has no openai._base_client.SyncAPIClient.gone" in caplog.text
+
+
+def in_a_new_process(program: str) -> str:
+    """Return what *program* prints in a process that has imported nothing."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    ).stdout.strip()
+
+
+def test_instrument_imports_no_library() -> None:
+    """It would cost a second, for a library that may never be used."""
+    printed = in_a_new_process(
+        "import sys, agenttrace; agenttrace.instrument();"
+        "print({'openai', 'httpx', 'httpx2', 'pydantic'} & set(sys.modules))"
+    )
+
+    assert printed == "set()"
+
+
+def test_a_library_is_patched_when_it_is_imported() -> None:
+    """`instrument` stands at the top of a program; imports come as they come."""
+    printed = in_a_new_process(
+        "import agenttrace; agenttrace.instrument();"
+        "from openai._base_client import SyncAPIClient;"
+        "print(type(vars(SyncAPIClient)['request']).__name__)"
+    )
+
+    assert printed == "FunctionWrapper"
+
+
+def test_a_library_that_comes_after_uninstrument_is_left_alone() -> None:
+    """The import hook cannot be taken back; what it does can."""
+    printed = in_a_new_process(
+        "import agenttrace; agenttrace.instrument(); agenttrace.uninstrument();"
+        "from openai._base_client import SyncAPIClient;"
+        "print(type(vars(SyncAPIClient)['request']).__name__)"
+    )
+
+    assert printed == "function"
+
+
+def test_a_library_that_is_not_installed_is_never_missed() -> None:
+    """`instrument()` names no library on purpose."""
+    printed = in_a_new_process(
+        "import sys; sys.modules['openai'] = None;"
+        "import agenttrace; agenttrace.instrument(); agenttrace.uninstrument();"
+        "print('well')"
+    )
+
+    assert printed == "well"
