@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from agenttrace import attributes, safety
 
@@ -23,8 +22,7 @@ MAX_CHARACTERS: Final = 64 * 1024
 REDACTION_FAILED: Final = "<not captured: the redaction hook failed>"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """What `configure()` says of content.
 
     Args:

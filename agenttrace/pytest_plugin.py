@@ -27,7 +27,6 @@ _LEVELS: Final = (OFF, WARN, FAIL)
 _OPTION: Final = "agenttrace_leaks"
 _MARKER: Final = "agenttrace_allow_open"
 _HELP: Final = "what becomes of a test that leaves spans open: off, warn or fail"
-_failed: Final = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         message = f"{_OPTION} = {level!r}: must be off, warn or fail"
         raise pytest.UsageError(message)
     if level != OFF:
-        config.pluginmanager.register(LeakCheck(level), f"{_OPTION}-check")
+        config.pluginmanager.register(LeakCheck(level), f"{_OPTION}_check")
 
 
 @pytest.fixture
@@ -81,6 +80,7 @@ class LeakCheck:
         self._level = level
         self._stack = ExitStack()
         self._watching = False
+        self._failed = False
         self._before: set[OpenSpan] = set()
         self._of_fixtures: dict[pytest.FixtureDef[Any], set[OpenSpan]] = {}
 
@@ -91,6 +91,7 @@ class LeakCheck:
             # Not in the process that only hands tests out to others (xdist's).
             self._watching = True
             self._watch()
+        self._failed = False
         self._before = set(_open())
         return (yield)
 
@@ -114,12 +115,11 @@ class LeakCheck:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item
+        self,
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note that a test has failed already."""
+        """Note that the test has failed already."""
         report = yield
-        if report.failed:
-            item.stash[_failed] = True
+        self._failed = self._failed or report.failed
         return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -130,9 +130,10 @@ class LeakCheck:
         try:
             result = yield
         except BaseException:
-            self._report(item, failed=True)
+            self._failed = True
+            self._report(item)
             raise
-        self._report(item, failed=item.stash.get(_failed, False))
+        self._report(item)
         return result
 
     def pytest_unconfigure(self) -> None:
@@ -145,44 +146,50 @@ class LeakCheck:
 
         self._stack.enter_context(ORIGINS.noted(PROCESS.spans))
 
-    def _report(self, item: pytest.Item, *, failed: bool) -> None:
-        left = self._left_by(item)
+    def _report(self, item: pytest.Item) -> None:
+        if not self._left():
+            return
+        from agenttrace.testing import leaks  # noqa: PLC0415 - when there is one
+
+        left = leaks.confirmed(lambda: _not_allowed(item, self._left()))
         if not left:
             return
         text = _text(left)
-        if failed:
+        if self._failed:
             # It often is the failure, whose traceback holds on to what is suspended.
             item.add_report_section("teardown", "spans left open", text)
         elif self._level == FAIL:
             pytest.fail(text, pytrace=False)
         else:
-            from agenttrace.errors import LeakedSpanWarning  # noqa: PLC0415 - when needed
+            from agenttrace.errors import LeakedSpanWarning  # noqa: PLC0415 - the same
 
             item.warn(LeakedSpanWarning(text))
 
-    def _left_by(self, item: pytest.Item) -> list[OpenSpan]:
+    def _left(self) -> list[OpenSpan]:
         known = self._before.union(*self._of_fixtures.values())
-        left = [span for span in _open() if span not in known]
-        if not left:
-            return []
-        from agenttrace.testing.trees import fits  # noqa: PLC0415 - when there is one
+        return [span for span in _open() if span not in known]
 
-        number = 0
-        for marker in item.iter_markers(_MARKER):
-            if not marker.args:
-                return []
-            for allowed in marker.args:
-                if isinstance(allowed, str):
-                    left = [x for x in left if not fits(allowed, x.name)]
-                elif isinstance(allowed, int) and not isinstance(allowed, bool):
-                    number += allowed
-                else:
-                    message = (
-                        f"@pytest.mark.{_MARKER}({allowed!r}): must be names of spans "
-                        "or a number of them"
-                    )
-                    pytest.fail(message, pytrace=False)
-        return left if len(left) > number else []
+
+def _not_allowed(item: pytest.Item, left: list[OpenSpan]) -> list[OpenSpan]:
+    """Return *left* without what the markers of *item* allow."""
+    from agenttrace.testing.trees import fits  # noqa: PLC0415 - when there is a leak
+
+    number = 0
+    for marker in item.iter_markers(_MARKER):
+        if not marker.args:
+            return []
+        for allowed in marker.args:
+            if isinstance(allowed, str):
+                left = [span for span in left if not fits(allowed, span.name)]
+            elif isinstance(allowed, int) and not isinstance(allowed, bool):
+                number += allowed
+            else:
+                message = (
+                    f"@pytest.mark.{_MARKER}({allowed!r}): must be names of spans or "
+                    "a number of them"
+                )
+                pytest.fail(message, pytrace=False)
+    return left if len(left) > number else []
 
 
 def _open() -> tuple[OpenSpan, ...]:

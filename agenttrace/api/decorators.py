@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import replace
+from functools import partial
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import wrapt
@@ -16,6 +19,7 @@ from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import SupportsIndex
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -40,14 +44,16 @@ class _Decorated(PlainRecorder):
         super().__init__(opening)
         self._fn = fn
         self._capture = capture
-        self._arguments = arguments
+        # A body may let go of its arguments long before it ends, and so do we.
+        self._arguments = arguments if content.wanted(capture) else None
 
     def request(self) -> Opening:
         """Return the opening, with the arguments where they are wanted."""
+        arguments, self._arguments = self._arguments, None
+        if arguments is None:
+            return self.opening
+        captured = content.attribute_of(_ARGUMENTS, _bound(self._fn, *arguments))
         opening = self.opening
-        if not content.wanted(self._capture):
-            return opening
-        captured = content.attribute_of(_ARGUMENTS, _bound(self._fn, *self._arguments))
         return replace(opening, attributes={**opening.attributes, **captured})
 
     def result(self, value: object, /) -> Attributes:
@@ -68,11 +74,56 @@ else:  # a class that wrapt before 2.0 cannot subscript
 
 
 class _TracedFunction(_FunctionWrapper):
-    """A decorated function: `inspect`, `pickle` and descriptors see the original."""
+    """A decorated function, to be told from the original by its type alone.
 
-    def __reduce_ex__(self, protocol: object) -> str:
-        """Pickle by name, as functions are: worker processes import it again."""
-        return str(self.__qualname__)
+    As wrapt has it, every look at a method makes a wrapper of its own kind, which is
+    not itself, and cannot be pickled, copied or referred to weakly as methods can.
+    """
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:  # noqa: ANN401 - as the original
+        wrapped: object = self.__wrapped__
+        if not isinstance(wrapped, FunctionType):
+            return super().__get__(instance, owner)
+        return self if instance is None else MethodType(self, instance)
+
+    def __copy__(self) -> _TracedFunction:
+        return self._of(copy.copy)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _TracedFunction:
+        return self._of(partial(copy.deepcopy, memo=memo))
+
+    def _of(self, copied: Callable[[Any], Any]) -> _TracedFunction:
+        wrapped: Any = self.__wrapped__
+        other = copied(wrapped)
+        # Functions are not copied: the copy of one is itself.
+        if other is wrapped:
+            return self
+        return _TracedFunction(other, self._self_wrapper)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:  # noqa: ANN401 - see pickle
+        wrapped: object = self.__wrapped__
+        if isinstance(wrapped, FunctionType):
+            # By name, as functions are: worker processes import it again.
+            return str(self.__qualname__)
+        return wrapped.__reduce_ex__(protocol)
+
+
+def _is_deferred(fn: object) -> bool:
+    """Return whether a call of *fn* only makes an object and runs none of the body.
+
+    Flags of what *fn* says that it wraps are not asked: what stands in front of a
+    coroutine function may run it to its end.
+    """
+    while not isinstance(fn, FunctionType) or isinstance(fn, _TracedFunction):
+        if isinstance(fn, _TracedFunction):
+            fn = fn.__wrapped__
+        elif isinstance(fn, MethodType):
+            fn = fn.__func__
+        elif isinstance(fn, partial):
+            fn = fn.func
+        else:
+            return False
+    return type(fn) is FunctionType and bool(fn.__code__.co_flags & _DEFERRED)
 
 
 def _decorate(
@@ -80,8 +131,10 @@ def _decorate(
     opening: Opening,
     capture_content: bool | None,  # noqa: FBT001 - three-valued, from a keyword
 ) -> Any:  # noqa: ANN401 - of the type of fn
-    code = getattr(inspect.unwrap(getattr(fn, "__func__", fn)), "__code__", None)
-    deferred = code is not None and bool(code.co_flags & _DEFERRED)
+    if isinstance(fn, staticmethod | classmethod):
+        inside: Callable[..., Any] = fn.__func__
+        return type(fn)(_decorate(inside, opening, capture_content))
+    deferred = _is_deferred(fn)
 
     def traced_call(
         wrapped: Callable[..., Any],

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dis
 import inspect
+import sys
 import time
 import types
 import weakref
@@ -283,17 +285,19 @@ class Call:
 
     def settle(self, value: Any) -> Any:  # noqa: ANN401 - whatever came back
         """Return *value* such that the span ends when it does."""
-        kind: type[object] = value.__class__
-        if kind is types.CoroutineType:
-            return self._wrapped(_awaited(self, value), value, _close_if_unstarted)
-        if kind is types.GeneratorType and not _is_awaitable(value):
-            return self._wrapped(generators.drive(self, value), value)
-        if kind is types.AsyncGeneratorType:
-            return self._wrapped(generators.drive_async(self, value), value)
+        # By type: a proxy only looks like what it stands for, and is left as it is.
+        kind: type[object] = type(value)
+        if kind in _DRIVEN and _is_unstarted(value):
+            if kind is types.CoroutineType:
+                return self._wrapped(_awaited(self, value), value, _close_if_unstarted)
+            if kind is types.AsyncGeneratorType:
+                return self._wrapped(generators.drive_async(self, value), value)
+            if not _is_awaitable(value):
+                return self._wrapped(generators.drive(self, value), value)
         if self.span is None:
             self.begin()
         if issubclass(kind, _FUTURES):
-            value.add_done_callback(self._future_done)
+            self._follow_future(value)
             return value
         if not safety.guarded(
             f"{type(self.recorder).__qualname__}.claims",
@@ -313,10 +317,19 @@ class Call:
         """Make *wrapper* answer to the name of *value*, and notice if it is dropped."""
         wrapper.__name__ = value.__name__
         wrapper.__qualname__ = value.__qualname__
+        # With a callback the reference is cleared before any finalizer runs, in every
+        # version: the finalizer of the wrapper asks it.
         self.alive = weakref.ref(
-            wrapper, None if on_drop is None else partial(on_drop, value)
+            wrapper, _ignore if on_drop is None else partial(on_drop, value)
         )
         return wrapper
+
+    def _follow_future(self, future: Any) -> None:  # noqa: ANN401 - asyncio's or concurrent's
+        if future.done():
+            # Its loop may be closed by now, and take no callback.
+            self._future_done(future)
+        else:
+            future.add_done_callback(self._future_done)
 
     def _future_done(self, future: Any) -> None:  # noqa: ANN401 - asyncio's or concurrent's
         if future.cancelled():
@@ -329,6 +342,25 @@ class Call:
             self.fail(error)
         else:
             self.succeed()
+
+
+def _is_unstarted(value: Any) -> bool:  # noqa: ANN401 - a coroutine or generator
+    """Return whether nothing of *value* has run: else it is somebody's, as it is."""
+    if isinstance(value, types.GeneratorType):
+        return inspect.getgeneratorstate(value) == inspect.GEN_CREATED
+    if isinstance(value, types.CoroutineType):
+        return inspect.getcoroutinestate(value) == inspect.CORO_CREATED
+    if sys.version_info >= (3, 12):
+        return inspect.getasyncgenstate(value) == inspect.AGEN_CREATED
+    frame = value.ag_frame
+    return (
+        frame is not None
+        and frame.f_code.co_code[frame.f_lasti] == dis.opmap["RETURN_GENERATOR"]
+    )
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 def _is_awaitable(generator: types.GeneratorType[Any, Any, Any]) -> bool:
@@ -360,5 +392,8 @@ def _close_if_unstarted(coroutine: Coroutine[Any, Any, Any], _: object) -> None:
 
 _JUST_NOW: Final = 1_000_000_000
 """Nanoseconds.  Heartbeats are told to a tick; nearer than this, now is truer."""
+_DRIVEN: Final = frozenset(
+    {types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType}
+)
 _FUTURES: Final = (asyncio.Future, concurrent.futures.Future)
 _MESSAGES: Final = {Outcome.LOST: "its event loop was closed while it was open"}

@@ -49,6 +49,7 @@ def drive(
     resume: Any = send
     argument: Any = None
     token: Any = None
+    item: Any = None
     # When it last beat: looking at the clock costs a third of what a heartbeat does.
     tick: int | None = None
     items = 0
@@ -60,7 +61,8 @@ def drive(
             item = resume(argument)
             inner = get()
             put_away(token)
-            token = None
+            # What was sent in, and from which context, is not ours to keep alive.
+            token = argument = None
             if take is None:
                 if tick is not COARSE.now:
                     tick = COARSE.now
@@ -69,7 +71,8 @@ def drive(
             else:
                 take(item)
             try:
-                argument = yield item
+                # Nor is the item: it is the consumer's alone, as if from the body.
+                argument = yield (item, item := None)[0]
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
                 resume, argument = throw, error
@@ -88,7 +91,7 @@ def drive(
         raise
     finally:
         # An exception that holds this frame must not be held by it.
-        argument = None
+        token = argument = item = None
 
 
 async def drive_async(  # noqa: PLR0915 - every step costs a frame; this is one
@@ -108,6 +111,7 @@ async def drive_async(  # noqa: PLR0915 - every step costs a frame; this is one
     resume: Any = send
     argument: Any = None
     token: Any = None
+    item: Any = None
     # When it last beat: looking at the clock costs a third of what a heartbeat does.
     tick: int | None = None
     items = 0
@@ -118,9 +122,16 @@ async def drive_async(  # noqa: PLR0915 - every step costs a frame; this is one
                 inner = scope.before(inner)
             token = activate(inner)
             item = await step
-            inner = get()
-            put_away(token)
-            token = None
+            value = get()
+            try:
+                put_away(token)
+            except (ValueError, RuntimeError):
+                # Somebody drives this by hand and has gone on in another context, in
+                # which nothing is ours.
+                value = inner
+            inner = value
+            # What was sent in, and from which context, is not ours to keep alive.
+            token = argument = step = None
             if take is None:
                 if tick is not COARSE.now:
                     tick = COARSE.now
@@ -129,7 +140,8 @@ async def drive_async(  # noqa: PLR0915 - every step costs a frame; this is one
             else:
                 take(item)
             try:
-                argument = yield item
+                # Nor is the item: it is the consumer's alone, as if from the body.
+                argument = yield (item, item := None)[0]
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
                 resume, argument = throw, error
@@ -147,7 +159,7 @@ async def drive_async(  # noqa: PLR0915 - every step costs a frame; this is one
         call.fail(error)
         raise
     finally:
-        argument = step = None
+        token = argument = item = step = None
 
 
 def _first_step(body: AsyncGenerator[Any, Any]) -> Any:  # noqa: ANN401 - an awaitable of the interpreter's

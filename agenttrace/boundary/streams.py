@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from agenttrace.model import Ending
 
+    Pulls = Generator[Any, Any, Any]
+    AsyncPulls = AsyncGenerator[Any, Any]
     Reader = Callable[[bytes], Iterable[object]]
     """Given the bytes of a body as they pass, returns the items complete with them."""
 
@@ -178,12 +180,11 @@ def alive_of(owner: object) -> Callable[[], object]:
 
 def _driven(call: Call, pulls: Any, take: Callable[[Any], None]) -> Any:  # noqa: ANN401 - an iterator of either colour
     """Return a generator of the same colour that pulls from *pulls* inside *call*."""
-    kind: object = type(pulls)
     driven: Any
-    if kind is types.GeneratorType:
-        driven = generators.drive(call, pulls, take)
-    elif kind is types.AsyncGeneratorType:
-        driven = generators.drive_async(call, pulls, take)
+    if type(pulls) is types.GeneratorType:
+        driven = generators.drive(call, cast("Pulls", pulls), take)
+    elif type(pulls) is types.AsyncGeneratorType:
+        driven = generators.drive_async(call, cast("AsyncPulls", pulls), take)
     elif hasattr(pulls, "__anext__"):
         return generators.drive_async(call, _async_generator(pulls), take)
     else:
@@ -192,11 +193,11 @@ def _driven(call: Call, pulls: Any, take: Callable[[Any], None]) -> Any:  # noqa
     return driven
 
 
-def _generator(pulls: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401 - any iterator
+def _generator(pulls: Any) -> Pulls:  # noqa: ANN401 - any iterator
     yield from pulls
 
 
-async def _async_generator(pulls: Any) -> AsyncGenerator[Any, Any]:  # noqa: ANN401 - any asynchronous iterator
+async def _async_generator(pulls: Any) -> AsyncPulls:  # noqa: ANN401 - any asynchronous iterator
     try:
         async for item in pulls:
             yield item

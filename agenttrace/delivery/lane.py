@@ -10,8 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agenttrace._otel import suppress_instrumentation
 from agenttrace.delivery.frames import Frame
@@ -34,8 +33,7 @@ _TELL_AGAIN: Final = 600.0
 _MAX_KINDS: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class LaneStatus:
+class LaneStatus(NamedTuple):
     """How one destination is doing.
 
     Args:

@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from opentelemetry.util.re import parse_env_headers
@@ -26,7 +26,8 @@ from agenttrace.errors import SettingError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DEFAULT_TIMEOUT: Final = 10.0
+DEFAULT_TIMEOUT: Final = 10.0
+"""Seconds that one request may take."""
 _TRACES_PATH: Final = "/v1/traces"
 # What `parse_env_headers` accepts.  It is asked only about what matches, because it
 # writes what it does not accept, credentials and all, into the log.
@@ -75,7 +76,7 @@ class OtlpSettings:
     endpoint: str = DEFAULT_ENDPOINTS[Protocol.HTTP]
     protocol: Protocol = Protocol.HTTP
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    timeout: float = _DEFAULT_TIMEOUT
+    timeout: float = DEFAULT_TIMEOUT
     compression: Compression = Compression.NONE
     certificate: str | None = None
     client_key: str | None = None
@@ -142,8 +143,7 @@ def shown(url: str) -> str:
     return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
-@dataclass(frozen=True, slots=True)
-class _Variable:
+class _Variable(NamedTuple):
     """A setting of the environment: the name that it was found under, and its value."""
 
     name: str
@@ -214,7 +214,7 @@ def _headers(variable: _Variable) -> Mapping[str, str]:
 
 def _timeout(variable: _Variable) -> float:
     if not variable.value:
-        return _DEFAULT_TIMEOUT
+        return DEFAULT_TIMEOUT
     try:
         seconds = float(variable.value)
     except ValueError:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(NamedTuple):
     """Waits that double from *first* to *longest* seconds, each with jitter.
 
     Jitter takes away up to half: a fleet whose collector restarts must not come back

@@ -17,8 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from agenttrace.delivery import otlp
 from agenttrace.delivery.backlog import Backlog, Mark
@@ -41,6 +40,12 @@ _MAX_FRAME: Final = 1_000_000
 A frame is taken or refused as a whole, so none should be larger than what destinations
 take; but nothing is encoded twice to make it smaller.
 """
+_HANDFUL: Final = 4
+"""Batches that are let go together while there is more to encode.
+
+A request takes as long as fifty spans; a destination that answers at once would get one
+for each batch.
+"""
 
 
 class Ended(Protocol):
@@ -55,8 +60,7 @@ class Ended(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolerStatus:
+class SpoolerStatus(NamedTuple):
     """How delivery is doing.
 
     Args:
@@ -282,15 +286,22 @@ class Spooler:
                 note("delivery.spooler", error)
 
     def _drain(self) -> None:
-        while self._queue:
-            items, mark = self._next()
-            if items:
-                self._write(items)
-            if mark is not None:
-                self._backlog.reach(mark)
-            # Whoever waits for the interpreter gets it now: it would not be handed
-            # over before the switch interval of 5 ms is over.
-            time.sleep(0)
+        batches = 0
+        try:
+            while self._queue:
+                items, mark = self._next()
+                if items:
+                    self._write(items)
+                if mark is not None:
+                    self._backlog.reach(mark)
+                batches += 1
+                if batches % _HANDFUL == 0:
+                    self._backlog.release()
+                # Whoever waits for the interpreter gets it now: it would not be
+                # handed over before the switch interval of 5 ms is over.
+                time.sleep(0)
+        finally:
+            self._backlog.release()
 
     def _next(self) -> tuple[list[Ended], Mark | None]:
         items: list[Ended] = []
@@ -321,7 +332,6 @@ class Spooler:
                 item.written()
             except Exception as error:  # noqa: BLE001 - the others are written all the same
                 note("delivery.written", error)
-        self._backlog.release()
         if dropped:
             log_once(
                 "delivery.full",

@@ -18,8 +18,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import wrapt
 
@@ -36,8 +35,7 @@ Wrapper = Callable[
 """Called in place of a function with it, its `self`, its arguments; as wrapt has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(NamedTuple):
     """One function of a library and what is to be called in its place.
 
     Args:
@@ -51,8 +49,7 @@ class Patch:
     wrapper: Wrapper
 
 
-@dataclass(slots=True)
-class _Applied:
+class _Applied(NamedTuple):
     """A patch that is in place: enough to undo it."""
 
     parent: Any
@@ -175,12 +172,15 @@ class Instrumentor:
         return False
 
     def _version(self) -> str:
+        # Of the package itself where it says: to read metadata takes milliseconds.
+        package = sys.modules.get(self.patches[0].module.partition(".")[0])
+        version = getattr(package, "__version__", None)
+        if isinstance(version, str):
+            return version
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
-            # Vendored or on the path without metadata: the module may know itself.
-            package = sys.modules.get(self.distribution.replace("-", "_"))
-            return str(getattr(package, "__version__", "of unknown version"))
+            return "of unknown version"
 
 
 def _is_in_place(applied: _Applied) -> bool:

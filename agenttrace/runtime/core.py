@@ -7,8 +7,7 @@ the runtime; spans that are open stay open.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from agenttrace import content, safety, tracing
 from agenttrace.context import scope
@@ -32,8 +31,10 @@ if TYPE_CHECKING:
 _EXIT: Final = "its process ended while it was open"
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+_NOTHING: Final[Mapping[str, int]] = {}
+
+
+class Status(NamedTuple):
     """What a runtime is and has done; for health endpoints, tests and benchmarks.
 
     Attributes:
@@ -56,8 +57,8 @@ class Status:
     open: int = 0
     started: int = 0
     delivery: SpoolerStatus | None = None
-    counts: Mapping[str, int] = field(default_factory=dict[str, int])
-    guard_hits: Mapping[str, int] = field(default_factory=dict[str, int])
+    counts: Mapping[str, int] = _NOTHING
+    guard_hits: Mapping[str, int] = _NOTHING
 
 
 class Runtime:

@@ -1,6 +1,7 @@
 """Where spans go: OTLP where an endpoint is known, else the embedded store.
 
-Read from `span_exporter=` and OTel's own variables, once.
+Read from `span_exporter=` and OTel's own variables, once.  Only what is used is
+imported: all of them together take as long as the rest of `configure()`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,12 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.delivery import otlp_env
-from agenttrace.delivery.senders.exporter import ExporterSender
-from agenttrace.delivery.senders.grpc import GrpcSender
-from agenttrace.delivery.senders.http import HttpSender
-from agenttrace.delivery.senders.store import StoreSender
 from agenttrace.errors import SettingError
 from agenttrace.settings import STORE_FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from agenttrace.delivery.senders import Sender
@@ -38,8 +37,19 @@ def senders_of(
         SettingError: `OTEL_TRACES_EXPORTER` or an OTLP variable cannot be meant.
     """
     if span_exporter is not None:
-        return {"exporter": ExporterSender(span_exporter)}
+        return {"exporter": _exporter_sender(span_exporter)}
     return {name: _sender(name, settings) for name in _names()}
+
+
+def timeout_of(senders: Iterable[str]) -> float:
+    """Return the seconds that one attempt to send may take.
+
+    Args:
+        senders: The names of the senders in use.
+    """
+    if "otlp" in senders:
+        return otlp_env.otlp_settings(os.environ).timeout
+    return otlp_env.DEFAULT_TIMEOUT
 
 
 def _names() -> list[str]:
@@ -59,14 +69,34 @@ def _names() -> list[str]:
 
 def _sender(name: str, settings: Settings) -> Sender:
     if name == "store":
+        from agenttrace.delivery.senders.store import (  # noqa: PLC0415 - see the header
+            StoreSender,
+        )
+
         return StoreSender(settings.state_dir / STORE_FILE, settings.max_store_bytes)
     if name == "console":
-        from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 - costs an import
+        from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 - see the header
             ConsoleSpanExporter,
         )
 
-        return ExporterSender(ConsoleSpanExporter())
+        return _exporter_sender(ConsoleSpanExporter())
     otlp = otlp_env.otlp_settings(os.environ)
     if otlp.protocol is otlp_env.Protocol.GRPC:
+        from agenttrace.delivery.senders.grpc import (  # noqa: PLC0415 - see the header
+            GrpcSender,
+        )
+
         return GrpcSender(otlp)
+    from agenttrace.delivery.senders.http import (  # noqa: PLC0415 - see the header
+        HttpSender,
+    )
+
     return HttpSender.from_settings(otlp)
+
+
+def _exporter_sender(exporter: SpanExporter) -> Sender:
+    from agenttrace.delivery.senders.exporter import (  # noqa: PLC0415 - see the header
+        ExporterSender,
+    )
+
+    return ExporterSender(exporter)

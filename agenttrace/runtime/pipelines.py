@@ -11,9 +11,8 @@ from agenttrace import safety, tracing
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.model import Outcome
 from agenttrace.runtime import resource
-from agenttrace.runtime.destinations import senders_of
+from agenttrace.runtime.destinations import senders_of, timeout_of
 from agenttrace.runtime.process import PROCESS
-from agenttrace.spans.attached import Attachment, sdk_provider
 from agenttrace.spans.provider import Ended, Provider
 
 if TYPE_CHECKING:
@@ -71,12 +70,16 @@ class OwnPipeline:
     ) -> None:
         senders = senders_of(settings, span_exporter)
         self.destinations = tuple(senders)
-        self.spooler = Spooler(
-            tuple(senders.values()), max_bytes=settings.max_queue_bytes
-        )
+        self.spooler: Spooler | None = None
+        if senders:
+            self.spooler = Spooler(
+                tuple(senders.values()),
+                max_bytes=settings.max_queue_bytes,
+                timeout=timeout_of(senders),
+            )
         self.provider = _provider(
             registry,
-            self.spooler.put,
+            self.spooler.put if self.spooler else _discard,
             resource.resource_of(settings),
             sampler,
             settings,
@@ -93,20 +96,21 @@ class OwnPipeline:
 
     def flush(self, timeout: float) -> bool:
         """Deliver what has ended; True if all of it is acknowledged."""
-        return self.spooler.flush(timeout)
+        return self.spooler is None or self.spooler.flush(timeout)
 
     def stop(self, timeout: float) -> bool:
         """Flush, then end the threads."""
-        return self.spooler.shutdown(timeout)
+        return self.spooler is None or self.spooler.shutdown(timeout)
 
     def after_fork(self) -> None:
         """Give the child a queue and threads of its own, and another identity."""
-        self.spooler.reset_after_fork()
+        if self.spooler is not None:
+            self.spooler.reset_after_fork()
         self.provider.set_resource(resource.of_this_process(self.provider.resource))
 
     def status(self) -> SpoolerStatus | None:
-        """Return queue and destinations."""
-        return self.spooler.status()
+        """Return queue and destinations; None where `none` was asked for."""
+        return None if self.spooler is None else self.spooler.status()
 
 
 class AttachedPipeline:
@@ -121,6 +125,10 @@ class AttachedPipeline:
         registry: OpenSpans,
         settings: Settings,
     ) -> None:
+        from agenttrace.spans.attached import (  # noqa: PLC0415 - most processes have no other provider
+            Attachment,
+        )
+
         self.attachment = Attachment(
             provider,
             registry,
@@ -191,8 +199,14 @@ def choose(
     if settings.disabled:
         return NoPipeline("disabled", tracing.DISABLED)
     provider = trace.get_tracer_provider() if given is None else given
+    if isinstance(provider, trace.ProxyTracerProvider | Provider):
+        return OwnPipeline(settings, PROCESS.spans, span_exporter, sampler)
+    from agenttrace.spans.attached import (  # noqa: PLC0415 - most processes have no other provider
+        sdk_provider,
+    )
+
     behind = sdk_provider(provider)
-    if isinstance(provider, trace.ProxyTracerProvider) or isinstance(behind, Provider):
+    if isinstance(behind, Provider):
         return OwnPipeline(settings, PROCESS.spans, span_exporter, sampler)
     if behind is not None:
         return AttachedPipeline(provider, PROCESS.spans, settings)
@@ -204,6 +218,11 @@ def choose(
         type(provider).__qualname__,
     )
     return NoPipeline("api", tracing.ApiTracer(provider.get_tracer("agenttrace")))
+
+
+def _discard(ended: Ended) -> None:
+    """Take a span that is to go nowhere (`OTEL_TRACES_EXPORTER=none`)."""
+    ended.written()
 
 
 def _provider(

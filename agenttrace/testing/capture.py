@@ -92,7 +92,7 @@ class Recording:
         # Re-entrant: a finalizer that ends a span may run while this thread holds it.
         self._changed = threading.Condition(threading.RLock())
         self._order: dict[Key, int] = {}
-        self._opened: list[OpenSpan] = []
+        self._open: dict[OpenSpan, None] = {}
         self._claimed: set[Key] = set()
         self._told: dict[Key, CapturedSpan] = {}
 
@@ -114,12 +114,13 @@ class Recording:
         """Note that *span* is open."""
         with self._changed:
             self._order[_key(span)] = len(self._order)
-            self._opened.append(span)
+            self._open[span] = None
 
     def ended(self, span: OpenSpan) -> None:
         """Expect the final form of *span*."""
-        if span.sampled:
-            with self._changed:
+        with self._changed:
+            self._open.pop(span, None)
+            if span.sampled:
                 self._claimed.add(_key(span))
 
     def told(self, form: object) -> None:
@@ -151,21 +152,20 @@ class Recording:
         with self._changed:
             told = sorted(self._told.values(), key=lambda span: self._order[span.key])
             for span in told:
-                span.parent = self._told.get(span.parent_key or span.key)
                 span.children = []
             for span in told:
-                if span.parent is span:
-                    span.parent = None
+                above = span.parent_key
+                span.parent = None if above is None else self._told.get(above)
                 if span.parent is not None:
                     span.parent.children.append(span)
             return told
 
     def open(self) -> list[OpenSpan]:
         """Return what was started meanwhile and is open now, by start."""
+        find = self.registry.find
         with self._changed:
-            find = self.registry.find
-            self._opened = [x for x in self._opened if find(x.span_id) is x]
-            return list(self._opened)
+            # Nobody tells of those that end after the capture.
+            return [span for span in self._open if find(span.span_id) is span]
 
     def forest(self) -> list[trees.Branch]:
         """Return all of it as trees, what is open included."""
@@ -321,7 +321,7 @@ class CapturedSpans:
         """
         __tracebackhide__ = True
         self._recording.settle(collect=collect)
-        left = self._recording.open()
+        left = leaks.confirmed(self._recording.open)
         if left:
             headline = leaks.headline(left, is_open="still open")
             message = f"{headline}\n\n{leaks.told(left)}"

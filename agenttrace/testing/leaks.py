@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 from agenttrace.testing.origins import ORIGINS, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from agenttrace.registry import OpenSpan
 
 _MOST: Final = 20
 """Spans that are described; the others are counted."""
+_MOMENT: Final = 0.05
+"""Seconds after which what is open is taken to stay so."""
 _WIDTH: Final = 80
 _INDENT: Final = " " * 4
 _HARD_SPACE: Final = "\N{NO-BREAK SPACE}"
@@ -52,6 +54,18 @@ _REMEDIES: Final = {
 }
 
 
+def confirmed(find: Callable[[], list[OpenSpan]]) -> list[OpenSpan]:
+    """Return the open spans that *find* finds, and goes on finding for a moment.
+
+    Dropped spans are ended by whichever thread sweeps first; the ticker may have one
+    in hand just now.
+    """
+    deadline = time.monotonic() + _MOMENT
+    while (left := find()) and time.monotonic() < deadline:
+        time.sleep(_MOMENT / 10)
+    return left
+
+
 def headline(spans: Sequence[OpenSpan], *, is_open: str) -> str:
     """Return in one line how many *spans* there are, and their names.
 
@@ -78,8 +92,8 @@ def _told(span: OpenSpan) -> str:
     origin = ORIGINS.of(span)
     lines = [f"  {span.path()} (open for {_age(span)})"]
     if origin.place is not None:
-        started = "a task or thread runs" if origin.is_definition else "started at"
-        lines.append(f"{_INDENT}{started} {_shown(origin.place)}")
+        by_whom = "by a task or thread that runs" if origin.is_definition else "at"
+        lines.append(f"{_INDENT}started {by_whom} {_shown(origin.place)}")
         source = _source(origin.place)
         if source:
             lines.append(f"{_INDENT}    {source}")

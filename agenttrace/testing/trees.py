@@ -228,18 +228,18 @@ def difference(patterns: Sequence[Pattern], branches: Sequence[Branch]) -> str |
     if moves[0, 0, False][0] == 0:
         return None
     shown: list[str] = []
-    asked = sorted({fact for pattern in patterns for fact in pattern.facts} | {"items"})
     at, on, within = 0, 0, False
     while at < len(patterns) or on < len(lines):
         _, marks, next_at, next_on = moves[at, on, within]
+        asked: set[str] = {"items"}
         for mark in marks:
             if mark == "+":
                 depth, branch = lines[on]
-                facts = [fact for fact in FACTS if fact in asked]
-                shown.append(f"+ {' ' * _STEP * depth}{branch.line(facts)}")
+                text = branch.line([fact for fact in FACTS if fact in asked])
             else:
-                pattern = patterns[at]
-                shown.append(f"{mark} {' ' * _STEP * pattern.depth}{pattern.text}")
+                depth, text = patterns[at].depth, patterns[at].text
+                asked.update(patterns[at].facts)
+            shown.append(f"{mark} {' ' * _STEP * depth}{text}")
         # Taken up by a `...`, which stays where it is.
         within = next_at == at and not marks
         at, on = next_at, next_on

@@ -3,7 +3,8 @@
     ```{public} configure instrument
     ```
 
-documents those public names of `agenttrace`, each as what it is, and
+documents those public names of `agenttrace`, each as what it is (of another module
+with the option `:of: agenttrace.testing`), and
 
     ```{names} agenttrace.
     ```
@@ -14,6 +15,11 @@ tables the names in `agenttrace.semconv` that begin like this, with their docstr
     ```
 
 tables the fields of `agenttrace.settings.Settings`: argument, variables, default.
+
+    ```{help} tree
+    ```
+
+shows what `agenttrace tree --help` prints; without an argument, `agenttrace --help`.
 """
 
 from __future__ import annotations
@@ -24,18 +30,25 @@ import importlib
 import inspect
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import click
+from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 from agenttrace import settings
+from agenttrace.cli.group import group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from docutils import nodes
     from sphinx.application import Sphinx
     from sphinx.util.typing import ExtensionMetadata
+
+
+_COLUMNS: Final = 80
+"""How wide the terminal is in which a help text is shown."""
 
 
 class Public(SphinxDirective):
@@ -43,17 +56,21 @@ class Public(SphinxDirective):
 
     required_arguments = 1
     final_argument_whitespace = True
+    option_spec: ClassVar[dict[str, Callable[[str], Any]] | None] = {
+        "of": directives.unchanged_required
+    }
 
     def run(self) -> list[nodes.Node]:
         """Return the documentation of every name in the arguments.
 
         Raises:
-            AttributeError: `agenttrace` has no such name.
+            AttributeError: The module has no such name.
         """
-        package = importlib.import_module("agenttrace")
+        module: str = self.options.get("of", "agenttrace")
+        home = importlib.import_module(module)
         lines = ["````{eval-rst}"]
         for name in self.arguments[0].split():
-            lines += [*_autodoc(name, getattr(package, name)), ""]
+            lines += [*_autodoc(f"{module}.{name}", getattr(home, name)), ""]
         return self.parse_text_to_nodes("\n".join([*lines, "````"]))
 
 
@@ -94,6 +111,31 @@ class SettingsTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(rows))
 
 
+class Help(SphinxDirective):
+    """Shows the help of a command as it is printed in a terminal."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the command and its help as one block.
+
+        Raises:
+            LookupError: There is no such command.
+        """
+        shown = "agenttrace"
+        command: click.Command = group
+        if self.arguments:
+            name: str = self.arguments[0]
+            found = group.get_command(click.Context(group), name)
+            if found is None:
+                message = f"there is no command {name!r}"
+                raise LookupError(message)
+            shown, command = f"{shown} {name}", found
+        context = click.Context(command, info_name=shown, terminal_width=_COLUMNS)
+        lines = [f"$ {shown} --help", *command.get_help(context).splitlines()]
+        return self.parse_text_to_nodes("\n".join(["```text", *lines, "```"]))
+
+
 def _variables(setting: dataclasses.Field[object]) -> tuple[str, ...]:
     # Neither a function nor a mapping of any values can stand in a variable.
     if str(setting.type).startswith(("Callable", "Mapping")):
@@ -116,9 +158,9 @@ def _default(setting: dataclasses.Field[object]) -> str:
 def _autodoc(name: str, what: object) -> list[str]:
     if inspect.isclass(what):
         kind = "exception" if issubclass(what, BaseException) else "class"
-        return [f".. auto{kind}:: agenttrace.{name}", "   :members:"]
-    kind = "function" if callable(what) else "data"
-    return [f".. auto{kind}:: agenttrace.{name}"]
+        return [f".. auto{kind}:: {name}", "   :members:"]
+    kind = "function" if inspect.isroutine(what) else "data"
+    return [f".. auto{kind}:: {name}"]
 
 
 def _constants(source: str) -> Iterator[tuple[str, str]]:
@@ -141,4 +183,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("public", Public)
     app.add_directive("names", Names)
     app.add_directive("settings", SettingsTable)
+    app.add_directive("help", Help)
     return {"parallel_read_safe": True}

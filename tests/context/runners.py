@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -44,23 +45,13 @@ class Runner:
         assert self.make is not None
         loop = self.make()
         if self.eager:
-            loop.set_task_factory(_eager_task)
+            loop.set_task_factory(asyncio.eager_task_factory)
         return loop
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run *main* in a new loop, and close that as `asyncio.run` does."""
         with asyncio.Runner(loop_factory=self.new_loop) as runner:
             return runner.run(main)
-
-
-def _eager_task(
-    loop: asyncio.AbstractEventLoop,
-    coroutine: Coroutine[Any, Any, T],
-    **options: Any,  # noqa: ANN401 - as `create_task` has them
-) -> asyncio.Task[T]:
-    # uvloop hands this on from 3.13 on, whether or not the factory knows it already.
-    options.pop("eager_start", None)
-    return asyncio.eager_task_factory(loop, coroutine, **options)
 
 
 def _kinds() -> list[Runner]:
@@ -73,11 +64,17 @@ def _kinds() -> list[Runner]:
     no_eager = None
     if sys.version_info < (3, 12):
         no_eager = "eager tasks came with Python 3.12"
+    no_uvloop_eager = no_uvloop or no_eager
+    if sys.version_info >= (3, 13) and "eager_start" not in (
+        inspect.signature(asyncio.eager_task_factory).parameters
+    ):
+        # An adapter would not do: anyio knows eager tasks by the factory itself.
+        no_uvloop_eager = "its eager task factory refuses what uvloop hands it"
     return [
         Runner("asyncio", asyncio.new_event_loop),
         Runner("asyncio-eager", asyncio.new_event_loop, eager=True, missing=no_eager),
         Runner("uvloop", uvloop_new, missing=no_uvloop),
-        Runner("uvloop-eager", uvloop_new, eager=True, missing=no_uvloop or no_eager),
+        Runner("uvloop-eager", uvloop_new, eager=True, missing=no_uvloop_eager),
     ]
 
 

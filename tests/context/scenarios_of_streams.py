@@ -179,19 +179,14 @@ async def left_when_the_loop_is_closed_without_a_word(stage: Stage) -> None:
     del stream
 
 
-@scenario(body=Told("lost", "close"))
+@scenario(work=Told("lost", "gc"))
 async def pending_when_the_loop_is_closed_without_a_word(stage: Stage) -> None:
-    async def body() -> AsyncGenerator[int]:
+    async def work() -> None:
         await asyncio.Event().wait()
-        yield 1
-
-    async def consume() -> None:
-        async for item in stage.decorate(body)():
-            stage.note(item)
 
     def elsewhere() -> None:
         loop = stage.runner.new_loop()
-        task = loop.create_task(consume())
+        task = loop.create_task(stage.decorate(work)())
         loop.run_until_complete(asyncio.sleep(0))
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()

@@ -177,9 +177,8 @@ class _Listening(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        self._heard.append(
-            f"log: {record.name}: {_ADDRESS.sub('', record.getMessage())[:200]} {error!r}"
-        )
+        what = record.getMessage().partition("\n")[0]
+        self._heard.append(f"log: {record.name}: {_ADDRESS.sub('', what)} {error!r}")
 
 
 @contextmanager

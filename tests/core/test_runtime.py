@@ -121,6 +121,44 @@ def test_a_collector_that_hangs_delays_exit_by_the_flush_timeout_only(
     assert ran.seconds < free.seconds + 4
 
 
+def test_exporting_nowhere_is_a_destination_like_any_other() -> None:
+    """`none` is one of the specification's words; it must not stop the program."""
+    ran = run(
+        """
+        import agenttrace
+        runtime = agenttrace.configure()
+        with agenttrace.span("work"):
+            assert len(agenttrace.open_spans()) == 1
+        print(runtime.flush(5), runtime.status().destinations, runtime.shutdown())
+        """,
+        OTEL_TRACES_EXPORTER="none",
+    )
+
+    assert (ran.code, ran.out, ran.err) == (0, "True () True\n", "")
+
+
+def test_an_attempt_to_send_takes_no_longer_than_the_variable_says(
+    silent_server: str,
+) -> None:
+    """Whoever shortens the time-out does so because the default is too long."""
+    ran = run(
+        """
+        import agenttrace, time
+        runtime = agenttrace.configure(flush_timeout=0)
+        with agenttrace.span("work"):
+            pass
+        began = time.monotonic()
+        while not runtime.status().delivery.lanes[0].retries:
+            assert time.monotonic() - began < 8, "the default is 10 s"
+            runtime.flush(0.1)
+        """,
+        OTEL_EXPORTER_OTLP_ENDPOINT=silent_server,
+        OTEL_EXPORTER_OTLP_TIMEOUT="0.2",
+    )
+
+    assert ran.code == 0, ran.err
+
+
 def test_a_forked_child_has_spans_of_its_own_and_none_of_its_parents() -> None:
     """Nothing is told twice, and the child is another instance of the service."""
     ran = run("""

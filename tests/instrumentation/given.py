@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import openai
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 CHAT: Final = "chat"
 RESPONSES: Final = "responses"
-HTTP: Final[Any] = sys.modules[openai.Timeout.__module__.partition(".")[0]]
-"""The HTTP library of the client: httpx2, or httpx before 3.0."""
+HTTP: Final[Any] = import_module("httpx2" if openai.VERSION >= "3" else "httpx")
+"""The HTTP library of the client."""
+CUT: Final = (openai.APIConnectionError, HTTP.TransportError)
+SILENT: Final = (openai.APITimeoutError, HTTP.TimeoutException)
+"""What comes of a stream that breaks; before 3.0 the HTTP library's own."""
 LONG: Final = "ok;chunks=40;gap=0.02"
 """A stream that takes long enough to be left in the middle."""
 

@@ -185,6 +185,7 @@ def test_one_that_nobody_polls_is_told_at_the_end_of_the_process(
     spans.runtime.shutdown()
 
     (span,) = [Seen(span) for span in spans.exporter.get_finished_spans()]
+    responses.wait(responses.resource.cancel(first.id))  # and is waited for no more
     assert span.ending == ("lost", "exit")
     assert span["response.id"] == first.id
     assert span["response.status"] == "queued"

@@ -10,7 +10,8 @@ import pytest
 from opentelemetry import trace
 
 import agenttrace
-from tests.instrumentation.given import CHAT, LONG
+from agenttrace.model import class_name
+from tests.instrumentation.given import CHAT, CUT, LONG, SILENT
 
 if TYPE_CHECKING:
     from tests.instrumentation.given import Spans, Way
@@ -156,12 +157,12 @@ def test_a_connection_that_is_cut_is_an_error(way: Way, spans: Spans) -> None:
     """What had arrived is told: it is what the user has seen."""
     stream = way.stream("ok;chunks=8;cut=mid")
 
-    with pytest.raises(openai.APIConnectionError):
+    with pytest.raises(CUT) as caught:
         way.read(stream)
 
     span = spans.one()
     assert span.ending == ("error", "exception")
-    assert span["error.type"] == "openai.APIConnectionError"
+    assert span["error.type"] == class_name(caught.type)
     assert span["partial"] is True
     assert span["output.characters"] > 0
 
@@ -170,7 +171,7 @@ def test_a_stream_that_falls_silent_times_out(way: Way, spans: Spans) -> None:
     """The client's own time-out is a `timed_out`, whatever its class is called."""
     stream = way.stream("ok;chunks=8;stall=mid", timeout=0.3)
 
-    with pytest.raises(openai.APITimeoutError):
+    with pytest.raises(SILENT):
         way.read(stream)
 
     span = spans.one()

@@ -6,15 +6,13 @@ what came of it.  Patience, order and accounting are the spooler's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from agenttrace.delivery.frames import Frame
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """The destination has the frame.
 
     Args:
@@ -27,8 +25,7 @@ class Delivered:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
+class Later(NamedTuple):
     """The destination may take the same frame later.
 
     Args:
@@ -40,8 +37,7 @@ class Later:
     after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """The destination will never take this frame (400, 401, 413, ...)."""
 
     reason: str

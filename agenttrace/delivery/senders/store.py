@@ -47,6 +47,10 @@ class StoreSender:
         self._max_bytes = max_bytes
         self._writer: Writer | None = None
 
+    def __repr__(self) -> str:
+        """Return where it writes to."""
+        return f"StoreSender({str(self._path)!r})"
+
     def send(self, frame: Frame, timeout: float) -> Answer:
         """Commit *frame*, waiting at most *timeout* seconds for other processes."""
         # Here, on the sending thread: an application that configures a store and

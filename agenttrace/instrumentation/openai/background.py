@@ -20,6 +20,7 @@ from agenttrace import semconv
 from agenttrace.boundary.streams import Visit
 from agenttrace.instrumentation.openai.recording import FINAL, NOTHING, ModelRecorder
 from agenttrace.instrumentation.openai.requests import Read, Request
+from agenttrace.model import EndedBy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,6 +124,10 @@ class Background:
             self._keep()
         return FINAL if self._call.final else NOTHING
 
+    def let_go(self) -> None:
+        """Wait for it no longer: it ends as what is dropped does, at its last word."""
+        self._call.abandon(EndedBy.GC)
+
     def _visited(self, ending: Ending) -> None:
         """Note that a request is over, a stream above all: the response may go on."""
         if self._call.final:
@@ -142,8 +147,9 @@ class Background:
             return
         self._kept_as = identity
         _waiting[identity] = self
-        if len(_waiting) > MOST:
-            _waiting.popitem(last=False)
+        while len(_waiting) > MOST:
+            _, oldest = _waiting.popitem(last=False)
+            oldest.let_go()
         record = self._call.record
         if record is not None and record.heartbeat_timeout is None:
             record.heartbeat_timeout = SILENCE

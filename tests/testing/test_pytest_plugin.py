@@ -1,0 +1,482 @@
+"""A test that leaves a span open fails, and says which one and where it was started.
+
+Every suite here is real, and run by a pytest of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.testing.given import expected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Run = Callable[..., pytest.RunResult]
+
+AGENT = """
+    import contextlib
+
+    import pytest
+
+    import agenttrace
+
+    agenttrace.configure(service_name="suite")
+    kept = []
+
+
+    @agenttrace.agent
+    def triage(question):
+        yield from question.split()
+
+
+    def leak():
+        stream = triage("the weather")
+        next(stream)
+        kept.append(stream)
+"""
+"""What every suite begins with: an agent, and a way to leave its span open."""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester) -> Run:
+    """Return what writes a suite and runs it, in its own order and from its folder."""
+
+    def run(tests: str, *arguments: str, ini: str = "") -> pytest.RunResult:
+        pytester.makefile(
+            ".py", test_suite=textwrap.dedent(AGENT) + textwrap.dedent(tests)
+        )
+        pytester.makeini(
+            "[pytest]\nasyncio_default_fixture_loop_scope = function\n" + ini
+        )
+        return pytester.runpytest_subprocess(
+            "-p", "agenttrace.pytest_plugin", "-p", "no:randomly", *arguments
+        )
+
+    return run
+
+
+def section(result: pytest.RunResult, title: str) -> str:
+    """Return what stands beneath a headline of the report, times left out."""
+    text = result.stdout.str()
+    _, _, after = re.split(rf"^[_\- ]+({re.escape(title)})[_\- ]+$", text, 1, re.M)
+    beneath = re.split(r"^(?:[_=\-]{3,}|FAILED|ERROR)", after, maxsplit=1, flags=re.M)[
+        0
+    ]
+    return re.sub(r"open for [\d.]+ m?s\b", "open for ...", beneath).strip("\n")
+
+
+LEAKS = "--agenttrace-leaks=fail"
+TWO_TESTS = """
+    def test_that_leaks():
+        leak()
+
+    def test_that_is_clean():
+        with contextlib.closing(triage("the weather")) as stream:
+            next(stream)
+"""
+
+
+def test_a_test_that_leaks_fails_at_teardown_and_the_next_one_does_not(
+    suite: Run,
+) -> None:
+    """The message is the product: which span, since when, where, and what to do."""
+    result = suite(TWO_TESTS, LEAKS)
+
+    result.assert_outcomes(passed=2, errors=1)
+    assert section(result, "ERROR at teardown of test_that_leaks") == expected("""
+        1 span left open: invoke_agent triage
+
+          invoke_agent triage (open for ...)
+            started at test_suite.py:18
+                next(stream)
+            It is a generator that was not read to its end: close it where it is left,
+            with contextlib.closing().
+
+        To allow it: @pytest.mark.agenttrace_allow_open("invoke_agent triage")
+    """)
+    result.stdout.fnmatch_lines(
+        ["ERROR test_suite.py::test_that_leaks - Failed: 1 span left open: invoke_a*"]
+    )
+    assert result.stderr.str() == ""
+
+
+def test_nobody_is_judged_who_has_not_asked_for_it(suite: Run) -> None:
+    """The plugin is in every suite of the environment."""
+    result = suite(TWO_TESTS)
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_suite_without_spans_does_not_load_opentelemetrys_sdk(
+    pytester: pytest.Pytester,
+) -> None:
+    """It would pay for it with every run, and get nothing."""
+    pytester.makepyfile("""
+        import sys
+
+        def test_what_is_loaded(pytestconfig):
+            assert pytestconfig.pluginmanager.hasplugin("agenttrace.pytest_plugin")
+            heavy = {"opentelemetry", "opentelemetry.sdk", "agenttrace.runtime"}
+            assert heavy.isdisjoint(sys.modules)
+    """)
+
+    # Of the other plugins of this environment some bring OpenTelemetry themselves.
+    result = pytester.runpytest_subprocess(
+        "--disable-plugin-autoload", "-p", "agenttrace.pytest_plugin"
+    )
+
+    result.assert_outcomes(passed=1)
+
+
+def test_the_setting_is_the_suites_and_the_option_has_the_last_word(suite: Run) -> None:
+    """One run can be without it, to see the rest of what fails."""
+    ini = "agenttrace_leaks = fail\n"
+
+    set_on = suite(TWO_TESTS, ini=ini)
+    set_off = suite(TWO_TESTS, "--agenttrace-leaks=off", ini=ini)
+
+    set_on.assert_outcomes(passed=2, errors=1)
+    set_off.assert_outcomes(passed=2)
+
+
+def test_a_setting_that_cannot_be_meant_is_refused(suite: Run) -> None:
+    """Taken for `off`, it would be a check that never fails."""
+    in_file = suite(TWO_TESTS, ini="agenttrace_leaks = yes\n")
+    on_line = suite(TWO_TESTS, "--agenttrace-leaks=yes")
+
+    assert in_file.ret == on_line.ret == pytest.ExitCode.USAGE_ERROR
+    in_file.stderr.fnmatch_lines(
+        ["ERROR: agenttrace_leaks = 'yes': must be off, warn or fail"]
+    )
+    on_line.stderr.fnmatch_lines(
+        ["*: error: argument --agenttrace-leaks: invalid choice: 'yes' *"]
+    )
+
+
+def test_a_warning_is_shown_with_the_test_that_it_is_about(suite: Run) -> None:
+    """A suite that begins to look for leaks has many, and goes on meanwhile."""
+    result = suite(TWO_TESTS, "--agenttrace-leaks=warn")
+
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(
+        [
+            "test_suite.py::test_that_leaks",
+            "*LeakedSpanWarning: 1 span left open: invoke_agent triage",
+            "*",
+            "*  invoke_agent triage (open for * ms)",
+            "*    started at test_suite.py:18",
+        ]
+    )
+
+
+def test_a_warning_can_be_made_an_error(suite: Run) -> None:
+    """Whoever runs with `-W error` means these as well."""
+    result = suite(TWO_TESTS, "--agenttrace-leaks=warn", "-Werror")
+
+    result.assert_outcomes(passed=2, errors=1)
+
+
+def test_a_marker_allows_names_or_numbers_and_nothing_beyond(suite: Run) -> None:
+    """A test may be about a span that is open; another one that leaks is found."""
+    result = suite(
+        """
+        allow = pytest.mark.agenttrace_allow_open
+
+        @allow("invoke_agent triage")
+        def test_by_name(): leak()
+
+        @allow("invoke_agent *", "execute_tool *")
+        def test_by_pattern(): leak(); leak()
+
+        @allow(2)
+        def test_by_number(): leak(); leak()
+
+        @allow
+        def test_any(): leak()
+
+        @allow
+        class TestOfAClass:
+            def test_any(self): leak()
+
+        @allow("execute_tool *")
+        def test_another_name(): leak()
+
+        @allow(1)
+        def test_more_than_that(): leak(); leak()
+
+        @allow(None)
+        def test_wrong_argument(): leak()
+        """,
+        LEAKS,
+        "--strict-markers",
+    )
+
+    result.assert_outcomes(passed=8, errors=3)
+    result.stdout.fnmatch_lines(
+        [
+            "ERROR *::test_another_name - Failed: 1 span left open: invoke_*",
+            "ERROR *::test_more_than_that - Failed: 2 spans left open: *",
+            "ERROR *::test_wrong_argument - Failed: @pytest.mark.agenttrace*",
+        ]
+    )
+    assert section(result, "ERROR at teardown of test_wrong_argument") == (
+        "@pytest.mark.agenttrace_allow_open(None): must be names of spans or a number "
+        "of them"
+    )
+
+
+def test_what_a_wider_fixture_holds_open_is_nobodys_leak(suite: Run) -> None:
+    """Until it is torn down: then it has to be closed like everything else."""
+    result = suite(
+        """
+        def opened():
+            stream = triage("the weather")
+            next(stream)
+            return stream
+
+        @pytest.fixture(scope="session")
+        def for_good():
+            with contextlib.closing(opened()) as stream:
+                yield stream
+
+        @pytest.fixture(scope="module")
+        def within(for_good):
+            with contextlib.closing(opened()) as stream:
+                yield stream
+
+        @pytest.fixture(scope="class")
+        def forgetful(within):
+            leak()
+
+        @pytest.fixture
+        def function_wide(within):
+            with contextlib.closing(opened()) as stream:
+                yield stream
+
+        def test_first(within): pass
+        def test_second(function_wide): pass
+
+        class TestThird:
+            def test_a(self, forgetful): pass
+            def test_b(self, forgetful, function_wide): pass
+
+        def test_last(): pass
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(passed=5, errors=1)
+    result.stdout.fnmatch_lines(["ERROR *::TestThird::test_b - Failed: 1 span left *"])
+
+
+def test_async_tests_and_fixtures_of_both_plugins_are_judged_alike(suite: Run) -> None:
+    """Their loops end in teardown, and what ends with them is no leak."""
+    result = suite(
+        """
+        import asyncio
+        import pytest_asyncio
+
+        @agenttrace.agent
+        async def attend(question):
+            for word in question.split():
+                yield word
+
+        @pytest_asyncio.fixture
+        async def held():
+            with agenttrace.span("fixture"):
+                yield
+
+        @pytest_asyncio.fixture(scope="module", loop_scope="module")
+        async def held_long():
+            with agenttrace.span("module fixture"):
+                yield
+
+        @pytest.fixture(params=["asyncio"])
+        def anyio_backend(request):
+            return request.param
+
+        @pytest.fixture
+        async def held_by_anyio(anyio_backend):
+            with agenttrace.span("anyio fixture"):
+                yield
+
+        async def ask(*, and_keep):
+            stream = attend("the weather")
+            await anext(stream)
+            if and_keep:
+                kept.append(stream)
+            else:
+                await stream.aclose()
+
+        @pytest.mark.asyncio
+        async def test_of_asyncio(held, agenttrace_spans):
+            await ask(and_keep=False)
+            agenttrace_spans.assert_all_closed()
+            assert agenttrace_spans.span("invoke_agent attend").outcome == "abandoned"
+
+        @pytest.mark.asyncio(loop_scope="module")
+        async def test_of_asyncio_that_leaks(held_long):
+            leak()
+
+        @pytest.mark.anyio
+        async def test_of_anyio(held_by_anyio, agenttrace_spans):
+            await ask(and_keep=False)
+            agenttrace_spans.assert_all_closed()
+            assert agenttrace_spans.span("invoke_agent attend").outcome == "abandoned"
+
+        @pytest.mark.anyio
+        async def test_of_anyio_that_leaks(held_by_anyio):
+            leak()
+
+        @pytest.mark.asyncio
+        async def test_whose_loop_ends_what_it_left():
+            await ask(and_keep=True)
+            task = asyncio.create_task(asyncio.sleep(10))
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(passed=5, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "ERROR *::test_of_asyncio_that_leaks - *",
+            "ERROR *::test_of_anyio_that_leaks* - *",
+        ]
+    )
+
+
+def test_unittest_cases_are_judged_and_can_capture(suite: Run) -> None:
+    """Half of the world's suites are written this way."""
+    result = suite(
+        """
+        import unittest
+        from agenttrace.testing import capture_spans
+
+        class Case(unittest.TestCase):
+            @classmethod
+            def setUpClass(cls):
+                cls.stream = triage("held by the class")
+                next(cls.stream)
+                cls.addClassCleanup(cls.stream.close)
+
+            @pytest.fixture(autouse=True)
+            def _spans(self, agenttrace_spans):
+                self.spans = agenttrace_spans
+
+            def test_by_fixture(self):
+                list(triage("the weather"))
+                assert self.spans.span("invoke_agent triage").items == 2
+
+            def test_by_context(self):
+                spans = self.enterContext(capture_spans())
+                list(triage("the weather"))
+                spans.assert_all_closed()
+                spans.assert_tree("invoke_agent triage: items=2")
+
+            def test_that_leaks(self):
+                leak()
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(["ERROR *::Case::test_that_leaks - Failed: 1 span *"])
+
+
+def test_in_parallel_and_in_any_order_the_same_tests_leak(suite: Run) -> None:
+    """Each worker watches its own process, whatever it is given to run."""
+    tests = "\n".join(
+        f"    def test_{number}(): {'leak()' if number % 4 == 0 else 'pass'}"
+        for number in range(12)
+    )
+
+    result = suite(tests, LEAKS, "-n2", "-prandomly")
+
+    result.assert_outcomes(passed=12, errors=3)
+    leaked = re.findall(r"^ERROR test_suite\.py::(\w+)", result.stdout.str(), re.M)
+    assert sorted(leaked) == ["test_0", "test_4", "test_8"]
+
+
+def test_a_test_that_has_failed_already_tells_its_leak_beside_that(suite: Run) -> None:
+    """Its traceback holds on to what is suspended, so that is no second failure."""
+    result = suite(
+        """
+        def test_that_fails():
+            stream = triage("the weather")
+            next(stream)
+            assert not stream
+
+        @pytest.fixture
+        def broken():
+            yield
+            raise RuntimeError("broken")
+
+        def test_whose_fixture_fails(broken):
+            leak()
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(failed=1, passed=1, errors=1)
+    assert section(result, "Captured spans left open teardown").startswith(
+        "1 span left open: invoke_agent triage\n"
+    )
+    assert result.stdout.str().count("- Captured spans left open teardown -") == 2
+    result.stdout.fnmatch_lines(
+        ["ERROR *::test_whose_fixture_fails - RuntimeError: broken"]
+    )
+
+
+def test_an_assertion_points_at_the_line_of_the_test(suite: Run) -> None:
+    """The kit's own frames are nothing that a test's author wants to read."""
+    result = suite("""
+        def test_that_leaks(agenttrace_spans):
+            leak()
+            agenttrace_spans.assert_all_closed()
+    """)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            ">       agenttrace_spans.assert_all_closed()",
+            "E       AssertionError: 1 span still open: invoke_agent triage",
+            "E       ",
+            "E         invoke_agent triage (open for * ms)",
+            "E           started at test_suite.py:18",
+            "E               next(stream)",
+            "*",
+            "test_suite.py:23: AssertionError",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*testing?capture.py*")
+    assert result.stderr.str() == ""
+
+
+def test_doctests_and_parameters_are_tests_like_others(suite: Run) -> None:
+    """A fixture of the module is set up again for each parameter."""
+    result = suite(
+        '''
+        @pytest.fixture(scope="module", params=["a", "b"])
+        def stream(request):
+            with contextlib.closing(triage(request.param)) as stream:
+                next(stream)
+                yield stream
+
+        def test_one(stream): pass
+        def test_two(stream): pass
+
+        def documented():
+            """
+            >>> leak()
+            """
+        ''',
+        LEAKS,
+        "--doctest-modules",
+    )
+
+    result.assert_outcomes(passed=5, errors=1)
+    result.stdout.fnmatch_lines(["ERROR test_suite.py::test_suite.documented - *"])
