@@ -7,7 +7,6 @@ imported at the top: this module is loaded while the former is still being impor
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -21,7 +20,7 @@ from opentelemetry.context.context import (
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from opentelemetry.trace import SpanContext, TraceState
 
@@ -174,7 +173,7 @@ def is_suppressed(context: Context) -> bool:
 
 
 @contextmanager
-def suppress_instrumentation() -> Iterator[None]:
+def suppress_instrumentation() -> Generator[None]:
     """Keep every instrumentation in the process from tracing what runs inside.
 
     Our own requests, were they traced, would make spans that have to be sent.
@@ -240,7 +239,8 @@ def with_attributes(held: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN40
     """
     inner = getattr(held, "_dict", None)
     if inner is None:
-        return {**(held or {}), **values}
+        kept: Mapping[str, Any] = held or {}
+        return {**kept, **values}
     # Exchanged, not changed: another thread may be reading it.
     held._dict = {**inner, **values}  # noqa: SLF001 - this file's purpose
     return held

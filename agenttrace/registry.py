@@ -43,6 +43,18 @@ class Live(Protocol):
         ...
 
 
+class Resumable(Protocol):
+    """A span whose ending can be gone on with where it was cut short."""
+
+    def resume(self, cause: Ending | BaseException | None) -> None:
+        """Do what is left of ending this span.
+
+        Args:
+            cause: How it ended, or what came out of it.
+        """
+        ...
+
+
 class OpenSpan:
     """The record of one span that has started and not ended.
 
@@ -58,6 +70,7 @@ class OpenSpan:
         holds: How many declared pauses it is in.
         note, progress: What the last `heartbeat()` said.
         origin: Where it was started, if anybody listens for that (`file:line`).
+        teller: Who has claimed to tell its end, if anybody has.
         words, word: The memory its last heartbeat is stored in.
     """
 
@@ -79,6 +92,7 @@ class OpenSpan:
         "slot",
         "span_id",
         "started_at",
+        "teller",
         "thread_id",
         "trace_id",
         "word",
@@ -116,6 +130,7 @@ class OpenSpan:
         self.progress: float | None = None
         self.origin: str | None = None
         self.evicted = False
+        self.teller: Teller | None = None
         # `OpenSpans.started` sets `epoch`, its slots the rest.
         self.epoch: object
         self.words: memoryview[int]
@@ -184,8 +199,19 @@ class Claim(Enum):
     """It belongs to the process this one was forked from: say nothing."""
 
 
+class Teller(Enum):
+    """Who tells how a span ended."""
+
+    OWNER = "owner"
+    """Whoever started it, or the sweeper in its place."""
+    JUDGE = "judge"
+    """Somebody else: what its owner says later is a late finish."""
+
+
 # Bound once: looking a member up costs more than using it.
 _FIRST: Final = Claim.FIRST
+_OWNER: Final = Teller.OWNER
+_JUDGE: Final = Teller.JUDGE
 
 
 class MemorySlots:
@@ -194,9 +220,9 @@ class MemorySlots:
     _SEGMENT: Final = 1024
 
     def __init__(self) -> None:
-        self._segments: list[memoryview[int]] = []
+        self._segments: dict[int, memoryview[int]] = {}
+        self._numbers = itertools.count()
         self._free: deque[int] = deque()
-        self._lock = threading.Lock()
 
     def take(self, span: OpenSpan) -> None:
         """Give *span* a word, in a new segment where all are taken."""
@@ -220,11 +246,13 @@ class MemorySlots:
             self._free.append(slot)
 
     def _grow(self) -> int:
-        with self._lock:
-            first = len(self._segments) * self._SEGMENT
-            self._segments.append(memoryview(bytearray(8 * self._SEGMENT)).cast("Q"))
-            self._free.extend(range(first + 1, first + self._SEGMENT))
-            return first
+        # Without a lock: a signal handler or a finalizer that starts a span may run in
+        # the middle of this, on the same thread.
+        number = next(self._numbers)
+        self._segments[number] = memoryview(bytearray(8 * self._SEGMENT)).cast("Q")
+        first = number * self._SEGMENT
+        self._free.extend(range(first + 1, first + self._SEGMENT))
+        return first
 
 
 class OpenSpans:
@@ -251,6 +279,8 @@ class OpenSpans:
         self.taps: tuple[Callable[[object], None], ...] = ()
         self.collected: deque[tuple[OpenSpan, Live]] = deque()
         """Spans whose object was collected without an end; see `sweep`."""
+        self.cut_short: list[tuple[Resumable, Ending | BaseException | None]] = []
+        """Spans whose ending did not come to its own end; see `sweep`."""
         self._overdue = 0
         self.epoch = object()
         self._open: dict[bytes, OpenSpan] = {}
@@ -285,8 +315,9 @@ class OpenSpans:
         """Register *span*.  It counts as its parent's heartbeat."""
         if len(self._open) >= self.limit:
             self._evict()
-        span.epoch = self.epoch
         self.slots.take(span)
+        # Last but one: what has an epoch has a slot, if this is interrupted.
+        span.epoch = self.epoch
         parent = span.parent
         if parent is not None:
             parent.words[parent.word] = COARSE.now
@@ -300,10 +331,18 @@ class OpenSpans:
             for listener in self.listeners:
                 safety.guarded("listener.started", listener.started, span)
 
-    def claim(self, span: OpenSpan) -> Claim:
-        """Ask to end *span*.  It leaves the registry with the first who asks."""
-        if self._open.pop(span.span_id, None) is None:
-            return self._claim_absent(span)
+    def claim(self, span: OpenSpan, teller: Teller = _OWNER) -> Claim:
+        """Ask to end *span*.  It leaves the registry with the first who asks.
+
+        Whoever is interrupted after this finds on the record who has claimed it.
+        """
+        try:
+            # Not `pop`: signal handlers run when a call returns, and none comes between
+            # these two statements.
+            del self._open[span.span_id]
+            span.teller = teller
+        except KeyError:
+            return self._claim_absent(span, teller)
         parent = span.parent
         if parent is not None:
             parent.words[parent.word] = COARSE.now
@@ -320,7 +359,8 @@ class OpenSpans:
         """End what was collected without an end; return how many spans that were.
 
         Finalizers only append to `collected`: they may run anywhere, with any lock
-        held, so telling is left to a thread that holds none.
+        held, so telling is left to a thread that holds none.  Endings that were cut
+        short, by a signal handler that raises or for want of stack, are gone on with.
 
         Args:
             ending: Returns how such a span ended.
@@ -328,6 +368,12 @@ class OpenSpans:
                 of one collection run one after the other, in any order, and the next
                 may be that of a stream which knows better how its span ended.
         """
+        while self.cut_short:
+            try:
+                resumable, cause = self.cut_short.pop()
+            except IndexError:  # another thread sweeps as well
+                break
+            safety.guarded("sweep", resumable.resume, cause)
         due = len(self.collected)
         if patient:
             due = min(due, self._overdue)
@@ -352,7 +398,7 @@ class OpenSpans:
         What the owner says later is a late finish.
         """
         live = span.live()
-        if live is None or self.claim(span) is not Claim.FIRST:
+        if live is None or self.claim(span, _JUDGE) is not Claim.FIRST:
             return False
         safety.guarded("judge", live.tell_copy, ending)
         return True
@@ -370,14 +416,17 @@ class OpenSpans:
         self.epoch = object()
         self._open = {}
         self.collected = deque()
+        self.cut_short = []
         self.slots = MemorySlots()
         self.awake = self.wake is None
 
-    def _claim_absent(self, span: OpenSpan) -> Claim:
-        if span.epoch is not self.epoch:
+    def _claim_absent(self, span: OpenSpan, teller: Teller) -> Claim:
+        # One whose start was interrupted has no epoch: it was never seen by anybody.
+        if getattr(span, "epoch", None) is not self.epoch:
             return Claim.STALE
         if span.evicted:
             span.evicted = False
+            span.teller = teller
             return Claim.FIRST
         return Claim.TOLD
 

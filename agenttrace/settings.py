@@ -112,8 +112,9 @@ def _callable(setting: str, value: object) -> Callable[..., object]:
 
 
 def _directory(setting: str, value: object) -> Path:
-    path = cast("str", value)
-    if isinstance(value, str | os.PathLike) and os.fspath(path):
+    # What `Path` takes: the type checkers do not know of which kind a PathLike is.
+    path = cast("str", value) if isinstance(value, str | os.PathLike) else ""
+    if os.fspath(path):
         try:
             # Absolute, so that an application that changes its directory later does
             # not leave half of its traces behind.

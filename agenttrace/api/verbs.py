@@ -16,11 +16,12 @@ from agenttrace.boundary.call import Call, PlainRecorder
 from agenttrace.context.scope import detach
 from agenttrace.errors import SettingError
 from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
-from agenttrace.registry import OpenSpan
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Sequence
     from contextlib import AbstractContextManager
+
+    from agenttrace.registry import OpenSpan
 
 T = TypeVar("T")
 

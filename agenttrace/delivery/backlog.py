@@ -48,6 +48,7 @@ class Backlog:
         self._spool = spool
         self._sendable = 0
         self._urgency = 0
+        self._waiting = 0
         self._stopping = False
         self._acknowledged = 0
         self._dropped = 0
@@ -78,6 +79,7 @@ class Backlog:
         with self._lock:
             self._sendable = self._spool.newest
             self._arrived.notify_all()
+            self._urged.notify_all()  # there may be enough to `gather` no longer
             self._settled.notify_all()  # what was dropped is settled
 
     def reach(self, mark: Mark) -> None:
@@ -126,12 +128,33 @@ class Backlog:
                 lambda: self._stopping or self._urgency != urgency, seconds
             )
 
+    def gather(self, seconds: float, enough: int) -> None:
+        """Wait a little between two requests, so that fewer have more in them.
+
+        Args:
+            seconds: How long, unless somebody waits for what is here, or it has to go.
+            enough: Bytes that are waited for at most.
+        """
+        with self._lock:
+            self._urged.wait_for(
+                lambda: (
+                    self._stopping
+                    or self._waiting > 0
+                    or self._spool.size.bytes >= enough
+                ),
+                seconds,
+            )
+
     def wait_for(self, mark: Mark, timeout: float) -> bool:
         """Urge; return whether all before *mark* is settled in *timeout* seconds."""
         with self._lock:
             self._urgency += 1
+            self._waiting += 1
             self._urged.notify_all()
-            return self._settled.wait_for(lambda: self._is_settled(mark), timeout)
+            try:
+                return self._settled.wait_for(lambda: self._is_settled(mark), timeout)
+            finally:
+                self._waiting -= 1
 
     def stop(self) -> None:
         """Tell the lanes to stop after what they are sending."""

@@ -43,7 +43,7 @@ take; but nothing is encoded twice to make it smaller.
 _HANDFUL: Final = 4
 """Batches that are let go together while there is more to encode.
 
-A request takes as long as fifty spans; a destination that answers at once would get one
+A request takes as long as a hundred spans; a destination that answers at once would get one
 for each batch.
 """
 

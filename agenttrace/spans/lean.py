@@ -31,7 +31,7 @@ from agenttrace.model import (
     status_of,
     text_of,
 )
-from agenttrace.registry import Claim
+from agenttrace.registry import Claim, Teller
 from agenttrace.spans.recorded import RecordedSpan, event_data, link_data
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ _FIRST: Final = Claim.FIRST
 
 class LeanSpan(RecordedSpan):
     """A span of our provider.  Made by `LeanTracer` alone."""
+
+    queued: bool = False
+    """Whether a sink has taken it (see `delivery.spooler.Ended`)."""
 
     def end(self, end_time: int | None = None) -> None:
         """End the span as its owner, who says nothing of how it went.
@@ -92,14 +95,36 @@ class LeanSpan(RecordedSpan):
                 self.tell(ending)
             else:
                 self._finish_late(ending, claim)
-        except Exception as error:  # noqa: BLE001 - runs inside the application
+        except BaseException as error:
+            # Without a call: there may be no stack left for one.
+            waiting = self._tracer.registry.cut_short
+            waiting += ((self, ending),)
+            if not isinstance(error, Exception):
+                raise
             safety.swallow("span.finish", error)
 
+    def resume(self, cause: Ending | BaseException | None) -> None:
+        """Do what is left of `finish`, which was cut short (see `registry`)."""
+        record = self.record
+        if self.queued or record is None:
+            return
+        ending = ending_of(cause) if isinstance(cause, BaseException) else cause
+        claim = self._tracer.registry.claim(record)
+        if claim is _FIRST or (claim is Claim.TOLD and record.teller is Teller.OWNER):
+            self.tell(ending or RETURNED)
+        else:
+            self._finish_late(ending or RETURNED, claim)
+
     def _finish_late(self, ending: Ending, claim: Claim) -> None:
-        self._close(ending)
-        if claim is Claim.TOLD:
+        record = self.record
+        if claim is Claim.TOLD and record is not None:
+            if record.teller is Teller.OWNER:
+                return  # another thread is ending it, at this very moment
+            self._close(ending)
             self._tracer.provider.finished_late(self)
             self.written()
+        else:
+            self._close(ending)
 
     def tell(self, ending: Ending) -> None:
         """Send the final form.  The caller has claimed it from the registry."""

@@ -196,7 +196,7 @@ class RecordedSpan(sdk.Span):
         """Set one attribute; values that OTLP cannot carry become text."""
         values = self._attributes
         tracer = self._tracer
-        kind = type(value)
+        kind: type[object] = type(value)
         if (
             self._end_time is None
             and type(key) is str

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import context as otel
 from opentelemetry import trace
-from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace import sampling
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from opentelemetry.context.context import Context
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import Link, TraceState
 
@@ -131,7 +131,7 @@ class LeanTracer(sdk.Tracer):
         """Return a block that is a span (see `tracing.Tracer`)."""
         return SpanBlock(self, opening)
 
-    def begin(
+    def begin(  # noqa: C901, PLR0912, PLR0915 - the hot path in one piece: a call costs more than its branches
         self, opening: Opening, context: Context, start_time: int | None = None
     ) -> LeanSpan:
         """Start a span below whatever is current in *context*, and register it."""
@@ -140,7 +140,7 @@ class LeanTracer(sdk.Tracer):
             name = str(attributes.clean(name, attributes.MAX_NAME))
         parent: Any = context.get(SPAN_KEY)
         # `isinstance` asks an abstract base class, which is slow to say no.
-        kind_of_parent = type(parent)
+        kind_of_parent: type[object] = type(parent)
         if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
             line = None
             trace_id, parent_id, flags = parent.trace_id, parent.span_id, parent.flags

@@ -34,7 +34,7 @@ class Ticker:
         self.ticks = 0
         self._registry = registry
         self._interval = interval
-        self._subscribers: list[tuple[str, Callable[[], None]]] = []
+        self._subscribers: list[tuple[str, Callable[[], object]]] = []
         self._reset()
 
     def _reset(self) -> None:
@@ -43,7 +43,7 @@ class Ticker:
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def subscribe(self, name: str, call: Callable[[], None]) -> None:
+    def subscribe(self, name: str, call: Callable[[], object]) -> None:
         """Call *call* at every tick; *name* is its site if it fails."""
         self._subscribers.append((name, call))
 

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from sphinx.util.typing import ExtensionMetadata
 
 
-_COLUMNS: Final = 80
-"""How wide the terminal is in which a help text is shown."""
+_COLUMNS: Final = 78
+"""How wide click makes a help text in a terminal of 80 columns."""
 
 
 class Public(SphinxDirective):
@@ -122,17 +122,21 @@ class Help(SphinxDirective):
         Raises:
             LookupError: There is no such command.
         """
-        shown = "agenttrace"
-        command: click.Command = group
+        context = click.Context(
+            group,
+            info_name="agenttrace",
+            terminal_width=_COLUMNS,
+            **group.context_settings,
+        )
         if self.arguments:
             name: str = self.arguments[0]
-            found = group.get_command(click.Context(group), name)
-            if found is None:
+            command = group.get_command(context, name)
+            if command is None:
                 message = f"there is no command {name!r}"
                 raise LookupError(message)
-            shown, command = f"{shown} {name}", found
-        context = click.Context(command, info_name=shown, terminal_width=_COLUMNS)
-        lines = [f"$ {shown} --help", *command.get_help(context).splitlines()]
+            context = click.Context(command, info_name=name, parent=context)
+        help_text = context.get_help()
+        lines = [f"$ {context.command_path} --help", *help_text.splitlines()]
         return self.parse_text_to_nodes("\n".join(["```text", *lines, "```"]))
 
 
@@ -163,6 +167,23 @@ def _autodoc(name: str, what: object) -> list[str]:
     return [f".. auto{kind}:: {name}"]
 
 
+def _without_signature(
+    _app: Sphinx,
+    what: str,
+    _name: str,
+    documented: object,
+    _options: object,
+    _signature: str | None,
+    _returned: str | None,
+) -> tuple[str, None] | None:
+    """Leave out the signature of a class that says nothing of its arguments.
+
+    Nobody but agenttrace makes one.
+    """
+    is_ours_to_make = "Args:" not in (inspect.getdoc(documented) or "")
+    return ("", None) if what == "class" and is_ours_to_make else None
+
+
 def _constants(source: str) -> Iterator[tuple[str, str]]:
     # Imported constants have no docstrings, so they are read where they are written.
     body = ast.parse(source).body
@@ -184,4 +205,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("names", Names)
     app.add_directive("settings", SettingsTable)
     app.add_directive("help", Help)
+    app.connect("autodoc-process-signature", _without_signature)
     return {"parallel_read_safe": True}
