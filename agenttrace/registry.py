@@ -292,6 +292,11 @@ class OpenSpans:
         # The one atomic counter Python has shows its value in its `repr` alone.
         return int(repr(self._started).removeprefix("count(").removesuffix(")"))
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a span is open, or its end is still to be told."""
+        return bool(self._open or self.cut_short)
+
     def __len__(self) -> int:
         return len(self._open)
 

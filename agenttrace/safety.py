@@ -84,11 +84,18 @@ def swallow(site: str, error: Exception) -> None:
         # Modules lose their contents then, one after the other: a generator that is
         # collected now fails here, and there is nobody left to be told.
         return
-    with _lock:
-        _counts[Count.GUARD_HITS] += 1
-        _counts[f"guard:{site}"] += 1
-        first = site not in _seen
-        _seen.add(site)
+    try:
+        with _lock:
+            _counts[Count.GUARD_HITS] += 1
+            _counts[f"guard:{site}"] += 1
+            first = site not in _seen
+            _seen.add(site)
+    except RecursionError:
+        return
+    if isinstance(error, RecursionError):
+        # The application is at the end of its stack and is about to hear so itself:
+        # there may be room for what it still wants to do, but none for a log record.
+        return
     if os.environ.get(STRICT_VARIABLE, "") not in ("", "0"):
         raise error
     if first:

@@ -113,7 +113,7 @@ def _callable(setting: str, value: object) -> Callable[..., object]:
 
 def _directory(setting: str, value: object) -> Path:
     # What `Path` takes: the type checkers do not know of which kind a PathLike is.
-    path = cast("str", value) if isinstance(value, str | os.PathLike) else ""
+    path: Any = value if isinstance(value, str | os.PathLike) else ""
     if os.fspath(path):
         try:
             # Absolute, so that an application that changes its directory later does

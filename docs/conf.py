@@ -35,6 +35,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 # Docstrings write `name` for code, as Markdown does.
 default_role = "code"

@@ -69,7 +69,7 @@ class Scope:
         runtime = _otel.runtime_context()
         if not self.dead and isinstance(runtime, SafeRuntimeContext):
             self.context = context
-            self.token = runtime.variable.set(self)
+            runtime.push(self)
         else:
             # A scope stands in the variable once, and never again: tasks that were
             # started under it then may still have it, and would see what is new.
@@ -109,8 +109,19 @@ class SafeRuntimeContext(_otel.RuntimeContext):
     def attach(self, context: Context) -> Any:  # noqa: ANN401 - OTel's tokens are opaque
         """Make *context* current and return the token that ends it."""
         scope = Scope(context)
-        scope.token = self.variable.set(scope)
+        self.push(scope)
         return scope
+
+    def push(self, scope: Scope) -> None:
+        """Make *scope* current, or leave all as it was."""
+        variable = self.variable
+        value = variable.get()
+        try:
+            scope.token = variable.set(scope)
+        except BaseException:
+            # A signal handler raised before the token was kept: nobody could end it.
+            variable.set(value)
+            raise
 
     def get_current(self) -> Context:
         """Return the current context, dropping dead scopes that are ours to drop."""

@@ -49,7 +49,13 @@ for each batch.
 
 
 class Ended(Protocol):
-    """A span that has ended, as it is queued."""
+    """A span that has ended, as it is queued.
+
+    Attributes:
+        queued: Whether it was put, also where `put` was interrupted after that.
+    """
+
+    queued: bool
 
     def data(self) -> SpanData:
         """Return what is sent of it.  Called once, on the spooler's thread."""
@@ -143,7 +149,14 @@ class Spooler:
 
     def put(self, item: Ended) -> None:
         """Queue *item*.  Takes no lock, never blocks, never raises."""
-        self._queue.append(item)
+        append = self._queue.append
+        # Signal handlers run when a call returns: none comes between the two.
+        item.queued = True
+        try:
+            append(item)
+        except (RecursionError, MemoryError):
+            item.queued = False
+            raise
         if self._bell.asleep:
             self._wake()
 

@@ -83,6 +83,17 @@ class SpanBlock(Scope):
         span = self._span
         if span is None:
             return
+        try:
+            self._exit(span, error)
+        except BaseException:
+            # A signal handler raised, or no stack is left: so without a call.
+            self.dead = True
+            if self._flags is None or self._flags[2]:
+                waiting = self._tracer.registry.cut_short
+                waiting += ((span, error),)
+            raise
+
+    def _exit(self, span: LeanSpan, error: BaseException | None) -> None:
         self.leave()
         if self._flags is None or self._flags[2]:
             span.finish(RETURNED if error is None else ending_of(error))

@@ -46,6 +46,8 @@ _FLUSH_TIMEOUT: Final = 5.0
 class Ended(Protocol):
     """What a sink is handed: the same words as `delivery.spooler.Ended`."""
 
+    queued: bool
+
     def data(self) -> SpanData:
         """Return the final form."""
         ...
@@ -216,6 +218,8 @@ class Provider(sdk.TracerProvider):
 
 class LateFinish:
     """A span of its own that tells the real end of one that had been judged."""
+
+    queued = False
 
     def __init__(self, span: LeanSpan) -> None:
         self._data = late_finish_of(span.data())

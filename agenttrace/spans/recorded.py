@@ -196,7 +196,7 @@ class RecordedSpan(sdk.Span):
         """Set one attribute; values that OTLP cannot carry become text."""
         values = self._attributes
         tracer = self._tracer
-        kind: type[object] = type(value)
+        kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
         if (
             self._end_time is None
             and type(key) is str

@@ -12,7 +12,7 @@ import random
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -140,7 +140,7 @@ class LeanTracer(sdk.Tracer):
             name = str(attributes.clean(name, attributes.MAX_NAME))
         parent: Any = context.get(SPAN_KEY)
         # `isinstance` asks an abstract base class, which is slow to say no.
-        kind_of_parent: type[object] = type(parent)
+        kind_of_parent: Any = type(parent)  # pyright: ignore[reportUnknownVariableType]  # of anything
         if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
             line = None
             trace_id, parent_id, flags = parent.trace_id, parent.span_id, parent.flags
@@ -167,7 +167,8 @@ class LeanTracer(sdk.Tracer):
             sampled = verdict.decision is sampling.Decision.RECORD_AND_SAMPLE
             flags = (flags & ~_SAMPLED) | (_SAMPLED if sampled else 0)
             trace_state = verdict.trace_state
-            given = cast("Mapping[str, object] | None", verdict.attributes)
+            chosen: Any = verdict.attributes
+            given = chosen
         if self.default_ids:
             span_id = (_random_bits(64) or 1).to_bytes(8, "big")
         else:

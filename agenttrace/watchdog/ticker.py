@@ -76,12 +76,12 @@ class Ticker:
         while not stopped.is_set():
             wanted.wait()
             wanted.clear()
-            while not stopped.is_set() and len(registry):
+            while not stopped.is_set() and registry.is_busy:
                 self._tick()
                 stopped.wait(self._interval)
             # Announce the sleep, then look again: see OpenSpans.started.
             registry.awake = False
-            if len(registry):
+            if registry.is_busy:
                 registry.awake = True
                 wanted.set()
 

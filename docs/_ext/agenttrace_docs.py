@@ -184,6 +184,18 @@ def _without_signature(
     return ("", None) if what == "class" and is_ours_to_make else None
 
 
+def _skip_alias(
+    _app: Sphinx,
+    _what: str,
+    _name: str,
+    member: object,
+    _skip: bool,  # noqa: FBT001 - autodoc's event
+    _options: object,
+) -> bool | None:
+    """Leave out the fields of a named tuple, which its docstring has already."""
+    return True if str(member.__doc__).startswith("Alias for field number") else None
+
+
 def _constants(source: str) -> Iterator[tuple[str, str]]:
     # Imported constants have no docstrings, so they are read where they are written.
     body = ast.parse(source).body
@@ -206,4 +218,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("settings", SettingsTable)
     app.add_directive("help", Help)
     app.connect("autodoc-process-signature", _without_signature)
+    app.connect("autodoc-skip-member", _skip_alias)
     return {"parallel_read_safe": True}
