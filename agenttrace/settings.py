@@ -112,16 +112,17 @@ def _callable(setting: str, value: object) -> Callable[..., object]:
 
 
 def _directory(setting: str, value: object) -> Path:
-    # What `Path` takes: the type checkers do not know of which kind a PathLike is.
-    path: Any = value if isinstance(value, str | os.PathLike) else ""
-    if os.fspath(path):
+    path = value if isinstance(value, str) else ""
+    if isinstance(value, os.PathLike):
+        path = str(os.fspath(cast("os.PathLike[str]", value)))
+    if path:
         try:
             # Absolute, so that an application that changes its directory later does
             # not leave half of its traces behind.
             return Path(path).expanduser().absolute()
         except RuntimeError:
             pass
-    raise SettingError(setting, value, "a directory")
+    raise SettingError(setting, cast("object", value), "a directory")
 
 
 def _setting(

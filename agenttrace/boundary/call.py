@@ -275,12 +275,15 @@ class Call:
         self.begin()
         token = otel.attach(self.context)
         try:
-            value = fn(*args, **kwargs)
+            try:
+                value = fn(*args, **kwargs)
+            finally:
+                detach(token)
         except BaseException as error:
+            # Again, for the case that a signal handler raised in the first one.
             detach(token)
             self.fail(error)
             raise
-        detach(token)
         return self.settle(value)
 
     def settle(self, value: Any) -> Any:  # noqa: ANN401 - whatever came back
@@ -375,12 +378,15 @@ async def _awaited(call: Call, coroutine: Coroutine[Any, Any, Any]) -> Any:  # n
         call.begin()
     token = otel.attach(call.context)
     try:
-        value = await coroutine
+        try:
+            value = await coroutine
+        finally:
+            detach(token)
     except BaseException as error:
+        # Again, for the case that a signal handler raised in the first one.
         detach(token)
         call.fail(error)
         raise
-    detach(token)
     return call.settle(value)
 
 

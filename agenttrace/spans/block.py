@@ -83,27 +83,26 @@ class SpanBlock(Scope):
         span = self._span
         if span is None:
             return
+        flags = self._flags
+        ends = flags is None or flags[2]
         try:
-            self._exit(span, error)
+            self.leave()
+            if ends:
+                span.finish(RETURNED if error is None else ending_of(error))
+            elif flags is not None and isinstance(error, Exception):
+                # The span goes on: only what OTel's `use_span` does then.
+                if flags[0]:
+                    span.record_exception(error)
+                if flags[1]:
+                    message = f"{type(error).__name__}: {text_of(error)}"
+                    span.set_status(trace.StatusCode.ERROR, message)
         except BaseException:
             # A signal handler raised, or no stack is left: so without a call.
             self.dead = True
-            if self._flags is None or self._flags[2]:
+            if ends:
                 waiting = self._tracer.registry.cut_short
                 waiting += ((span, error),)
             raise
-
-    def _exit(self, span: LeanSpan, error: BaseException | None) -> None:
-        self.leave()
-        if self._flags is None or self._flags[2]:
-            span.finish(RETURNED if error is None else ending_of(error))
-        elif isinstance(error, Exception):
-            # The span goes on: only what OTel's `use_span` does then.
-            if self._flags[0]:
-                span.record_exception(error)
-            if self._flags[1]:
-                message = f"{type(error).__name__}: {text_of(error)}"
-                span.set_status(trace.StatusCode.ERROR, message)
 
     def _again(self) -> SpanBlock:
         return SpanBlock(

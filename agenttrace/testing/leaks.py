@@ -81,16 +81,26 @@ def headline(spans: Sequence[OpenSpan], *, is_open: str) -> str:
 
 
 def told(spans: Sequence[OpenSpan]) -> str:
-    """Return a paragraph for each of *spans*, the oldest first, indented."""
-    shown = [_told(span) for span in spans[:_MOST]]
-    if len(spans) > _MOST:
-        shown.append(f"  and {len(spans) - _MOST:,} more")
+    """Return a paragraph for each of *spans*, the oldest first, indented.
+
+    Those that were started in one place are told once.
+    """
+    alike: dict[tuple[str, str | None], list[OpenSpan]] = {}
+    for span in spans:
+        alike.setdefault((span.path(), span.origin), []).append(span)
+    groups = list(alike.values())
+    shown = [_told(group) for group in groups[:_MOST]]
+    further = sum(len(group) for group in groups[_MOST:])
+    if further:
+        shown.append(f"  and {further:,} more")
     return "\n\n".join(shown)
 
 
-def _told(span: OpenSpan) -> str:
+def _told(alike: Sequence[OpenSpan]) -> str:
+    span = alike[0]
     origin = ORIGINS.of(span)
-    lines = [f"  {span.path()} (open for {_age(span)})"]
+    times = "" if len(alike) == 1 else f", {len(alike):,} times"
+    lines = [f"  {span.path()}{times} (open for {_age(span)})"]
     if origin.place is not None:
         by_whom = "by a task or thread that runs" if origin.is_definition else "at"
         lines.append(f"{_INDENT}started {by_whom} {_shown(origin.place)}")

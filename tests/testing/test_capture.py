@@ -66,7 +66,7 @@ def test_a_span_that_failed_tells_the_error(agenttrace_spans: CapturedSpans) -> 
 
 
 def test_a_span_tells_its_usage_and_its_links(agenttrace_spans: CapturedSpans) -> None:
-    """Tokens are money, and a link is all that joins a background run to its starter."""
+    """Tokens are money, and a link is all that joins a run to what started it."""
     with agenttrace.span("first") as first:
         first.set_attribute("gen_ai.usage.input_tokens", 12)
     link = Link(first.get_span_context(), {"why": "resumed"})
@@ -117,9 +117,12 @@ def attached() -> tuple[TracerProvider, InMemorySpanExporter]:
 def test_beside_another_provider_all_of_its_spans_are_captured_once() -> None:
     """Suites have an OpenTelemetry set-up of their own, and other instrumentations."""
     provider, exporter = attached()
-    with fresh_runtime(tracer_provider=provider), capture_spans() as spans:
-        with provider.get_tracer("web").start_as_current_span("GET /"):
-            list(triage("the weather"))
+    with (
+        fresh_runtime(tracer_provider=provider),
+        capture_spans() as spans,
+        provider.get_tracer("web").start_as_current_span("GET /"),
+    ):
+        list(triage("the weather"))
 
     spans.assert_tree("""
         GET /
@@ -164,10 +167,13 @@ def test_without_a_runtime_there_is_one_as_long_as_the_capture_lasts() -> None:
 
 
 @pytest.mark.parametrize("variable", ["OTEL_SDK_DISABLED", "AGENTTRACE_DISABLED"])
-def test_nothing_can_be_captured_where_tracing_is_disabled(variable: str) -> None:
+def test_nothing_can_be_captured_where_tracing_is_disabled(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Assertions about no span at all hold, and mean nothing."""
-    ran = run(
-        """
+    monkeypatch.setenv(variable, "true")
+
+    ran = run("""
         import agenttrace
         from agenttrace.testing import capture_spans
         try:
@@ -175,9 +181,7 @@ def test_nothing_can_be_captured_where_tracing_is_disabled(variable: str) -> Non
                 pass
         except agenttrace.AgenttraceError as error:
             print(error)
-        """,
-        **{variable: "true"},
-    )
+    """)
 
     assert ran.out == (
         "no span can be captured: tracing is disabled, by OTEL_SDK_DISABLED, by "
@@ -429,9 +433,12 @@ def test_what_a_processor_changes_is_what_is_captured() -> None:
 
 def test_spans_that_are_not_sampled_are_open_but_never_captured() -> None:
     """They are not sent, but what leaks leaks."""
-    with fresh_runtime(sampler=ALWAYS_OFF), capture_spans() as spans:
-        with agenttrace.span("plan"):
-            assert [span.name for span in spans.open] == ["plan"]
+    with (
+        fresh_runtime(sampler=ALWAYS_OFF),
+        capture_spans() as spans,
+        agenttrace.span("plan"),
+    ):
+        assert [span.name for span in spans.open] == ["plan"]
 
     assert len(spans) == 0
     spans.assert_all_closed()

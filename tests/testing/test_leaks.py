@@ -62,7 +62,8 @@ def test_a_generator_is_told_with_its_first_step(
               invoke_agent triage (open for ...)
                 started at HERE
                     next(stream)
-                It is a generator that was not read to its end: close it where it is left,
+                It is a generator that was not read to its end: close it where it is \
+left,
                 with contextlib.closing().
         """)
     agenttrace_spans.assert_all_closed()
@@ -255,12 +256,29 @@ def test_of_very_many_spans_the_first_are_told_and_the_rest_is_counted(
     """A report of ten thousand lines is read by nobody."""
     with ExitStack() as stack:
         for number in range(25):
-            stack.enter_context(closing(triage(f"question {number}"))).send(None)
+            stack.enter_context(closing(triage("the weather"))).send(None)
+            stack.enter_context(agenttrace.span(f"step {number}"))
         message = failure_of(agenttrace_spans)
 
-    assert message.startswith("25 spans still open: invoke_agent triage\n")
+    assert message.startswith("50 spans still open: invoke_agent triage, step 0, step ")
     assert message.count("started at") == 20
-    assert message.endswith("\n\n  and 5 more")
+    assert message.endswith("\n\n  and 30 more")
+
+
+def test_spans_that_were_started_in_one_place_are_told_once(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """A loop that leaks is one mistake."""
+    with ExitStack() as stack:
+        for _ in range(3):
+            next(stack.enter_context(closing(triage("the weather"))))
+        message = failure_of(agenttrace_spans)
+
+    assert message.startswith(
+        "3 spans still open: invoke_agent triage\n\n"
+        "  invoke_agent triage, 3 times (open for ...)\n"
+    )
+    assert message.count("started at") == 1
 
 
 def test_what_a_reference_cycle_holds_is_open_until_it_is_collected(

@@ -10,6 +10,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.testing.given import expected
 
 if TYPE_CHECKING:
@@ -62,10 +63,9 @@ def suite(pytester: pytest.Pytester) -> Run:
 def section(result: pytest.RunResult, title: str) -> str:
     """Return what stands beneath a headline of the report, times left out."""
     text = result.stdout.str()
-    _, _, after = re.split(rf"^[_\- ]+({re.escape(title)})[_\- ]+$", text, 1, re.M)
-    beneath = re.split(r"^(?:[_=\-]{3,}|FAILED|ERROR)", after, maxsplit=1, flags=re.M)[
-        0
-    ]
+    headline = re.compile(rf"^[_\- ]+{re.escape(title)}[_\- ]+$", re.MULTILINE)
+    _, after = headline.split(text, maxsplit=1)
+    beneath, *_ = re.split(r"^[_=\-]{3}", after, maxsplit=1, flags=re.MULTILINE)
     return re.sub(r"open for [\d.]+ m?s\b", "open for ...", beneath).strip("\n")
 
 
@@ -397,7 +397,9 @@ def test_in_parallel_and_in_any_order_the_same_tests_leak(suite: Run) -> None:
     result = suite(tests, LEAKS, "-n2", "-prandomly")
 
     result.assert_outcomes(passed=12, errors=3)
-    leaked = re.findall(r"^ERROR test_suite\.py::(\w+)", result.stdout.str(), re.M)
+    leaked = re.findall(
+        r"^ERROR test_suite\.py::(\w+)", result.stdout.str(), re.MULTILINE
+    )
     assert sorted(leaked) == ["test_0", "test_4", "test_8"]
 
 

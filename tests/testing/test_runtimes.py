@@ -108,7 +108,7 @@ def test_it_is_strict_about_what_the_guard_would_swallow(
     monkeypatch.setenv("AGENTTRACE_STRICT", "0")
 
     with (
-        pytest.raises(AssertionError, match="swallowed something at a recorder$"),
+        pytest.raises(AssertionError, match=r"swallowed something at a recorder$"),
         fresh_runtime(),
         pytest.raises(LookupError),
     ):
@@ -129,7 +129,9 @@ def test_a_test_that_expects_the_guard_names_the_site() -> None:
 def test_a_site_that_was_not_named_fails_the_test() -> None:
     """Expecting one failure is no permission for another."""
     with (
-        pytest.raises(AssertionError, match="the guard swallowed something at a hook$"),
+        pytest.raises(
+            AssertionError, match=r"the guard swallowed something at a hook$"
+        ),
         fresh_runtime(swallows=["a recorder"]),
     ):
         safety.guarded("a hook", fail)
@@ -137,9 +139,10 @@ def test_a_site_that_was_not_named_fails_the_test() -> None:
 
 def test_a_test_that_fails_anyway_fails_as_it_does() -> None:
     """What it failed of is not hidden by what the guard swallowed."""
-    with (
-        pytest.raises(ZeroDivisionError),
-        fresh_runtime(swallows=["a recorder"]),
-    ):
+
+    def broken() -> None:
         safety.guarded("a hook", fail)
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), fresh_runtime(swallows=["a recorder"]):
+        broken()

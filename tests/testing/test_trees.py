@@ -1,4 +1,4 @@
-"""A tree that is written down is compared line by line, and differs where it differs."""
+"""A tree that is written down is compared line by line."""
 
 from __future__ import annotations
 
@@ -30,9 +30,13 @@ def branches(depth: int = 3) -> st.SearchStrategy[Branch]:
         NAMES,
         OUTCOMES,
         st.sampled_from([None, "ValueError", "timeout"]),
-        st.builds(lambda items: {"items": items}, ITEMS),
+        ITEMS.map(_items),
         below,
     ).map(_plausible)
+
+
+def _items(number: int | None) -> dict[str, object]:
+    return {"items": number}
 
 
 def _plausible(branch: Branch) -> Branch:
@@ -136,8 +140,7 @@ def test_an_outcome_that_nobody_has_said_is_not_ok() -> None:
         ("a\n...\n  b", "line 3: nothing can stand beneath `...`: 'b'"),
         (
             "a: ok item=3",
-            "line 1: item is no fact of a span: it may be items, ended_by, "
-            "input_tokens, output_tokens: 'a: ok item=3'",
+            "line 1: item is no fact of a span: it may be items, ended_by, input_tokens",
         ),
     ],
 )
