@@ -122,7 +122,7 @@ def _directory(setting: str, value: object) -> Path:
             return Path(path).expanduser().absolute()
         except RuntimeError:
             pass
-    raise SettingError(setting, cast("object", value), "a directory")
+    raise SettingError(setting, value, "a directory")
 
 
 def _setting(

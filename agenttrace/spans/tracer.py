@@ -167,7 +167,7 @@ class LeanTracer(sdk.Tracer):
             sampled = verdict.decision is sampling.Decision.RECORD_AND_SAMPLE
             flags = (flags & ~_SAMPLED) | (_SAMPLED if sampled else 0)
             trace_state = verdict.trace_state
-            given = cast("Any", verdict).attributes
+            given = dict(verdict.attributes or {})  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType, reportUnknownVariableType]  # as the SDK types it
         if self.default_ids:
             span_id = (_random_bits(64) or 1).to_bytes(8, "big")
         else:
