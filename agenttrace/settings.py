@@ -112,9 +112,7 @@ def _callable(setting: str, value: object) -> Callable[..., object]:
 
 
 def _directory(setting: str, value: object) -> Path:
-    path = value if isinstance(value, str) else ""
-    if isinstance(value, os.PathLike):
-        path = str(os.fspath(cast("os.PathLike[str]", value)))
+    path = _path(value)
     if path:
         try:
             # Absolute, so that an application that changes its directory later does
@@ -123,6 +121,12 @@ def _directory(setting: str, value: object) -> Path:
         except RuntimeError:
             pass
     raise SettingError(setting, value, "a directory")
+
+
+def _path(value: object) -> str:
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(cast("os.PathLike[str]", value)))
+    return value if isinstance(value, str) else ""
 
 
 def _setting(

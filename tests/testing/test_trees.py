@@ -140,7 +140,7 @@ def test_an_outcome_that_nobody_has_said_is_not_ok() -> None:
         ("a\n...\n  b", "line 3: nothing can stand beneath `...`: 'b'"),
         (
             "a: ok item=3",
-            "line 1: item is no fact of a span: it may be items, ended_by, input_tokens",
+            "line 1: item is no fact of a span: it may be items, ended_by, input_",
         ),
     ],
 )
