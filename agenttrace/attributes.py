@@ -20,12 +20,17 @@ SCALARS: Final = frozenset({str, bool, int, float, bytes, type(None)})
 MAX_DEPTH: Final = 8
 """Nesting beyond this, cycles included, is cut and said."""
 MAX_ITEMS: Final = 10_000
-"""Items of one sequence or mapping that are kept."""
+"""Items of one value that are kept, those of all its levels together."""
 MAX_TEXT: Final = 1 << 20
-"""Characters of one string that are kept when no OTEL_* limit says less."""
+"""Characters of one value that are kept when no OTEL_* limit says less."""
 MAX_NAME: Final = 4096
 """Characters of a span's name that are kept."""
 _INT64: Final = 1 << 63
+# What values mostly are before what they might be: asking an abstract class takes ten
+# times as long.
+_BINARY: Final = (bytes, bytearray, memoryview)
+_LISTS: Final = (tuple, list)
+_NESTED: Final = (*_LISTS, dict, Mapping, Sequence)
 
 
 def clean(value: object, limit: int | None = None) -> object:
@@ -41,7 +46,7 @@ def clean(value: object, limit: int | None = None) -> object:
     '1180591620717411303424'
     """
     try:
-        return _clean(value, MAX_TEXT if limit is None else limit, MAX_DEPTH)
+        return _clean(value, _Room(MAX_TEXT if limit is None else limit), MAX_DEPTH)
     except Exception as error:  # noqa: BLE001 - foreign code runs inside
         safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
         return f"<{_type_name(value)}: {type(error).__name__} when read>"
@@ -70,47 +75,91 @@ def flat(value: object) -> object:
 
 def clean_key(key: object) -> str | None:
     """Return *key* as a key an attribute can have, None where it cannot be one."""
-    if isinstance(key, str) and key:
+    if type(key) is str and key:
         return _text(key, MAX_TEXT)
-    safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
-    if key is None or key == "":
-        return None
-    return str(clean(key)) or None
+    name = None if key is None else str(clean(key)) or None
+    # A string of a class of its own is one nevertheless.
+    if name is None or not issubclass(type(key), str):
+        safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
+    return name
 
 
-def _clean(value: object, limit: int, depth: int) -> object:  # noqa: PLR0911 - one per type
+def mapping_of(given: object) -> Mapping[str, object]:
+    """Return *given* if it is a mapping, or what can be made of it: pairs, or nothing.
+
+    >>> mapping_of([("page", 1)])
+    {'page': 1}
+    >>> mapping_of(7)
+    {}
+    """
+    if type(given) is dict:
+        return cast("dict[str, object]", given)
+    try:
+        return dict(cast("Mapping[str, object]", given))
+    except Exception:  # noqa: BLE001 - foreign code runs inside
+        safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
+        return {}
+
+
+class _Room:
+    """What one value may still take.
+
+    Args:
+        limit: Characters of one string.
+    """
+
+    __slots__ = ("characters", "items", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.characters = max(limit, MAX_TEXT)
+        self.items = MAX_ITEMS
+
+    def text(self) -> int:
+        """Return how many characters the next string may have."""
+        return min(self.limit, self.characters)
+
+
+def _clean(value: object, room: _Room, depth: int) -> object:  # noqa: PLR0911 - one per type
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
-        return _text(value, limit)
+        text = _text(value, room.text())
+        room.characters -= len(text)
+        return text
     if isinstance(value, int):
         number = int(value)
-        return number if -_INT64 <= number < _INT64 else _fallback(number, limit)
+        return number if -_INT64 <= number < _INT64 else _fallback(number, room)
     if isinstance(value, float):
         return float(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(cast("bytes", value))[:limit]
-    if isinstance(value, Mapping | Sequence):
-        if depth == 0:
+    if isinstance(value, _BINARY):
+        binary = bytes(cast("bytes", value))[: room.text()]
+        room.characters -= len(binary)
+        return binary
+    if isinstance(value, _NESTED):
+        # The room is for cycles and diamonds: eight levels of ten are a hundred million.
+        if depth == 0 or room.items <= 0:
             safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
             return "<nested too deeply>"
-        if isinstance(value, Mapping):
-            return _mapping(cast("Mapping[object, object]", value), limit, depth - 1)
-        items = cast("Sequence[object]", value)[:MAX_ITEMS]
-        return tuple(_clean(item, limit, depth - 1) for item in items)
-    return _fallback(value, limit)
+        if not isinstance(value, _LISTS) and isinstance(value, Mapping):
+            return _mapping(cast("Mapping[object, object]", value), room, depth - 1)
+        items = cast("Sequence[object]", value)[: room.items]
+        room.items -= len(items)
+        return tuple([_clean(item, room, depth - 1) for item in items])
+    return _fallback(value, room)
 
 
 def _mapping(
-    value: Mapping[object, object], limit: int, depth: int
+    value: Mapping[object, object], room: _Room, depth: int
 ) -> dict[str, object]:
     cleaned: dict[str, object] = {}
     for key, item in value.items():
+        if room.items <= 0:
+            break
+        room.items -= 1
         name = clean_key(key)
         if name is not None:
-            cleaned[name] = _clean(item, limit, depth)
-        if len(cleaned) >= MAX_ITEMS:
-            break
+            cleaned[name] = _clean(item, room, depth)
     return cleaned
 
 
@@ -126,10 +175,12 @@ def _text(value: str, limit: int) -> str:
     return text
 
 
-def _fallback(value: object, limit: int) -> str:
+def _fallback(value: object, room: _Room) -> str:
     safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
     try:
-        return _text(str(value), limit)
+        text = _text(str(value), room.text())
+        room.characters -= len(text)
+        return text
     except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
         return f"<{_type_name(value)}: {type(error).__name__} when read>"
 

@@ -65,7 +65,7 @@ def attribute_of(key: str, value: object) -> dict[str, str]:
             return {key: REDACTION_FAILED}
         if value is None:
             return {}
-    text = value if isinstance(value, str) else to_json(value)
+    text = value if issubclass(type(value), str) else to_json(value)
     return {key: cut(text, policy.max_characters)}
 
 
@@ -73,8 +73,9 @@ def to_json(value: object) -> str:
     """Return *value* as JSON; what JSON cannot say becomes text."""
     try:
         return json.dumps(value, ensure_ascii=False, default=_plain)
-    except (TypeError, ValueError, RecursionError):
-        # Keys that are no strings, cycles, or something deeper than Python goes.
+    except Exception:  # noqa: BLE001 - foreign code runs inside
+        # Keys that are no strings, cycles, something deeper than Python goes, or an
+        # object that fails when it is read.
         return json.dumps(attributes.clean(value), ensure_ascii=False, default=repr)
 
 

@@ -217,8 +217,13 @@ def class_name(cls: type) -> str:
     >>> import decimal; class_name(decimal.InvalidOperation)
     'decimal.InvalidOperation'
     """
-    # The type checkers do not believe that every class can be hashed.
-    return _name_of(cast("Hashable", cls))
+    try:
+        # Not every class can be hashed, nor be asked for its names: that is its
+        # metaclass's to say.
+        return _name_of(cast("Hashable", cls))
+    except Exception:  # noqa: BLE001 - foreign code runs inside
+        plain: str = vars(type)["__name__"].__get__(cls)
+        return plain
 
 
 def _is_timeout(cls: type) -> bool:
@@ -235,13 +240,15 @@ def ending_of(error: BaseException) -> Ending:
     >>> ending_of(GeneratorExit()).ended_by
     <EndedBy.CLOSE: 'close'>
     """
-    if isinstance(error, _CANCELLATIONS):
+    # By type: `isinstance` asks for `__class__` as well, which may be foreign code.
+    kind: type[BaseException] = type(error)
+    if issubclass(kind, _CANCELLATIONS):
         return Ending(Outcome.CANCELLED, EndedBy.CANCEL, error)
-    if isinstance(error, GeneratorExit):
+    if issubclass(kind, GeneratorExit):
         return Ending(Outcome.ABANDONED, EndedBy.CLOSE, error)
-    if isinstance(error, SystemExit):
+    if issubclass(kind, SystemExit):
         return Ending(Outcome.CANCELLED, EndedBy.EXIT, error)
-    if _is_timeout(type(error)):
+    if _is_timeout(kind):
         return Ending(Outcome.TIMED_OUT, EndedBy.EXCEPTION, error)
     return Ending(Outcome.ERROR, EndedBy.EXCEPTION, error)
 

@@ -11,6 +11,7 @@ clock but the coarse one, starts no thread, and does not know what a span looks 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import deque
@@ -373,27 +374,23 @@ class OpenSpans:
                 of one collection run one after the other, in any order, and the next
                 may be that of a stream which knows better how its span ended.
         """
-        while self.cut_short:
-            try:
-                resumable, cause = self.cut_short.pop()
-            except IndexError:  # another thread sweeps as well
-                break
-            safety.guarded("sweep", resumable.resume, cause)
+        for cut in self.cut_short[:]:
+            safety.guarded("sweep", cut[0].resume, cut[1])
+            with contextlib.suppress(ValueError):  # another thread sweeps as well
+                self.cut_short.remove(cut)
         due = len(self.collected)
         if patient:
             due = min(due, self._overdue)
         swept = 0
         for _ in range(due):
             try:
-                span, live = self.collected.popleft()
+                found = self.collected[0]
             except IndexError:  # another thread sweeps as well
                 break
-            claim = self.claim(span)
-            if claim is Claim.FIRST:
-                safety.guarded("sweep", live.tell, ending(span))
-                swept += 1
-            elif claim is Claim.TOLD:
-                self.slots.free(span)
+            swept += self._sweep(*found, ending)
+            # Last, or an interrupt in between would lose it.
+            with contextlib.suppress(ValueError):
+                self.collected.remove(found)
         self._overdue = len(self.collected)
         return swept
 
@@ -426,8 +423,7 @@ class OpenSpans:
         self.awake = self.wake is None
 
     def _claim_absent(self, span: OpenSpan, teller: Teller) -> Claim:
-        # One whose start was interrupted has no epoch: it was never seen by anybody.
-        if getattr(span, "epoch", None) is not self.epoch:
+        if self._is_foreign(span):
             return Claim.STALE
         if span.evicted:
             span.evicted = False
@@ -440,6 +436,24 @@ class OpenSpans:
         COARSE.renew()
         if self.wake is not None:
             self.wake()
+
+    def _sweep(
+        self, span: OpenSpan, live: Live, ending: Callable[[OpenSpan], Ending]
+    ) -> bool:
+        if self._is_foreign(span):
+            return False
+        told = ending(span)
+        claim = self.claim(span)
+        if claim is Claim.FIRST:
+            safety.guarded("sweep", live.tell, told)
+        elif span.teller is _JUDGE:
+            self.slots.free(span)
+        return claim is Claim.FIRST
+
+    def _is_foreign(self, span: OpenSpan) -> bool:
+        """Return whether *span* is of the parent process, or was never registered."""
+        # One whose start was interrupted has no epoch.
+        return getattr(span, "epoch", None) is not self.epoch
 
     def _evict(self) -> None:
         """Forget the oldest span: no room is no reason to stop the application."""

@@ -4,7 +4,10 @@ What agenttrace does on an application's thread either cannot fail or runs behin
 `guard`.  A failure is counted, logged once per site at WARNING, and swallowed; under
 `AGENTTRACE_STRICT=1`, as in our own test suite, it is raised.  Only `Exception` is
 swallowed: a cancellation or an interrupt that arrives inside the guard is the
-application's.
+application's, and so is what a signal handler raises there, a time-out for one.
+
+What is logged of a failure is its class and where it came from.  Its message may quote
+what was traced: a redaction hook that fails on a prompt says which.
 
 Counters are plain integers under the GIL; `metrics` and `Runtime.status` read them.
 """
@@ -13,14 +16,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
+import traceback
 from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,20 +84,20 @@ def swallow(site: str, error: Exception) -> None:
     """Take note of *error* at *site*: counted, logged once per site, raised if strict.
 
     Raises:
-        Exception: *error* itself, under `AGENTTRACE_STRICT=1`.
+        Exception: *error* itself, under `AGENTTRACE_STRICT=1`, and where a signal
+            handler of the application raised it.
     """
     if sys.is_finalizing():
         # Modules lose their contents then, one after the other: a generator that is
         # collected now fails here, and there is nobody left to be told.
         return
     try:
-        with _lock:
-            _counts[Count.GUARD_HITS] += 1
-            _counts[f"guard:{site}"] += 1
-            first = site not in _seen
-            _seen.add(site)
+        is_interrupt = _is_of_a_signal_handler(error)
+        first = not is_interrupt and _is_first(site)
     except RecursionError:
         return
+    if is_interrupt:
+        raise error
     if isinstance(error, RecursionError):
         # The application is at the end of its stack and is about to hear so itself:
         # there may be room for what it still wants to do, but none for a log record.
@@ -99,12 +105,24 @@ def swallow(site: str, error: Exception) -> None:
     if os.environ.get(STRICT_VARIABLE, "") not in ("", "0"):
         raise error
     if first:
-        logger.warning(
-            "%s failed; the application goes on without it (logged once, counted "
-            "in guard_hits)",
+        _log(
+            logging.WARNING,
+            "%s failed with %s; the application goes on without it (logged once, "
+            "counted in guard_hits)\n%s",
             site,
-            exc_info=error,
+            type(error).__name__,
+            "".join(traceback.format_tb(error.__traceback__)),
         )
+
+
+def _is_first(site: str) -> bool:
+    """Count a failure at *site*; return whether it is the first one there."""
+    with _lock:
+        _counts[Count.GUARD_HITS] += 1
+        _counts[f"guard:{site}"] += 1
+        first = site not in _seen
+        _seen.add(site)
+    return first
 
 
 def guarded(
@@ -124,7 +142,29 @@ def log_once(site: str, level: int, message: str, *args: object) -> None:
         if site in _seen:
             return
         _seen.add(site)
-    logger.log(level, message, *args)
+    _log(level, message, *args)
+
+
+def _log(level: int, message: str, *args: object) -> None:
+    try:
+        logger.log(level, message, *args)
+    except Exception as error:  # noqa: BLE001 - the handlers are the application's
+        if _is_of_a_signal_handler(error):
+            raise
+        count(Count.GUARD_HITS)
+
+
+def _is_of_a_signal_handler(error: Exception) -> bool:
+    """Return whether *error* was raised by a handler that runs between two lines."""
+    codes: set[CodeType] = set()
+    trace = error.__traceback__
+    while trace is not None:
+        codes.add(trace.tb_frame.f_code)
+        trace = trace.tb_next
+    return any(
+        getattr(signal.getsignal(number), "__code__", None) in codes
+        for number in signal.valid_signals()
+    )
 
 
 def reset_for_tests() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import Link
 
 from agenttrace import semconv, tracing
+from agenttrace.attributes import clean, mapping_of
 from agenttrace.boundary.call import Call, PlainRecorder
 from agenttrace.context.scope import detach
 from agenttrace.errors import SettingError
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan
 
 T = TypeVar("T")
+
+# Bound once: looking a member up costs more than using it.
+_INTERNAL: Final = trace.SpanKind.INTERNAL
 
 
 def span(  # noqa: PLR0913 - keywords, each optional
@@ -57,14 +61,14 @@ def span(  # noqa: PLR0913 - keywords, each optional
     tracer = tracing.tracer()
     if tracer is tracing.DISABLED:
         return nullcontext(trace.INVALID_SPAN)
-    given = attributes or NO_ATTRIBUTES
+    given = NO_ATTRIBUTES if attributes is None else mapping_of(attributes)
     if operation is not None:
         given = {semconv.GEN_AI_OPERATION_NAME: operation, **given}
     return tracer.span(
         Opening(
             name,
             operation,
-            trace.SpanKind.INTERNAL,
+            _INTERNAL,
             given,
             links,
             heartbeat_timeout,
@@ -84,7 +88,7 @@ def heartbeat(note: str | None = None, *, progress: float | None = None) -> None
     if record is not None:
         record.beat()
         if note is not None:
-            record.note = str(note)
+            record.note = str(clean(note))
         if progress is not None:
             record.progress = progress
 
@@ -101,7 +105,7 @@ def hold(reason: str) -> Generator[None]:
     held: list[OpenSpan] = []
     record = current_record()
     if record is not None:
-        record.note = str(reason)
+        record.note = str(clean(reason))
     while record is not None:
         record.holds += 1
         held.append(record)

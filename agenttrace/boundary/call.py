@@ -20,7 +20,6 @@ import types
 import weakref
 from datetime import UTC, datetime
 from enum import Enum
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import context as otel
@@ -196,7 +195,7 @@ class Call:
 
     def fail(self, error: BaseException) -> None:
         """End it: *error* came out."""
-        if isinstance(error, GeneratorExit):
+        if issubclass(type(error), GeneratorExit):  # its `__class__` is not asked
             self.abandon()
         else:
             self.finish(ending_of(error))
@@ -292,7 +291,7 @@ class Call:
         kind: type[object] = type(value)
         if kind in _DRIVEN and _is_unstarted(value):
             if kind is types.CoroutineType:
-                return self._wrapped(_awaited(self, value), value, _close_if_unstarted)
+                return self._wrapped(_awaited(self, _Unstarted((value,))), value)
             if kind is types.AsyncGeneratorType:
                 return self._wrapped(generators.drive_async(self, value), value)
             if not _is_awaitable(value):
@@ -311,20 +310,13 @@ class Call:
             self.succeed(value)
         return value
 
-    def _wrapped(
-        self,
-        wrapper: Any,  # noqa: ANN401 - a coroutine or generator
-        value: Any,  # noqa: ANN401 - the same
-        on_drop: Callable[[Any, object], None] | None = None,
-    ) -> Any:  # noqa: ANN401 - the same
+    def _wrapped(self, wrapper: Any, value: Any) -> Any:  # noqa: ANN401 - coroutines or generators
         """Make *wrapper* answer to the name of *value*, and notice if it is dropped."""
         wrapper.__name__ = value.__name__
         wrapper.__qualname__ = value.__qualname__
         # With a callback the reference is cleared before any finalizer runs, in every
         # version: the finalizer of the wrapper asks it.
-        self.alive = weakref.ref(
-            wrapper, _ignore if on_drop is None else partial(on_drop, value)
-        )
+        self.alive = weakref.ref(wrapper, _ignore)
         return wrapper
 
     def _follow_future(self, future: Any) -> None:  # noqa: ANN401 - asyncio's or concurrent's
@@ -371,29 +363,34 @@ def _is_awaitable(generator: types.GeneratorType[Any, Any, Any]) -> bool:
     return bool(generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
-async def _awaited(call: Call, coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what it returns
-    """Await *coroutine*, scoped in one frame of one task, however often suspended."""
+class _Unstarted(list["Coroutine[Any, Any, Any]"]):
+    """Holds the coroutine that a wrapper is going to await.
+
+    A wrapper that is dropped, closed or cancelled before its first step never comes to
+    it.  Then what there is to warn of is the wrapper's to say, and not said twice.
+    """
+
+    def __del__(self) -> None:
+        for coroutine in self:
+            coroutine.close()
+
+
+async def _awaited(call: Call, unstarted: _Unstarted) -> Any:  # noqa: ANN401 - what it returns
+    """Await a coroutine, scoped in one frame of one task, however often suspended."""
     call.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
     if call.span is None:
         call.begin()
     token = otel.attach(call.context)
     try:
         try:
-            value = await coroutine
+            value = await unstarted.pop()
         finally:
             detach(token)
     except BaseException as error:
-        # Again, for the case that a signal handler raised in the first one.
-        detach(token)
+        detach(token)  # again, as in `Call.run`
         call.fail(error)
         raise
     return call.settle(value)
-
-
-def _close_if_unstarted(coroutine: Coroutine[Any, Any, Any], _: object) -> None:
-    """Let the wrapper alone warn that it was never awaited, not what is inside too."""
-    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-        coroutine.close()
 
 
 _JUST_NOW: Final = 1_000_000_000

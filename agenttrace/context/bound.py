@@ -51,7 +51,7 @@ def bind(
         bound[semconv.GEN_AI_CONVERSATION_ID] = values.clean(conversation_id)
     if user_id is not None:
         bound[semconv.USER_ID] = values.clean(user_id)
-    for key, value in (attributes or {}).items():
+    for key, value in values.mapping_of(attributes or {}).items():
         name = values.clean_key(key)
         if name is not None:
             bound[name] = values.clean(value)

@@ -134,25 +134,30 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def detach(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
         """End what *token* attached.  Never raises, never revives anything."""
-        if not isinstance(token, Scope):
-            self._detach_stock(token)
-        elif not token.dead:
+        if isinstance(token, Scope):
             self.end(token)
+        else:
+            self._detach_stock(token)
 
     def end(self, token: Scope) -> None:
-        """End a scope that is not dead yet."""
-        variable = self.variable
-        if variable.get() is not token:
-            self.get_current()
-            if variable.get() is not token:
-                token.dead = True
-                self._take_out(token)
-                _note_foreign_detach()
-                return
+        """End a scope.  Also where it is dead already, it is not current any more."""
+        if self.variable.get() is not token and not self._uncover(token):
+            return
         token.dead = True
         if not self._drop(token):
-            variable.set(before(token))
+            self.variable.set(before(token))
             _note_foreign_detach()
+
+    def _uncover(self, token: Scope) -> bool:
+        """Return whether only dead scopes were above *token*; else end it from below."""
+        self.get_current()
+        if self.variable.get() is token:
+            return True
+        if not token.dead:
+            token.dead = True
+            _note_foreign_detach()
+        self._take_out(token)
+        return False
 
     def _drop(self, scope: Scope) -> bool:
         """Take *scope* off the top; False where it was not attached here."""
@@ -248,6 +253,7 @@ def before(value: Value) -> Value:
 def accessors() -> Accessors:
     """Return how the runtime context in use is read and set."""
     runtime = _otel.runtime_context()
+    variable: contextvars.ContextVar[Any] | None
     if isinstance(runtime, SafeRuntimeContext):
         variable = runtime.variable
     else:

@@ -44,11 +44,10 @@ class Backlog:
         self._lock = lock
         self._arrived = threading.Condition(lock)
         self._urged = threading.Condition(lock)
-        self._settled = threading.Condition(lock)
+        self._waiters: list[tuple[Mark, threading.Lock]] = []
         self._spool = spool
         self._sendable = 0
         self._urgency = 0
-        self._waiting = 0
         self._stopping = False
         self._acknowledged = 0
         self._dropped = 0
@@ -80,13 +79,13 @@ class Backlog:
             self._sendable = self._spool.newest
             self._arrived.notify_all()
             self._urged.notify_all()  # there may be enough to `gather` no longer
-            self._settled.notify_all()  # what was dropped is settled
+            self._tell_waiters()  # what was dropped is settled
 
     def reach(self, mark: Mark) -> None:
         """Note that all that was put before *mark* has been appended."""
         with self._lock:
             mark.number = self._spool.newest
-            self._settled.notify_all()
+            self._tell_waiters()
 
     def take(self, lane: int, max_bytes: int) -> Sequence[Kept]:
         """Wait for the next frames of *lane* and return them; none means to stop."""
@@ -104,7 +103,7 @@ class Backlog:
             if settled is None:
                 return
             self._acknowledged += settled.delivered
-            self._settled.notify_all()
+            self._tell_waiters()
         count(Count.SPANS_ACKNOWLEDGED, settled.delivered)
         if settled.lost:
             self.drop(settled.lost)
@@ -139,7 +138,7 @@ class Backlog:
             self._urged.wait_for(
                 lambda: (
                     self._stopping
-                    or self._waiting > 0
+                    or bool(self._waiters)
                     or self._spool.size.bytes >= enough
                 ),
                 seconds,
@@ -147,14 +146,24 @@ class Backlog:
 
     def wait_for(self, mark: Mark, timeout: float) -> bool:
         """Urge; return whether all before *mark* is settled in *timeout* seconds."""
-        with self._lock:
-            self._urgency += 1
-            self._waiting += 1
-            self._urged.notify_all()
-            try:
-                return self._settled.wait_for(lambda: self._is_settled(mark), timeout)
-            finally:
-                self._waiting -= 1
+        # A lock of its own and no condition: this is the application's thread, and a
+        # signal handler that raises leaves the lock of a condition in disorder.
+        silence = threading.Lock()
+        silence.acquire()
+        waiter = (mark, silence)
+        try:
+            with self._lock:
+                self._waiters.append(waiter)
+                self._urgency += 1
+                self._urged.notify_all()
+                self._tell_waiters()
+            silence.acquire(timeout=timeout)
+        finally:
+            with self._lock:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                settled = self._is_settled(mark)
+        return settled
 
     def stop(self) -> None:
         """Tell the lanes to stop after what they are sending."""
@@ -167,7 +176,7 @@ class Backlog:
         """Let go of what is left; return how many spans are lost by that."""
         with self._lock:
             lost = self._spool.close()
-            self._settled.notify_all()
+            self._tell_waiters()
         if lost:
             self.drop(lost)
         return lost
@@ -176,6 +185,11 @@ class Backlog:
         """Return how much waits, and the spans acknowledged and dropped so far."""
         with self._lock:
             return self._spool.size, self._acknowledged, self._dropped
+
+    def _tell_waiters(self) -> None:
+        for mark, silence in self._waiters[:]:
+            if self._is_settled(mark) and silence.locked():
+                silence.release()
 
     def _is_settled(self, mark: Mark) -> bool:
         return mark.number is not None and self._spool.oldest > mark.number

@@ -43,8 +43,8 @@ take; but nothing is encoded twice to make it smaller.
 _HANDFUL: Final = 4
 """Batches that are let go together while there is more to encode.
 
-A request takes as long as a hundred spans; a destination that answers at once would get one
-for each batch.
+A request takes as long as a hundred spans; a destination that answers at once would get
+one for each batch.
 """
 
 

@@ -109,11 +109,15 @@ class LeanSpan(RecordedSpan):
         if self.queued or record is None:
             return
         ending = ending_of(cause) if isinstance(cause, BaseException) else cause
+        ending = ending or RETURNED
         claim = self._tracer.registry.claim(record)
         if claim is _FIRST or (claim is Claim.TOLD and record.teller is Teller.OWNER):
-            self.tell(ending or RETURNED)
+            try:
+                self.tell(ending)
+            except Exception:  # noqa: BLE001 - what failed in `finish` fails again here
+                self.tell(Ending(ending.outcome, ending.ended_by))
         else:
-            self._finish_late(ending or RETURNED, claim)
+            self._finish_late(ending, claim)
 
     def _finish_late(self, ending: Ending, claim: Claim) -> None:
         record = self.record
@@ -246,8 +250,11 @@ class LeanSpan(RecordedSpan):
 
     def __del__(self) -> None:
         # Runs anywhere, with any lock held: only append.  See OpenSpans.sweep.
-        if self._end_time is None and self.record is not None:
-            self._tracer.registry.collected.append((self.record, self))
+        try:
+            if self._end_time is None and self.record is not None:
+                self._tracer.registry.collected.append((self.record, self))
+        except AttributeError:  # its start was interrupted: it never was a span
+            pass
 
 
 class UnsampledSpan(LeanSpan):

@@ -15,6 +15,7 @@ from opentelemetry.sdk import trace as sdk
 from opentelemetry.trace import Status, StatusCode
 
 from agenttrace import _otel, attributes, safety, semconv
+from agenttrace.attributes import clean, mapping_of
 from agenttrace.model import EventData, LinkData, class_name, text_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class RecordedSpan(sdk.Span):
         self._code: StatusCode = _UNSET
         self.record: OpenSpan | None = None
 
-    # What is set late, on few spans, or never, is a class attribute until then.
+    # What is set late, on few spans, or never, is a class attribute until then.  No
+    # more than that: CPython 3.11 does not specialise reading what the class has too.
     _message: str = ""
     _event_list: list[sdk.Event] | None = None
     _link_list: list[Link] | None = None
@@ -210,7 +212,7 @@ class RecordedSpan(sdk.Span):
 
     def set_attributes(self, attributes: Any) -> None:  # noqa: ANN401 - any mapping is taken
         """Set several attributes."""
-        for key, value in attributes.items():
+        for key, value in mapping_of(attributes).items():
             self.set_attribute(key, value)
 
     def _set_attribute_with_care(self, key: object, value: object) -> None:
@@ -252,7 +254,7 @@ class RecordedSpan(sdk.Span):
         ):
             return
         self._code = code
-        self._message = str(attributes.clean(description or ""))
+        self._message = "" if description is None else str(attributes.clean(description))
 
     def add_event(
         self,
@@ -267,7 +269,9 @@ class RecordedSpan(sdk.Span):
             attributes, self._tracer.limits.max_event_attributes
         )
         self._add_event(
-            sdk.Event(str(name), values, _now() if timestamp is None else timestamp)
+            sdk.Event(
+                str(clean(name)), values, _now() if timestamp is None else timestamp
+            )
         )
 
     def _add_event(self, event: Any) -> None:  # noqa: ANN401 - the SDK's EventBase
@@ -292,10 +296,14 @@ class RecordedSpan(sdk.Span):
             self._link_list = kept = []
         limits = self._tracer.limits
         for link in links:
-            if not link.context.is_valid and not link.attributes:
+            context = getattr(link, "context", None)
+            if not isinstance(context, trace.SpanContext):
+                self._lose(links=1)
+                continue
+            if not context.is_valid and not link.attributes:
                 continue
             values = self._tracer.limited(link.attributes, limits.max_link_attributes)
-            kept.append(trace.Link(link.context, values))
+            kept.append(trace.Link(context, values))
             if limits.max_links is not None and len(kept) > limits.max_links:
                 del kept[0]
                 self._lose(links=1)
@@ -314,8 +322,8 @@ class RecordedSpan(sdk.Span):
             semconv.EXCEPTION_STACKTRACE: _stack_of(exception),
             "exception.escaped": str(escaped),
         }
-        if attributes:
-            values.update(attributes)
+        if attributes is not None:
+            values.update(mapping_of(attributes))
         self.add_event(semconv.EXCEPTION_EVENT, values, timestamp)
 
 

@@ -49,6 +49,7 @@ _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
 _USUAL: Final = (True, True, True)
 _now: Final = time.time_ns
+_LAST_INSTANT: Final = (1 << 64) - 1
 _new: Final = object.__new__
 # Our own generator: `random.seed(0)` in the application must not repeat our ids.
 _random: Final = random.Random()  # noqa: S311 - ids are not secrets
@@ -172,7 +173,7 @@ class LeanTracer(sdk.Tracer):
             span_id = (_random_bits(64) or 1).to_bytes(8, "big")
         else:
             span_id = self.id_generator.generate_span_id().to_bytes(8, "big")
-        started_at = _now() if start_time is None else start_time
+        started_at = _now() if start_time is None else _instant(start_time)
         # Past the SDK's `__new__`, which asks who makes spans, and its `__init__`.
         span: LeanSpan = _new(LeanSpan if recording else UnsampledSpan)
         span.__init__(  # type: ignore[misc]  # the other half of what a class call does
@@ -190,7 +191,7 @@ class LeanTracer(sdk.Tracer):
         if given:
             span.set_attributes(given)
         if opening.links:
-            span.link_all(opening.links)
+            safety.guarded("span.links", span.link_all, opening.links)
         if line is not None:
             span.remote_parent = line[5]
         span.record = record = OpenSpan(
@@ -262,7 +263,9 @@ class LeanTracer(sdk.Tracer):
     def limited(self, given: Mapping[str, Any] | None, limit: int | None) -> Limited:
         """Return *given* clean and within *limit*; the oldest goes, as in the SDK."""
         values = Limited()
-        for key, value in (given or {}).items():
+        if given is None:
+            return values
+        for key, value in attributes.mapping_of(given).items():
             name = attributes.clean_key(key)
             if name is None or limit == 0:
                 values.dropped += 1
@@ -274,6 +277,15 @@ class LeanTracer(sdk.Tracer):
         return values
 
 
+def _instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for a time
+    """Return *given* as nanoseconds that OTLP can carry, or now if it is no time."""
+    # Many write `time.time() * 1e9`, which is a float.
+    nanoseconds = safety.guarded("start_time", int, given)
+    if nanoseconds is None:
+        return _now()
+    return min(max(nanoseconds, 0), _LAST_INSTANT)
+
+
 def _opening(
     name: str,
     kind: SpanKind,
@@ -281,12 +293,13 @@ def _opening(
     links: Sequence[Link] | None,
 ) -> Opening:
     """Return the opening of a span that is started through OTel's API."""
-    operation = given.get(semconv.GEN_AI_OPERATION_NAME) if given else None
+    values = NO_ATTRIBUTES if given is None else attributes.mapping_of(given)
+    operation = values.get(semconv.GEN_AI_OPERATION_NAME)
     return Opening(
         name,
-        None if operation is None else str(operation),
+        None if operation is None else str(attributes.clean(operation)),
         kind,
-        given or NO_ATTRIBUTES,
+        values,
         links or (),
     )
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import os
+import sys
 import sysconfig
 import types
 from contextlib import contextmanager
 from enum import Enum
 from functools import lru_cache
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -41,8 +43,15 @@ _INSTALLED: Final = (
     "<frozen",
     *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib", "scripts")),
 )
+_CODES: Final[Mapping[type, str]] = {
+    types.AsyncGeneratorType: "ag_code",
+    types.CoroutineType: "cr_code",
+    types.FunctionType: "__code__",
+    types.GeneratorType: "gi_code",
+}
 _MOST_DECORATORS: Final = 50
 """Lines above a `def` that are read."""
+_HERE: Final = str(Path(__file__).parents[1]) + os.sep
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages"})
 
 
@@ -147,12 +156,21 @@ def _origin_of(frame: types.FrameType | None) -> Origin:
 
 
 def _driven_by(frame: types.FrameType) -> types.CodeType | None:
-    """Return the application's code that a frame of ours has in hand."""
-    for value in tuple(frame.f_locals.values()):
-        code = _code_of(value)
-        if code is not None and _is_application(code.co_filename):
-            return code
-    return None
+    """Return the application's code that a function of ours has in hand."""
+    if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return None  # of a module or class the locals are no copy
+    held = frame.f_locals
+    codes = [_code_of(value) for value in held.values()]
+    if sys.version_info < (3, 13):
+        # Up to then the frame keeps this copy for as long as it runs, and with it all
+        # that the application has let go of meanwhile.
+        held.clear()
+    return next((code for code in codes if code and _is_traced(code)), None)
+
+
+def _is_traced(code: types.CodeType) -> bool:
+    # A checkout of ours is no installation either.
+    return _is_application(code.co_filename) and not code.co_filename.startswith(_HERE)
 
 
 def _definition(code: types.CodeType) -> str:
@@ -165,20 +183,19 @@ def _definition(code: types.CodeType) -> str:
     return f"{file}:{line}"
 
 
-def _code_of(value: object) -> types.CodeType | None:
-    match value:
-        case types.CoroutineType():
-            return value.cr_code
-        case types.GeneratorType():
-            return value.gi_code
-        case types.AsyncGeneratorType():
-            return value.ag_code
-        case types.MethodType():
-            return _code_of(value.__func__)
-        case types.FunctionType() if not value.__module__.startswith(_OURS):
-            return value.__code__
-        case _:
-            return None
+def _code_of(value: Any) -> types.CodeType | None:  # noqa: ANN401 - whatever a frame holds
+    if issubclass(_class_of(value), list) and value:
+        # The boundary keeps in a list what it is going to await.
+        value = value[0]
+    if _class_of(value) is types.MethodType:
+        value = value.__func__
+    code = getattr(value, _CODES.get(_class_of(value), ""), None)
+    return code if isinstance(code, types.CodeType) else None
+
+
+def _class_of(value: object) -> type[object]:
+    # Not by `isinstance`: it asks the value, and a proxy may do anything then.
+    return type(value)
 
 
 def _module_of(frame: types.FrameType) -> str:
@@ -193,6 +210,4 @@ def _module_is(frame: types.FrameType, packages: tuple[str, ...]) -> bool:
 @lru_cache(maxsize=4096)
 def _is_application(file: str) -> bool:
     """Return whether *file* is part of no installation, of a library or of Python."""
-    return not file.startswith(_INSTALLED) and _LIBRARIES.isdisjoint(
-        PurePath(file).parts
-    )
+    return not file.startswith(_INSTALLED) and _LIBRARIES.isdisjoint(Path(file).parts)

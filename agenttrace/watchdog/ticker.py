@@ -68,8 +68,12 @@ class Ticker:
                 thread = threading.Thread(
                     target=self._run, name="agenttrace-ticker", daemon=True
                 )
-                thread.start()
                 self._thread = thread
+                try:
+                    thread.start()
+                except RuntimeError:
+                    self._thread = None
+                    raise
 
     def _run(self) -> None:
         registry, wanted, stopped = self._registry, self._wanted, self._stopped

@@ -14,7 +14,7 @@ tables the names in `agenttrace.semconv` that begin like this, with their docstr
     ```{settings}
     ```
 
-tables the fields of `agenttrace.settings.Settings`: argument, variables, default.
+tables the fields of `agenttrace.settings.Settings`: argument, default, meaning.
 
     ```{help} tree
     ```
@@ -101,13 +101,11 @@ class SettingsTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return a table of all settings in the order of their declaration."""
         self.env.note_dependency(inspect.getfile(settings))
-        rows = ["| argument | variables | default | |", "|---|---|---|---|"]
-        for each in dataclasses.fields(settings.Settings):
-            variables = ", ".join(f"`{name}`" for name in _variables(each))
-            meaning = each.metadata["meaning"]
-            rows.append(
-                f"| `{each.name}` | {variables} | {_default(each)} | {meaning} |"
-            )
+        rows = ["| argument | default | meaning |", "|---|---|---|"]
+        rows += [
+            f"| `{each.name}` | {_default(each)} | {_meaning(each)} |"
+            for each in dataclasses.fields(settings.Settings)
+        ]
         return self.parse_text_to_nodes("\n".join(rows))
 
 
@@ -140,11 +138,13 @@ class Help(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(["```text", *lines, "```"]))
 
 
-def _variables(setting: dataclasses.Field[object]) -> tuple[str, ...]:
+def _meaning(setting: dataclasses.Field[object]) -> str:
+    meaning: str = setting.metadata["meaning"]
     # Neither a function nor a mapping of any values can stand in a variable.
     if str(setting.type).startswith(("Callable", "Mapping")):
-        return ()
-    return settings.variable_of(setting.name), *setting.metadata["variables"]
+        return f"{meaning} It has no variable."
+    others = ", ".join(f"`{name}`" for name in setting.metadata["variables"])
+    return f"{meaning} After its own variable, {others} counts." if others else meaning
 
 
 def _default(setting: dataclasses.Field[object]) -> str:
@@ -153,8 +153,12 @@ def _default(setting: dataclasses.Field[object]) -> str:
             return ""
         case bool() as switch:
             return str(switch).lower()
+        case int() as size if setting.name.endswith("_bytes"):
+            return f"{size // settings.MEBIBYTE} MiB"
         case int() as number:
             return f"{number:,}"
+        case float() as seconds:
+            return f"{seconds:g}"
         case other:
             return str(other)
 

@@ -18,7 +18,7 @@ import agenttrace
 from tests.benchmarks import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 class _Plain(openai.OpenAI):
@@ -41,7 +41,7 @@ class Clients:
 
 
 @contextmanager
-def clients() -> Iterator[Clients]:
+def clients() -> Generator[Clients]:
     """Run a model server and clients of it, with openai instrumented."""
     agenttrace.instrument("openai")
     with (
@@ -52,7 +52,9 @@ def clients() -> Iterator[Clients]:
     ):
         async_plain = _AsyncPlain(base_url=url, api_key="unused")
         async_traced = openai.AsyncOpenAI(base_url=url, api_key="unused")
-        yield Clients(plain, traced, async_plain, async_traced, runner)
-        runner.run(async_plain.close())
-        runner.run(async_traced.close())
-    agenttrace.uninstrument("openai")
+        try:
+            yield Clients(plain, traced, async_plain, async_traced, runner)
+        finally:
+            runner.run(async_plain.close())
+            runner.run(async_traced.close())
+            agenttrace.uninstrument("openai")

@@ -24,7 +24,7 @@ from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from agenttrace.runtime import Runtime
     from tests.benchmarks.servers import Receiver
@@ -106,7 +106,7 @@ def against(over: Sequence[float], under: Sequence[float], unit: str = "us") -> 
 
 
 @contextmanager
-def tracing(delay: float = 0.0) -> Iterator[tuple[Runtime, Receiver]]:
+def tracing(delay: float = 0.0) -> Generator[tuple[Runtime, Receiver]]:
     """Configure agenttrace as an application would, and check afterwards that it was.
 
     Its spans go by OTLP to a receiver in another process, and every span that has

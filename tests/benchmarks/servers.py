@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,21 @@ class Receiver:
 
 
 @contextmanager
-def receiver(delay: float = 0.0) -> Iterator[Receiver]:
+def receiver(delay: float = 0.0) -> Generator[Receiver]:
     """Run a receiver that takes *delay* seconds to answer a request."""
     with _serving("receiver", str(delay)) as port:
         yield Receiver(port)
 
 
 @contextmanager
-def models() -> Iterator[str]:
+def models() -> Generator[str]:
     """Run a model server that echoes; return its base URL."""
     with _serving("models") as port:
         yield f"http://127.0.0.1:{port}/v1"
 
 
 @contextmanager
-def _serving(*arguments: str) -> Iterator[int]:
+def _serving(*arguments: str) -> Generator[int]:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.servers", *arguments],
         stdin=subprocess.PIPE,

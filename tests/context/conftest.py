@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,7 @@ def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
 
     with agenttrace.configure(span_exporter=exporter) as runtime:
         yield ended
+        gc.collect()
         runtime.sweep()
         assert runtime.open_spans() == ()
     assert safety.guard_hits() == before

@@ -51,10 +51,14 @@ class Attached:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """Something on a stack: attached there, or inherited by a copy."""
+    """Something on a stack: attached there, or inherited by a copy.
+
+    What is inherited and dead is kept, from the first look on, as a bare context.
+    """
 
     what: Attached
     own: bool
+    kept: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -77,7 +81,12 @@ class World:
         """
         while self.stack and self.stack[-1].own and self.stack[-1].is_over:
             self.stack.pop()
-        return self.stack[-1].what if self.stack else None
+        if not self.stack:
+            return None
+        top = self.stack[-1]
+        if top.is_over and not top.kept:
+            self.stack = [Entry(top.what, own=False, kept=True)]
+        return top.what
 
     def detach(self, attached: Attached) -> None:
         """Take a scope off the stack.
@@ -85,22 +94,28 @@ class World:
         What is above keeps its place.  What is inherited cannot be taken off its
         place, but then nothing uncovers what is below it either; a stock token does.
         """
-        self.current()
-        stack = self.stack
-        place = next(
-            (i for i, entry in enumerate(stack) if entry.what is attached), None
-        )
+        if self.place_of(attached) != len(self.stack) - 1:
+            self.current()
+        place = self.place_of(attached)
         if place is None:
             return
-        above = stack[place + 1 :]
-        if any(not entry.what.is_scope for entry in above):
-            attached.left.remove(self)
-        elif all(entry.own for entry in above):
-            rest = stack[:place]
-            if not stack[place].own:
-                while rest and rest[-1].is_over:
+        above = self.stack[place + 1 :]
+        if any(not entry.what.is_scope or entry.kept for entry in above):
+            return
+        attached.left.append(self)
+        if all(entry.own for entry in above):
+            rest = self.stack[:place]
+            if not self.stack[place].own:
+                while rest and rest[-1].is_over and not rest[-1].kept:
                     rest.pop()
             self.stack = rest + [entry for entry in above if not entry.what.dead]
+
+    def place_of(self, attached: Attached) -> int | None:
+        """Return where on the stack a scope is."""
+        for place, entry in enumerate(self.stack):
+            if entry.what is attached and not entry.kept:
+                return place
+        return None
 
 
 class Detaching(RuleBasedStateMachine):
@@ -182,8 +197,9 @@ class Detaching(RuleBasedStateMachine):
 
         self.there(world, self.runtime.detach, attached.token)
 
-        if attached.is_scope and not attached.dead:
-            attached.left += [world, attached.home]
+        if attached.is_scope:
+            if not attached.dead:
+                attached.left.append(attached.home)
             world.detach(attached)
             attached.dead = True
         elif not attached.is_scope and fits:

@@ -1,4 +1,4 @@
-"""What 2,000 runs at a time, of three spans each, cost beyond the same runs untraced."""
+"""What 2,000 concurrent runs of three spans each cost beyond the same runs untraced."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 RUNS: Final = 2000
-
-Start = "Callable[[str], AbstractContextManager[Any]]"
 
 
 async def run(start: Callable[[str], AbstractContextManager[Any]]) -> None:

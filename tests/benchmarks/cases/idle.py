@@ -23,9 +23,7 @@ def wake_ups() -> int:
     """Return how often the threads but this one have slept, and the ticker ticked."""
     here = threading.get_native_id()
     others = [
-        task
-        for task in Path("/proc/self/task").iterdir()
-        if int(task.name) != here
+        task for task in Path("/proc/self/task").iterdir() if int(task.name) != here
     ]
     lines = [
         line.split()

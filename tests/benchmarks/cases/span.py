@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 SPANS: Final = 250
 """Spans of a batch.  It is over before the interpreter is handed to another thread."""
 
-Start = Callable[[str], AbstractContextManager[trace.Span]] if TYPE_CHECKING else None
 
-
-def microseconds(start: Start, flush: Callable[[], object]) -> float:
+def microseconds(
+    start: Callable[[str], AbstractContextManager[trace.Span]],
+    flush: Callable[[], object],
+) -> float:
     """Return the CPU time of this thread for one span of a batch."""
     facts = tuple(attributes(0).items())
     began = time.thread_time_ns()
@@ -40,6 +41,7 @@ def microseconds(start: Start, flush: Callable[[], object]) -> float:
 def measure(rounds: int) -> Iterator[harness.Figure]:
     """Yield what `agenttrace.span` and our provider's own tracer come to."""
     with harness.tracing() as (runtime, receiver), bare_sdk(receiver) as sdk:
+
         def by_the_sdk() -> float:
             with sdk.context():
                 return microseconds(sdk.tracer.start_as_current_span, sdk.flush)
