@@ -17,8 +17,7 @@ def search(query: str) -> list[str]:
 def triage(question: str):
     """Answer word by word."""
     pages = search(question)
-    for word in f"I found {len(pages)} page.".split():
-        yield word
+    yield from f"I found {len(pages)} page.".split()
 
 
 print(" ".join(triage("lighthouses")))

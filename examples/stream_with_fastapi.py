@@ -5,7 +5,7 @@ Needs the extra `demo`.  Starts a model server on loopback, so it needs no key; 
 terminal:
 
     curl -N http://127.0.0.1:8000/ask          # read it to the end: ok
-    curl -N -m 1 http://127.0.0.1:8000/ask     # leave after a second: abandoned
+    curl -N -m 1 http://127.0.0.1:8000/ask     # leave after a second: cancelled
     agenttrace tree --last 2
 """
 
@@ -43,10 +43,12 @@ async def ask(question: str = "What is a lighthouse for?") -> StreamingResponse:
 
 
 def main() -> None:
-    global client
+    global client  # noqa: PLW0603 - made here, once the server's address is known
     agenttrace.configure(service_name="fastapi-example")
     agenttrace.instrument("openai")
-    here = ModelServer(lambda _: text("It shows ships where the rocks are. " * 3, gap=0.2))
+    here = ModelServer(
+        lambda _: text("It shows ships where the rocks are. " * 3, gap=0.2)
+    )
     with nullcontext() if os.environ.get("OPENAI_BASE_URL") else here:
         client = (
             AsyncOpenAI()

@@ -298,5 +298,7 @@ def _bound(
         return dict(inspect.signature(fn).bind(*args, **kwargs).arguments)
     except (TypeError, ValueError) as error:
         # A wrong call, which the function itself will complain about, or a builtin.
-        safety.logger.debug("arguments of %r not bound: %s", fn, error)
+        # By name: the text of a partial or of an object's method holds values.
+        name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        safety.logger.debug("arguments of %s not bound: %s", name, error)
         return {"args": args, "kwargs": kwargs}

@@ -346,12 +346,12 @@ def link_data(link: Link) -> LinkData:
 
 
 def _stack_of(error: BaseException) -> str:
-    lines = safety.guarded(
-        "exception stack",
-        traceback.format_exception,
-        type(error),
-        error,
-        error.__traceback__,
-        limit=-_STACK_LIMIT,
+    return safety.guarded("exception stack", _formatted, error) or ""
+
+
+def _formatted(error: BaseException) -> str:
+    return "".join(
+        traceback.format_exception(
+            type(error), error, error.__traceback__, limit=-_STACK_LIMIT
+        )
     )
-    return "".join(lines or ())

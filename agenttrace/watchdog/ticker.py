@@ -72,8 +72,9 @@ class Ticker:
                 try:
                     thread.start()
                 except RuntimeError:
+                    # The interpreter is about to end, or there are too many threads:
+                    # without it the clock stands still, and nothing else is amiss.
                     self._thread = None
-                    raise
 
     def _run(self) -> None:
         registry, wanted, stopped = self._registry, self._wanted, self._stopped

@@ -305,4 +305,5 @@ def _sum(dropped: object, more: int) -> int:
 
 
 def _member(value: object, default: T) -> T:
-    return value if isinstance(value, type(default)) else default
+    # Its type, and not what its `__class__` says, which may be foreign code.
+    return cast("T", value) if issubclass(type(value), type(default)) else default

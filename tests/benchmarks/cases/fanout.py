@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import agenttrace
 from tests.benchmarks import harness
+from tests.benchmarks.peer import bare_sdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,22 +38,32 @@ async def microseconds(start: Callable[[str], AbstractContextManager[Any]]) -> f
 def measure(rounds: int) -> Iterator[harness.Figure]:
     """Yield what is added to each run."""
     untraced = nullcontext[None]()
-    with harness.tracing() as (runtime, _), asyncio.Runner() as runner:
+    with (
+        harness.tracing() as (runtime, receiver),
+        bare_sdk(receiver) as sdk,
+        asyncio.Runner() as runner,
+    ):
+
+        def plain() -> float:
+            return runner.run(microseconds(lambda _: untraced))
 
         def traced() -> float:
             took = runner.run(microseconds(agenttrace.span))
             assert runtime.flush(60)
             return took
 
-        with_spans, without = harness.in_turns(
-            rounds * 3,
-            traced,
-            lambda: runner.run(microseconds(lambda _: untraced)),
-        )
+        def by_the_sdk() -> float:
+            with sdk.context():
+                took = runner.run(microseconds(sdk.tracer.start_as_current_span))
+            sdk.flush()
+            return took
+
+        ours, without, theirs = harness.in_turns(rounds * 3, traced, plain, by_the_sdk)
+    sdk_adds = median(harness.differences(theirs, without))
     yield harness.figure(
         "fanout",
-        harness.differences(with_spans, without),
-        harness.against(with_spans, without),
+        harness.differences(ours, without),
+        f"a run untraced {median(without):.3g} us, the SDK adds {sdk_adds:.3g} us",
     )
 
 
