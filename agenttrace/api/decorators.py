@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _DEFERRED: Final = (
-    inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+    inspect.CO_COROUTINE
+    | inspect.CO_GENERATOR
+    | inspect.CO_ASYNC_GENERATOR
+    | inspect.CO_ITERABLE_COROUTINE
 )
 """Flags of functions whose call only makes an object and runs none of the body."""
 
@@ -108,10 +111,10 @@ class _TracedFunction(_FunctionWrapper):
         return wrapped.__reduce_ex__(protocol)
 
 
-def _is_deferred(fn: object) -> bool:
-    """Return whether a call of *fn* only makes an object and runs none of the body.
+def _deferral(fn: object) -> int:
+    """Return the flag that says what a call of *fn* makes without running its body.
 
-    Flags of what *fn* says that it wraps are not asked: what stands in front of a
+    0 if it runs.  Flags of what *fn* says that it wraps are not asked: what stands in front of a
     coroutine function may run it to its end.
     """
     while not isinstance(fn, FunctionType) or isinstance(fn, _TracedFunction):
@@ -122,8 +125,8 @@ def _is_deferred(fn: object) -> bool:
         elif isinstance(fn, partial):
             fn = fn.func
         else:
-            return False
-    return type(fn) is FunctionType and bool(fn.__code__.co_flags & _DEFERRED)
+            return 0
+    return fn.__code__.co_flags & _DEFERRED if type(fn) is FunctionType else 0
 
 
 def _decorate(
@@ -134,7 +137,7 @@ def _decorate(
     if isinstance(fn, staticmethod | classmethod):
         inside: Callable[..., Any] = fn.__func__
         return type(fn)(_decorate(inside, opening, capture_content))
-    deferred = _is_deferred(fn)
+    deferral = _deferral(fn)
 
     def traced_call(
         wrapped: Callable[..., Any],
@@ -148,7 +151,9 @@ def _decorate(
             _Decorated(wrapped, opening, capture_content, (args, kwargs)),
             otel.get_current(),
         )
-        if deferred:
+        if deferral == inspect.CO_GENERATOR:
+            return call.generate(wrapped, args, kwargs)
+        if deferral:
             return call.settle(wrapped(*args, **kwargs))
         return call.run(wrapped, args, kwargs)
 

@@ -39,7 +39,7 @@ from agenttrace.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
     from opentelemetry.context.context import Context
 
@@ -285,6 +285,23 @@ class Call:
             raise
         return self.settle(value)
 
+    def generate(
+        self,
+        fn: Callable[..., Generator[Any, Any, Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Generator[Any, Any, Any]:
+        """Call the generator function *fn* and return a generator that drives its own.
+
+        The driver is made first: of what it finds together in a cycle, the garbage
+        collector finalizes first what is older.  The other way round the body would
+        clean up by itself, with nothing current.
+        """
+        source: list[Generator[Any, Any, Any]] = []
+        wrapper = generators.drive(self, source)
+        source.append(fn(*args, **kwargs))
+        return self._wrapped(wrapper, source[0])
+
     def settle(self, value: Any) -> Any:  # noqa: ANN401 - whatever came back
         """Return *value* such that the span ends when it does."""
         # By type: a proxy only looks like what it stands for, and is left as it is.
@@ -295,7 +312,7 @@ class Call:
             if kind is types.AsyncGeneratorType:
                 return self._wrapped(generators.drive_async(self, value), value)
             if not _is_awaitable(value):
-                return self._wrapped(generators.drive(self, value), value)
+                return self._wrapped(generators.drive(self, [value]), value)
         if self.span is None:
             self.begin()
         if issubclass(kind, _FUTURES):

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 def drive(
     call: Call,
-    body: Generator[Any, Any, Any],
+    source: list[Generator[Any, Any, Any]],
     take: Callable[[Any], None] | None = None,
 ) -> Generator[Any, Any, Any]:
-    """Run *body* step by step inside the span of *call*.
+    """Run a generator, the body, step by step inside the span of *call*.
 
     Args:
         call: Whose span it is, and who is told how it ends.
-        body: The generator.
+        source: Holds the body by the time of the first step.
         take: Given every item before the consumer is, and answers for heartbeat and
             count; None counts each item as progress.
     """
@@ -43,6 +43,7 @@ def drive(
         call.begin()
     get, activate, put_away = scope.accessors()
     beat = _beat_of(call)
+    body = source.pop()
     send, throw = body.send, body.throw
     outer: scope.Value = call.context
     inner = outer

@@ -182,13 +182,13 @@ def _driven(call: Call, pulls: Any, take: Callable[[Any], None]) -> Any:  # noqa
     """Return a generator of the same colour that pulls from *pulls* inside *call*."""
     driven: Any
     if type(pulls) is types.GeneratorType:
-        driven = generators.drive(call, cast("Pulls", pulls), take)
+        driven = generators.drive(call, [cast("Pulls", pulls)], take)
     elif type(pulls) is types.AsyncGeneratorType:
         driven = generators.drive_async(call, cast("AsyncPulls", pulls), take)
     elif hasattr(pulls, "__anext__"):
         return generators.drive_async(call, _async_generator(pulls), take)
     else:
-        return generators.drive(call, _generator(pulls), take)
+        return generators.drive(call, [_generator(pulls)], take)
     driven.__name__, driven.__qualname__ = pulls.__name__, pulls.__qualname__
     return driven
 

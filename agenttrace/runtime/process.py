@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from agenttrace import safety, semconv
 from agenttrace.model import EndedBy, Ending, Outcome
@@ -61,6 +61,7 @@ class Process:
             atexit.register(self._at_exit)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=self._after_fork)
+        self._end_with_worker()
 
     def sweep(self) -> None:
         """End the spans whose object was collected without an end."""
@@ -73,6 +74,26 @@ class Process:
         self.spans.forget()
         if self.lives is not None:
             safety.guarded("after_fork", self.lives.after_fork)
+        self._end_with_worker()
+
+    def _end_with_worker(self) -> None:
+        """Have multiprocessing tell us when a worker of its ends.
+
+        Its workers skip the interpreter's exit handlers and run only its own, which it
+        empties when they begin; what is registered to run after that stays.
+        """
+        module: Any = sys.modules.get("multiprocessing.util")
+        if module is None:
+            return
+        module.register_after_fork(self, Process._finalize_in_worker)
+        process: Any = sys.modules["multiprocessing.process"]
+        if process.parent_process() is not None:
+            self._finalize_in_worker()
+
+    def _finalize_in_worker(self) -> None:
+        module: Any = sys.modules["multiprocessing.util"]
+        # Below all others: queues of the application's are emptied first.
+        module.Finalize(None, self._at_exit, exitpriority=_LAST)
 
     def _at_exit(self) -> None:
         if self.lives is not None:
@@ -106,4 +127,5 @@ def _collected(span: OpenSpan) -> Ending:
     )
 
 
+_LAST: Final = -1_000_000
 PROCESS: Final = Process()

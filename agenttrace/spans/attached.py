@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 INSTRUMENTATION_NAME: Final = "agenttrace"
 _GATE: Final = "_agenttrace_gate"
-_METHODS: Final = ("on_start", "on_end")
+# In this order: a span whose start is seen must not end unseen in between.
+_METHODS: Final = ("on_end", "on_start")
 _MISSING: Final = object()
 _DEPTH: Final = 3
 """Wrappers around wrappers that are looked through."""
@@ -102,6 +103,7 @@ class Gate:
         self._methods = {name: getattr(composite, name) for name in _METHODS}
         self._found: dict[str, object] = {}  # by name of what we stand in for
         self._users: set[Attachment] = set()
+        self._entering: list[None] = []  # one for each thread that is in `on_start`
         self.adopt(registry)
 
     def adopt(self, registry: OpenSpans) -> None:
@@ -128,9 +130,13 @@ class Gate:
 
     def on_start(self, span: sdk.Span, parent_context: Context | None = None) -> None:
         """Adopt *span*, then let it start."""
+        # Said before asking: who leaves meanwhile either sees this, or is seen.
+        self._entering.append(None)
         if self._users:
             safety.guarded("adopted.start", self.adoption.start, span, parent_context)
+        self._entering.pop()
         self._methods["on_start"](span, parent_context=parent_context)
+        self._go_when_done()
 
     def on_end(self, span: sdk.ReadableSpan) -> None:
         """Let the end of *span* pass, if it is the first, with how it ended."""
@@ -159,13 +165,17 @@ class Gate:
             setattr(self._composite, name, found)
 
     def _go_when_done(self) -> None:
-        if self._users or self.adoption.open:
+        if self._is_needed():
             return
         with _lock:
-            if not self._users and not self.adoption.open:
+            if not self._is_needed():
                 self._take("on_end")
-                if not self._found:
-                    self._state.pop(_GATE, None)
+                # A thread that was slow to leave may find another gate here.
+                if not self._found and self._state.get(_GATE) is self:
+                    del self._state[_GATE]
+
+    def _is_needed(self) -> bool:
+        return bool(self._users or self._entering or self.adoption.open)
 
 
 class AttachedTracer(ApiTracer):

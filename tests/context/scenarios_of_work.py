@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -293,6 +294,17 @@ async def a_plain_generator_left_by_break(stage: Stage) -> None:
         if item == 1:
             break
     stage.note("after")
+    stage.current_is(CONSUMER)
+
+
+@scenario(STEP, body=LEFT)
+async def a_plain_generator_in_a_cycle_for_the_collector(stage: Stage) -> None:
+    cycle: list[Any] = [stage.plain_stream()()]
+    cycle.append(cycle)
+    stage.note(next(cycle[0]), next(cycle[0]))
+    del cycle
+    gc.collect()
+    stage.note("collected")
     stage.current_is(CONSUMER)
 
 

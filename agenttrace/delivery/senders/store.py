@@ -6,9 +6,11 @@ beyond one attempt, and telling the user, are the spooler's.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
 from agenttrace.errors import SettingError
 
@@ -55,7 +57,13 @@ class StoreSender:
         """Commit *frame*, waiting at most *timeout* seconds for other processes."""
         # Here, on the sending thread: an application that configures a store and
         # never runs an agent does not pay for importing SQLite and protobuf.
-        from agenttrace.delivery.store import writer  # noqa: PLC0415 - see above
+        with no_fork():
+            from agenttrace.delivery.store import writer  # noqa: PLC0415 - see above
+
+            # What splitting a frame will import.
+            importlib.import_module(
+                "opentelemetry.proto.collector.trace.v1.trace_service_pb2"
+            )
 
         if self._writer is None:
             self._writer = writer.Writer(self._path, self._max_bytes)
