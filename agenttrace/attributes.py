@@ -137,7 +137,7 @@ def _clean(value: object, room: _Room, depth: int) -> object:  # noqa: PLR0911 -
         room.characters -= len(binary)
         return binary
     if isinstance(value, _NESTED):
-        # The room is for cycles and diamonds: eight levels of ten are a hundred million.
+        # The room is for cycles and diamonds: eight levels of ten are 10**8.
         if depth == 0 or room.items <= 0:
             safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
             return "<nested too deeply>"
@@ -179,10 +179,10 @@ def _fallback(value: object, room: _Room) -> str:
     safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
     try:
         text = _text(str(value), room.text())
-        room.characters -= len(text)
-        return text
     except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
         return f"<{_type_name(value)}: {type(error).__name__} when read>"
+    room.characters -= len(text)
+    return text
 
 
 def _type_name(value: object) -> str:

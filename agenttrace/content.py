@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from agenttrace import attributes, safety
 
@@ -65,7 +65,8 @@ def attribute_of(key: str, value: object) -> dict[str, str]:
             return {key: REDACTION_FAILED}
         if value is None:
             return {}
-    text = value if issubclass(type(value), str) else to_json(value)
+    # By type: a proxy may say that it is a string and have no length.
+    text = cast("str", value) if issubclass(type(value), str) else to_json(value)
     return {key: cut(text, policy.max_characters)}
 
 

@@ -148,7 +148,7 @@ def log_once(site: str, level: int, message: str, *args: object) -> None:
 def _log(level: int, message: str, *args: object) -> None:
     try:
         logger.log(level, message, *args)
-    except Exception as error:  # noqa: BLE001 - the handlers are the application's
+    except Exception as error:
         if _is_of_a_signal_handler(error):
             raise
         count(Count.GUARD_HITS)

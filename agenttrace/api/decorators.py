@@ -14,7 +14,8 @@ from opentelemetry import context as otel
 
 from agenttrace import content, safety, semconv, tracing
 from agenttrace.api.verbs import check_limits
-from agenttrace.boundary.call import Call, PlainRecorder
+from agenttrace.boundary.call import Call
+from agenttrace.boundary.recorder import PlainRecorder
 from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
 
 if TYPE_CHECKING:
@@ -114,19 +115,21 @@ class _TracedFunction(_FunctionWrapper):
 def _deferral(fn: object) -> int:
     """Return the flag that says what a call of *fn* makes without running its body.
 
-    0 if it runs.  Flags of what *fn* says that it wraps are not asked: what stands in front of a
-    coroutine function may run it to its end.
+    0 if it runs.  Flags of what *fn* says that it wraps are not asked: what stands in
+    front of a coroutine function may run it to its end.
     """
-    while not isinstance(fn, FunctionType) or isinstance(fn, _TracedFunction):
-        if isinstance(fn, _TracedFunction):
-            fn = fn.__wrapped__
-        elif isinstance(fn, MethodType):
-            fn = fn.__func__
-        elif isinstance(fn, partial):
-            fn = fn.func
+    inner: Any = fn
+    # By type: a traced function only looks like the function it stands for.
+    while (kind := type(inner)) is not FunctionType:
+        if kind is _TracedFunction:
+            inner = inner.__wrapped__
+        elif kind is MethodType:
+            inner = inner.__func__
+        elif kind is partial:
+            inner = inner.func
         else:
             return 0
-    return fn.__code__.co_flags & _DEFERRED if type(fn) is FunctionType else 0
+    return int(inner.__code__.co_flags & _DEFERRED)
 
 
 def _decorate(
@@ -134,9 +137,10 @@ def _decorate(
     opening: Opening,
     capture_content: bool | None,  # noqa: FBT001 - three-valued, from a keyword
 ) -> Any:  # noqa: ANN401 - of the type of fn
+    descriptor: Any = fn
     if isinstance(fn, staticmethod | classmethod):
-        inside: Callable[..., Any] = fn.__func__
-        return type(fn)(_decorate(inside, opening, capture_content))
+        inside = _decorate(descriptor.__func__, opening, capture_content)
+        return type(descriptor)(inside)
     deferral = _deferral(fn)
 
     def traced_call(

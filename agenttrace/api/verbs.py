@@ -13,7 +13,8 @@ from opentelemetry.trace import Link
 
 from agenttrace import semconv, tracing
 from agenttrace.attributes import clean, mapping_of
-from agenttrace.boundary.call import Call, PlainRecorder
+from agenttrace.boundary.call import Call
+from agenttrace.boundary.recorder import PlainRecorder
 from agenttrace.context.scope import detach
 from agenttrace.errors import SettingError
 from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening

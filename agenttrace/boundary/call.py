@@ -19,21 +19,18 @@ import time
 import types
 import weakref
 from datetime import UTC, datetime
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
 
 from agenttrace import safety, semconv, tracing
 from agenttrace.boundary import generators
+from agenttrace.boundary.recorder import Progress, Recorder
 from agenttrace.clock import COARSE
 from agenttrace.context.scope import detach
 from agenttrace.model import (
-    NO_ATTRIBUTES,
-    Attributes,
     EndedBy,
     Ending,
-    Opening,
     Outcome,
     ending_of,
 )
@@ -47,78 +44,8 @@ if TYPE_CHECKING:
     from agenttrace.tracing import TracedSpan
 
 
-class Progress(Enum):
-    """What one item of a stream means for its span."""
-
-    NOTHING = "nothing"
-    """A keep-alive, an empty chunk: no sign of progress."""
-    PROGRESS = "progress"
-    FINAL = "final"
-    """The stream is complete; what follows, a close too, does not abandon it."""
-
-
-# Bound once: looking a member up costs as much as reading a chunk.
 _NOTHING: Final = Progress.NOTHING
 _FINAL: Final = Progress.FINAL
-
-
-class Recorder(Protocol):
-    """Reads facts out of one operation.
-
-    Colourless: it awaits, ends and catches nothing, and may fail without anybody but
-    the guard noticing.  Where a library returns without a word what has failed
-    elsewhere, a recorder also has `verdict() -> Ending | None`, which is asked after
-    all else when an operation returned.
-    """
-
-    def request(self) -> Opening:
-        """Return what is known before the operation starts."""
-        ...
-
-    def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - a library's item
-        """Take note of one item of a stream."""
-        ...
-
-    def result(self, value: Any, /) -> Attributes:  # noqa: ANN401 - a library's value
-        """Return what is known from the value that came back."""
-        ...
-
-    def facts(self) -> Attributes:
-        """Return what is known from the items so far: asked at any ending."""
-        ...
-
-    def claims(self, call: Call, value: Any, /) -> bool:  # noqa: ANN401 - a library's value
-        """Return whether *value* is its library's stream and *call* goes on in it."""
-        ...
-
-
-class PlainRecorder:
-    """The recorder of an operation of which no more is known than how it opens."""
-
-    __slots__ = ("opening",)
-
-    def __init__(self, opening: Opening) -> None:
-        self.opening = opening
-
-    def request(self) -> Opening:
-        """Return the opening."""
-        return self.opening
-
-    def item(self, _item: object, /) -> Progress:
-        """Take every item for progress."""
-        return Progress.PROGRESS
-
-    def result(self, _value: object, /) -> Attributes:
-        """Add nothing."""
-        return NO_ATTRIBUTES
-
-    def facts(self) -> Attributes:
-        """Add nothing: items are counted by the boundary."""
-        return NO_ATTRIBUTES
-
-    def claims(self, _call: Call, _value: object, /) -> bool:
-        """Claim no value: what is returned is the caller's."""
-        return False
 
 
 class Call:
@@ -272,6 +199,8 @@ class Call:
     ) -> Any:  # noqa: ANN401 - whatever fn returns
         """Call *fn* inside the span and return what it returns."""
         self.begin()
+        if self.span is None:
+            return fn(*args, **kwargs)
         token = otel.attach(self.context)
         try:
             try:
@@ -300,12 +229,13 @@ class Call:
         source: list[Generator[Any, Any, Any]] = []
         wrapper = generators.drive(self, source)
         source.append(fn(*args, **kwargs))
-        return self._wrapped(wrapper, source[0])
+        self._wrapped(wrapper, source[0])
+        return wrapper
 
     def settle(self, value: Any) -> Any:  # noqa: ANN401 - whatever came back
         """Return *value* such that the span ends when it does."""
         # By type: a proxy only looks like what it stands for, and is left as it is.
-        kind: type[object] = type(value)
+        kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
         if kind in _DRIVEN and _is_unstarted(value):
             if kind is types.CoroutineType:
                 return self._wrapped(_awaited(self, _Unstarted((value,))), value)
@@ -358,9 +288,10 @@ class Call:
 
 def _is_unstarted(value: Any) -> bool:  # noqa: ANN401 - a coroutine or generator
     """Return whether nothing of *value* has run: else it is somebody's, as it is."""
-    if isinstance(value, types.GeneratorType):
+    kind: Any = type(value)
+    if kind is types.GeneratorType:
         return inspect.getgeneratorstate(value) == inspect.GEN_CREATED
-    if isinstance(value, types.CoroutineType):
+    if kind is types.CoroutineType:
         return inspect.getcoroutinestate(value) == inspect.CORO_CREATED
     if sys.version_info >= (3, 12):
         return inspect.getasyncgenstate(value) == inspect.AGEN_CREATED

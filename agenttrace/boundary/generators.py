@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agenttrace.boundary.call import Call
 
 
-def drive(
+def drive(  # noqa: PLR0915 - every step costs a frame; this is one
     call: Call,
     source: list[Generator[Any, Any, Any]],
     take: Callable[[Any], None] | None = None,
@@ -95,7 +95,7 @@ def drive(
         token = argument = item = None
 
 
-async def drive_async(  # noqa: PLR0915 - every step costs a frame; this is one
+async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is one
     call: Call,
     body: AsyncGenerator[Any, Any],
     take: Callable[[Any], None] | None = None,

@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from agenttrace import safety
 from agenttrace.boundary import generators
-from agenttrace.boundary.call import Call, Recorder
+from agenttrace.boundary.call import Call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable
 
+    from agenttrace.boundary.recorder import Recorder
     from agenttrace.model import Ending
 
     Pulls = Generator[Any, Any, Any]

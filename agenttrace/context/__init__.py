@@ -8,4 +8,4 @@ entry point `opentelemetry_context` names it, and may import nothing of the rest
 
 # Before any submodule: otherwise it would be `scope` that begins this import, which
 # then would ask for a class that `scope` does not have yet.
-import opentelemetry.context  # noqa: F401 - see above
+import opentelemetry.context  # noqa: F401  # pyright: ignore[reportUnusedImport]  # see above

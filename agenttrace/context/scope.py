@@ -149,7 +149,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
             _note_foreign_detach()
 
     def _uncover(self, token: Scope) -> bool:
-        """Return whether only dead scopes were above *token*; else end it from below."""
+        """Return whether only the dead were above *token*; else end it from below."""
         self.get_current()
         if self.variable.get() is token:
             return True
@@ -244,7 +244,7 @@ def below(scope: Scope) -> Value:
 
 
 def before(value: Value) -> Value:
-    """Return *value*, or if it is a scope that has died the last before it that lives."""
+    """Return *value*, or what lives beneath it if it is a scope that has died."""
     while isinstance(value, Scope) and value.dead:
         value = below(value)
     return value

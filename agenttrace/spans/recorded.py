@@ -254,7 +254,9 @@ class RecordedSpan(sdk.Span):
         ):
             return
         self._code = code
-        self._message = "" if description is None else str(attributes.clean(description))
+        self._message = (
+            "" if description is None else str(attributes.clean(description))
+        )
 
     def add_event(
         self,

@@ -12,6 +12,7 @@ import pytest
 from agenttrace import semconv
 from tests.context import scenarios_of_others, scenarios_of_streams, scenarios_of_work
 from tests.context.stage import SCENARIOS, Scenario, Told, play
+from tests.context.trees import misplaced, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,23 +23,6 @@ if TYPE_CHECKING:
 
 BOOKS = (scenarios_of_others, scenarios_of_streams, scenarios_of_work)
 """Imported for the scenarios that they register."""
-
-
-def names_of(spans: list[ReadableSpan]) -> dict[int, str]:
-    """Return the names of *spans* by their ids."""
-    return {span.context.span_id: span.name for span in spans if span.context}
-
-
-def misplaced(spans: list[ReadableSpan]) -> list[str]:
-    """Return the spans whose parent is not the one that their name says."""
-    names = names_of(spans)
-    return [
-        span.name
-        for span in spans
-        if "<" in span.name
-        and (names.get(span.parent.span_id) if span.parent else None)
-        not in {span.name.partition("<")[2], "invoke_agent " + span.name.partition("<")[2]}
-    ]
 
 
 def told_by(spans: list[ReadableSpan]) -> dict[str, Told]:

@@ -25,7 +25,8 @@ from agenttrace.model import EndedBy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenttrace.boundary.call import Call, Progress
+    from agenttrace.boundary.call import Call
+    from agenttrace.boundary.recorder import Progress
     from agenttrace.instrumentation.openai.responses import ResponsesRecorder
     from agenttrace.model import Attributes, Ending
 

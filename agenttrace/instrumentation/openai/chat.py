@@ -17,7 +17,7 @@ from agenttrace.instrumentation.openai.recording import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenttrace.boundary.call import Progress
+    from agenttrace.boundary.recorder import Progress
     from agenttrace.instrumentation.openai.requests import Request
     from agenttrace.model import Attributes
 

@@ -11,7 +11,7 @@ from agenttrace.instrumentation.openai.recording import PROGRESS, ModelRecorder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenttrace.boundary.call import Progress
+    from agenttrace.boundary.recorder import Progress
     from agenttrace.model import Attributes
 
 

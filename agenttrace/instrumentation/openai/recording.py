@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from agenttrace import content, semconv
 from agenttrace.boundary import streams
-from agenttrace.boundary.call import Progress
+from agenttrace.boundary.recorder import Progress
 from agenttrace.instrumentation.openai import wire
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from agenttrace.model import EndedBy, Ending, Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenttrace.boundary.call import Call, Progress
+    from agenttrace.boundary.call import Call
+    from agenttrace.boundary.recorder import Progress
     from agenttrace.instrumentation.openai.requests import Request
     from agenttrace.model import Attributes
 

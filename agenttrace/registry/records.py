@@ -1,0 +1,182 @@
+"""The record of an open span, and the words that are said about its end."""
+
+from __future__ import annotations
+
+import threading
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol
+
+from agenttrace.clock import COARSE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenttrace.model import Ending
+
+_get_ident: Final = threading.get_ident
+SINK: Final = memoryview(bytearray(8)).cast("Q")
+"""Where the heartbeats of ended spans go, so that they hit nobody else's word."""
+
+
+class Live(Protocol):
+    """What the registry asks of a span object, whoever's it is."""
+
+    def tell(self, ending: Ending) -> None:
+        """End this span, which the caller has claimed, and send its final form."""
+        ...
+
+    def tell_copy(self, ending: Ending) -> None:
+        """Send a final form and leave the span itself to its owner."""
+        ...
+
+
+class Resumable(Protocol):
+    """A span whose ending can be gone on with where it was cut short."""
+
+    def resume(self, cause: Ending | BaseException | None) -> None:
+        """Do what is left of ending this span.
+
+        Args:
+            cause: How it ended, or what came out of it.
+        """
+        ...
+
+
+class OpenSpan:
+    """The record of one span that has started and not ended.
+
+    Attributes:
+        trace_id, span_id, parent_id: Big-endian bytes; *parent_id* is empty at a root.
+        name: The name it started with.
+        operation: `gen_ai.operation.name`, or None.
+        started_at: Nanoseconds since the epoch.
+        sampled: Whether its final form will be exported.
+        parent: The parent's record, if the parent is open in this process.
+        thread_id: The thread that started it.
+        heartbeat_timeout, max_duration: Its own limits in seconds, None = the default.
+        holds: How many declared pauses it is in.
+        note, progress: What the last `heartbeat()` said.
+        origin: Where it was started, if anybody listens for that (`file:line`).
+        teller: Who has claimed to tell its end, if anybody has.
+        words, word: The memory its last heartbeat is stored in.
+    """
+
+    __slots__ = (
+        "epoch",
+        "evicted",
+        "heartbeat_timeout",
+        "holds",
+        "live",
+        "max_duration",
+        "name",
+        "note",
+        "operation",
+        "origin",
+        "parent",
+        "parent_id",
+        "progress",
+        "sampled",
+        "slot",
+        "span_id",
+        "started_at",
+        "teller",
+        "thread_id",
+        "trace_id",
+        "word",
+        "words",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - a record; built in one place, on the hot path
+        self,
+        live: Callable[[], Live | None],
+        trace_id: bytes,
+        span_id: bytes,
+        parent_id: bytes,
+        parent: OpenSpan | None,
+        name: str,
+        operation: str | None,
+        started_at: int,
+        sampled: bool,  # noqa: FBT001 - by position: keywords double the cost of a call
+        heartbeat_timeout: float | None = None,
+        max_duration: float | None = None,
+    ) -> None:
+        self.live = live
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.parent = parent
+        self.name = name
+        self.operation = operation
+        self.started_at = started_at
+        self.sampled = sampled
+        self.heartbeat_timeout = heartbeat_timeout
+        self.max_duration = max_duration
+        self.thread_id = _get_ident()
+        self.holds = 0
+        self.note: str | None = None
+        self.progress: float | None = None
+        self.origin: str | None = None
+        self.evicted = False
+        self.teller: Teller | None = None
+        # `OpenSpans.started` sets `epoch`, its slots the rest.
+        self.epoch: object
+        self.words: memoryview[int]
+        self.word: int
+        self.slot: int
+
+    def __repr__(self) -> str:
+        where = f" started at {self.origin}" if self.origin else ""
+        return f"<OpenSpan {self.name!r} {self.span_id.hex()}{where}>"
+
+    def beat(self) -> None:
+        """Note a sign of progress."""
+        self.words[self.word] = COARSE.now
+
+    @property
+    def last_beat(self) -> int:
+        """When it last showed progress (to one tick), nanoseconds since the epoch."""
+        return max(self.words[self.word], self.started_at)
+
+    def path(self) -> str:
+        """Return the names from the outermost open ancestor down to this span."""
+        names: list[str] = []
+        span: OpenSpan | None = self
+        while span is not None:
+            names.append(span.name)
+            span = span.parent
+        return " / ".join(reversed(names))
+
+
+class Listener(Protocol):
+    """Wants to know which spans start and end.  Called on the application's threads."""
+
+    def started(self, span: OpenSpan) -> None:
+        """*span* has just been registered."""
+        ...
+
+    def ended(self, span: OpenSpan) -> None:
+        """*span* has just been claimed by whoever ends it."""
+        ...
+
+
+class Claim(Enum):
+    """What the referee says to somebody who wants to end a span."""
+
+    FIRST = "first"
+    """Nobody was before: tell it."""
+    TOLD = "told"
+    """Its end has been told already: what comes now is a late finish."""
+    STALE = "stale"
+    """It belongs to the process this one was forked from: say nothing."""
+
+
+class Teller(Enum):
+    """Who tells how a span ended."""
+
+    OWNER = "owner"
+    """Whoever started it, or the sweeper in its place."""
+    JUDGE = "judge"
+    """Somebody else: what its owner says later is a late finish."""
+
+
+# Bound once: looking a member up costs more than using it.

@@ -1,0 +1,69 @@
+"""Where the heartbeats of open spans are kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+from agenttrace.registry.records import SINK
+
+if TYPE_CHECKING:
+    from agenttrace.model import Ending
+    from agenttrace.registry.records import OpenSpan
+
+
+class Slots(Protocol):
+    """Where open spans are written down: memory here, or a journal."""
+
+    def take(self, span: OpenSpan) -> None:
+        """Give *span* a slot: set its `slot`, `words` and `word`."""
+        ...
+
+    def ended(self, span: OpenSpan, end_time: int, ending: Ending) -> None:
+        """Write down that *span* has ended and is not yet spooled."""
+        ...
+
+    def free(self, span: OpenSpan) -> None:
+        """Let the slot go: the span's final form is where it cannot be lost."""
+        ...
+
+
+class MemorySlots:
+    """Slots that live and die with the process: one word a span, for its heartbeat."""
+
+    _SEGMENT: Final = 1024
+
+    def __init__(self) -> None:
+        self._segments: dict[int, memoryview[int]] = {}
+        self._numbers = itertools.count()
+        self._free: deque[int] = deque()
+
+    def take(self, span: OpenSpan) -> None:
+        """Give *span* a word, in a new segment where all are taken."""
+        try:
+            slot = self._free.popleft()
+        except IndexError:
+            slot = self._grow()
+        span.slot = slot
+        span.words = words = self._segments[slot // self._SEGMENT]
+        span.word = word = slot % self._SEGMENT
+        words[word] = span.started_at
+
+    def ended(self, span: OpenSpan, end_time: int, ending: Ending) -> None:
+        """Memory forgets with the process, so there is nothing to write down."""
+
+    def free(self, span: OpenSpan) -> None:
+        """Put the slot back and send later heartbeats of *span* nowhere."""
+        slot, span.slot = span.slot, -1
+        if slot >= 0:
+            span.words, span.word = SINK, 0
+            self._free.append(slot)
+
+    def _grow(self) -> int:
+        # Without a lock: a signal handler or a finalizer that starts a span may run in
+        # the middle of this, on the same thread.
+        number = next(self._numbers)
+        self._segments[number] = memoryview(bytearray(8 * self._SEGMENT)).cast("Q")
+        first = number * self._SEGMENT
+        self._free.extend(range(first + 1, first + self._SEGMENT))
+        return first
