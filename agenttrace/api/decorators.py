@@ -120,7 +120,8 @@ def _deferral(fn: object) -> int:
     """
     inner: Any = fn
     # By type: a traced function only looks like the function it stands for.
-    while (kind := type(inner)) is not FunctionType:
+    while type(inner) is not FunctionType:
+        kind: Any = type(inner)
         if kind is _TracedFunction:
             inner = inner.__wrapped__
         elif kind is MethodType:

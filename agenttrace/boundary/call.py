@@ -288,7 +288,7 @@ class Call:
 
 def _is_unstarted(value: Any) -> bool:  # noqa: ANN401 - a coroutine or generator
     """Return whether nothing of *value* has run: else it is somebody's, as it is."""
-    kind: Any = type(value)
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
     if kind is types.GeneratorType:
         return inspect.getgeneratorstate(value) == inspect.GEN_CREATED
     if kind is types.CoroutineType:

@@ -90,12 +90,10 @@ class Body:
 
     def follow_items(self, stream: Any, attribute: str) -> None:  # noqa: ANN401 - a library's object
         """Follow the items that are pulled through *attribute* of *stream*."""
-        pulls = _driven(self.call, getattr(stream, attribute), self.call.take)
-        setattr(stream, attribute, pulls)
+        pulls = follow_items(self.call, stream, attribute)
         self._itemised = True
         # Weak, or whoever keeps the response would keep the stream as well.
         self._pulls = weakref.ref(pulls)
-        self.call.alive = alive_of(stream)
 
     def _driven(self, parts: Any) -> Any:  # noqa: ANN401 - an iterator of either colour
         pulls = _driven(self.call, parts, self._take)
@@ -164,6 +162,18 @@ def follow(call: Call, response: Any, read: Reader) -> Body:  # noqa: ANN401 - a
     call.alive = alive_of(response)
     response.stream = body
     return body
+
+
+def follow_items(call: Call, stream: Any, attribute: str) -> Any:  # noqa: ANN401 - a library's object
+    """Let *call* go on until all is pulled through *attribute* of *stream*.
+
+    By itself for a stream whose bytes are there already; closing that one has no effect
+    that could be noticed.  Returns what is pulled from now on.
+    """
+    pulls = _driven(call, getattr(stream, attribute), call.take)
+    setattr(stream, attribute, pulls)
+    call.alive = alive_of(stream)
+    return pulls
 
 
 def body_of(response: object) -> Body | None:

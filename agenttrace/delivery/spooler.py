@@ -198,9 +198,19 @@ class Spooler:
         self._backlog.stop()
         for lane in self._lanes:
             _join(lane.thread, deadline)
-        self._backlog.close()
+        lost = self._backlog.close()
         self._close()
-        return self._discard() == 0 and settled
+        unread = self._discard()
+        if lost or unread:
+            # Nobody can ask for the counters any more, where this is the exit.
+            log_once(
+                "delivery.shutdown",
+                logging.WARNING,
+                "%d spans had not been delivered when shutting down ran out of time: "
+                "they are dropped",
+                lost + unread,
+            )
+        return not unread and settled
 
     def reset_after_fork(self) -> None:
         """Begin anew in a forked child: what was queued is the parent's to send."""

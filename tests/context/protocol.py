@@ -22,6 +22,10 @@ class SomeError(Exception):
     """An error of the application's."""
 
 
+INSTEAD: Final = "raised by the body"
+OF_THE_CONSUMER: Final[dict[str, object]] = {}
+
+
 class OddError(BaseException):
     """One that `except Exception` does not catch."""
 
@@ -111,13 +115,13 @@ def react(reaction: str, error: BaseException, end: type[Exception]) -> None:
         case "raise":
             raise error
         case "replace":
-            raise SomeError("instead")  # noqa: B904 - its context is the point
+            raise SomeError(INSTEAD)
         case "replace from":
-            raise SomeError("because") from error
+            raise SomeError(INSTEAD) from error
         case "replace from None":
-            raise SomeError("alone") from None
+            raise SomeError(INSTEAD) from None
         case "stop":
-            raise end("raised by the body")  # noqa: B904 - its context is the point
+            raise end(INSTEAD)
         case _:
             pass
 
@@ -138,7 +142,7 @@ def plain(body: Body, seen: list[object]) -> Generator[object, object, object]:
     finally:
         seen.append("finally")
         if body.at_last == "raise":
-            raise SomeError("finally")
+            raise SomeError(INSTEAD)
         if body.at_last == "yield":
             seen.append((yield "finally"))
         if body.at_last == "return":
@@ -175,7 +179,7 @@ async def asynchronous(
     finally:
         seen.append("finally")
         if body.at_last == "raise":
-            raise SomeError("finally")
+            raise SomeError(INSTEAD)
         if body.at_last == "yield":
             seen.append((yield "finally"))
         if body.at_last == "return":
@@ -195,46 +199,54 @@ def told(error: BaseException | None, depth: int = 4) -> object:
     )
 
 
-def act_on(generator: Generator[object, object, object], act: tuple[Any, ...]) -> object:
+def handling_an_error(act: Callable[[], object]) -> object:
+    """Do *act* while an error of the consumer's own is being handled."""
+    try:
+        return OF_THE_CONSUMER["nothing"]
+    except KeyError:
+        return act()
+
+
+def act_on(
+    generator: Generator[object, object, object], act: tuple[Any, ...]
+) -> object:
     """Do one act of a consumer and return what came of it."""
+    close: Callable[[], object] = generator.close
     try:
         match act:
             case ("next",):
-                return "item", next(generator)
+                item = next(generator)
             case ("send", value):
-                return "item", generator.send(value)
+                item = generator.send(value)
             case ("throw", name):
-                return "item", generator.throw(ERRORS[name]())
+                item = generator.throw(ERRORS[name]())
             case ("throw class", name):
-                return "item", generator.throw(type(ERRORS[name]()))
+                item = generator.throw(type(ERRORS[name]()))
             case ("throw in handler", name):
-                try:
-                    raise LookupError("of the consumer")
-                except LookupError:
-                    return "item", generator.throw(ERRORS[name]())
+                thrown = ERRORS[name]()
+                item = handling_an_error(lambda: generator.throw(thrown))
             case _:
-                return "closed", repr(generator.close())  # type: ignore[func-returns-value]  # from 3.13 on it does
+                item = "closed", repr(close())  # it returns something from 3.13 on
     except BaseException as error:  # noqa: BLE001 - all there is
         value = repr(error.value) if isinstance(error, StopIteration) else None
         return "raised", value, told(error)
+    return "item", item
 
 
 def drive(
     coroutine: Coroutine[object, object, object], interruption: str | None
 ) -> object:
     """Run *coroutine* by hand; throw what is named into its first suspension."""
-    resume: Callable[[], object] = lambda: coroutine.send(None)
     for turn in range(10):
         try:
-            resume()
+            if turn == 1 and interruption is not None:
+                coroutine.throw(ERRORS[interruption]())
+            else:
+                coroutine.send("resumed" if turn else None)
         except StopIteration as stop:
             return "item", repr(stop.value)
         except BaseException as error:  # noqa: BLE001 - all there is
             return "raised", told(error)
-        if turn == 0 and interruption is not None:
-            resume = lambda: coroutine.throw(ERRORS[interruption]())  # noqa: B023 - called at once
-        else:
-            resume = lambda: coroutine.send("resumed")
     coroutine.close()
     return "endless"
 
@@ -245,27 +257,28 @@ async def step(
     """Do one act of a consumer of an asynchronous generator."""
     match act:
         case ("next",):
-            return await anext(generator)
+            awaited = anext(generator)
         case ("send", value):
-            return await generator.asend(value)
-        case ("throw", name):
-            return await generator.athrow(ERRORS[name]())
+            awaited = generator.asend(value)
         case ("throw class", name):
-            return await generator.athrow(type(ERRORS[name]()))
-        case ("throw in handler", name):
-            try:
-                raise LookupError("of the consumer")
-            except LookupError:
-                return await generator.athrow(ERRORS[name]())
+            awaited = generator.athrow(type(ERRORS[name]()))
+        case ("close",):
+            awaited = generator.aclose()
+        case (_, name):
+            awaited = generator.athrow(ERRORS[name]())
         case _:
-            return await generator.aclose()
+            raise NotImplementedError(act)
+    if act[0] != "throw in handler":
+        return await awaited
+    try:
+        return OF_THE_CONSUMER["nothing"]
+    except KeyError:
+        return await awaited
 
 
 @contextmanager
 def taking_down(seen: list[object]) -> Generator[None]:
-    """Take down the calls of the hooks for asynchronous generators, and what nobody
-    can be raised to.
-    """
+    """Take down what the hooks for asynchronous generators and unraisables are told."""
     hooks, unraisable = sys.get_asyncgen_hooks(), sys.unraisablehook
     sys.set_asyncgen_hooks(
         lambda _: seen.append("first step"), lambda _: seen.append("dropped")

@@ -45,8 +45,13 @@ class Runner:
         assert self.make is not None
         loop = self.make()
         if self.eager:
-            loop.set_task_factory(asyncio.eager_task_factory)
+            loop.set_task_factory(self.eager_factory())
         return loop
+
+    @staticmethod
+    def eager_factory() -> Any:  # noqa: ANN401 - of a type that 3.11 does not know
+        """Return the task factory that begins tasks where they are created."""
+        return vars(asyncio)["eager_task_factory"]
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run *main* in a new loop, and close that as `asyncio.run` does."""
@@ -66,7 +71,7 @@ def _kinds() -> list[Runner]:
         no_eager = "eager tasks came with Python 3.12"
     no_uvloop_eager = no_uvloop or no_eager
     if sys.version_info >= (3, 13) and "eager_start" not in (
-        inspect.signature(asyncio.eager_task_factory).parameters
+        inspect.signature(Runner.eager_factory()).parameters
     ):
         # An adapter would not do: anyio knows eager tasks by the factory itself.
         no_uvloop_eager = "its eager task factory refuses what uvloop hands it"

@@ -66,7 +66,7 @@ async def every_step_in_another_context(stage: Stage) -> None:
         context = copy_context() if number % 2 else Context()
         context.run(OWN.set, f"context {number}")
         stage.note(await asyncio.create_task(step(stream), context=context))
-        stage.note(context.get(OWN))
+        stage.note(context.run(OWN.get))
         stage.current_is(CONSUMER)
 
 
@@ -166,9 +166,8 @@ async def left_until_the_loop_shuts_down(stage: Stage) -> None:
 
 @scenario(STEP, body=Told("abandoned", "gc"))
 async def left_when_the_loop_is_closed_without_a_word(stage: Stage) -> None:
-    stream = stage.stream()()
-
     def elsewhere() -> None:
+        stream = stage.stream()()
         loop = stage.runner.new_loop()
         stage.note(loop.run_until_complete(step(stream)))
         stage.note(loop.run_until_complete(step(stream)))
@@ -176,7 +175,6 @@ async def left_when_the_loop_is_closed_without_a_word(stage: Stage) -> None:
         stage.current_is(CONSUMER)
 
     await asyncio.to_thread(elsewhere)
-    del stream
 
 
 @scenario(work=Told("lost", "gc"))
@@ -337,8 +335,7 @@ async def an_error_comes_out(stage: Stage) -> None:
 async def an_error_in_the_consumer(stage: Stage) -> None:
     try:
         async for item in stage.stream()():
-            if item == 1:
-                raise LookupError(item)
+            stage.note({0: "the first"}[item])
     except LookupError as error:
         stage.note(repr(error))
     stage.current_is(CONSUMER)

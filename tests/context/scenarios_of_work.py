@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from starlette.concurrency import iterate_in_threadpool
 
@@ -18,7 +19,7 @@ from tests.context.scenarios_of_streams import CLOSED, LEFT, READ, settled, step
 from tests.context.stage import CONSUMER, OWN, STEP, Stage, Told, scenario
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable
 
 NEVER = 3600
 
@@ -101,14 +102,14 @@ async def an_anyio_scope_of_the_consumer(stage: Stage) -> None:
 async def an_anyio_task_group_inside(stage: Stage) -> None:
     async def child() -> None:
         with stage.span("child<body"):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             stage.current_is("child<body")
 
     async def body() -> AsyncGenerator[int]:
         async with anyio.create_task_group() as group:
             for number in range(3):
                 group.start_soon(child)
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 stage.current_is("invoke_agent body")
                 yield number
 
@@ -198,9 +199,8 @@ async def gathered_coroutines(stage: Stage) -> None:
         await asyncio.sleep(0)
         raise LookupError(2)
 
-    results = await asyncio.gather(
-        stage.decorate(one)(), stage.decorate(two)(), return_exceptions=True
-    )
+    both: list[Awaitable[int]] = [stage.decorate(one)(), stage.decorate(two)()]
+    results = await asyncio.gather(*both, return_exceptions=True)
     stage.note(*map(repr, results))
     stage.current_is(CONSUMER)
 

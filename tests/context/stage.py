@@ -18,8 +18,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import agenttrace
 from opentelemetry import trace
+
+import agenttrace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -203,7 +204,9 @@ def listening() -> Generator[list[str]]:
         sys.unraisablehook = hook
 
 
-def play(scenario: Scenario, runner: Runner, *, traced: bool) -> tuple[Stage, list[str]]:
+def play(
+    scenario: Scenario, runner: Runner, *, traced: bool
+) -> tuple[Stage, list[str]]:
     """Play *scenario* once and return its stage and what was heard meanwhile."""
     stage = Stage(runner, traced)
 

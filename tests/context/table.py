@@ -19,7 +19,8 @@ CELL: Final = "agenttrace-cell"
 """The property that names a cell: row, column, and why it cannot exist or None."""
 
 _NARROWING: Final = ("keyword", "markexpr", "lf", "failedfirst", "stepwise", "deselect")
-_WORDS: Final = {"passed": "ok", "failed": "FAILED", "error": "FAILED"}
+_OK: Final = "ok"
+_FAILED: Final = "FAILED"
 
 
 def cells_of(
@@ -36,10 +37,10 @@ def cells_of(
             if missing is not None:
                 reasons[column] = missing
                 cells[row, column] = "-"
-            elif report.when == "call" or report.failed:
-                # A failing teardown overrules a call that passed.
-                if cells.get((row, column)) != "FAILED":
-                    cells[row, column] = _WORDS.get(report.outcome, report.outcome)
+            elif report.failed:
+                cells[row, column] = _FAILED
+            elif report.when == "call" and cells.get((row, column)) != _FAILED:
+                cells[row, column] = _OK if report.passed else str(report.outcome)
     return cells, reasons
 
 
@@ -47,9 +48,7 @@ def empty_cells(cells: dict[tuple[str, str], str]) -> list[tuple[str, str]]:
     """Return the cells that no report came for, of rows and columns that were begun."""
     rows = {row for row, _ in cells}
     columns = {column for _, column in cells}
-    return sorted(
-        (row, column) for row in rows for column in columns if not cells.get((row, column))
-    )
+    return sorted({(row, column) for row in rows for column in columns} - cells.keys())
 
 
 def _reports(config: pytest.Config) -> list[Any]:

@@ -55,35 +55,42 @@ class Tools:
 
     @agenttrace.agent
     def method(self, a: int) -> tuple[object, int]:
+        """Return the receiver."""
         return self, a
 
     @agenttrace.agent
     async def stream(self, a: int) -> AsyncGenerator[int]:
+        """Yield the argument."""
         yield a
 
     @classmethod
     @agenttrace.agent
     def class_inside(cls, a: int) -> tuple[object, int]:
+        """Return the receiver."""
         return cls, a
 
     @agenttrace.agent
     @classmethod
     def class_outside(cls, a: int) -> tuple[object, int]:
+        """Return the receiver."""
         return cls, a
 
     @staticmethod
     @agenttrace.agent
     def static_inside(a: int) -> int:
+        """Return the argument."""
         return a
 
     @agenttrace.agent
     @staticmethod
     def static_outside(a: int) -> int:
+        """Return the argument."""
         return a
 
     @property
     @agenttrace.agent
     def ready(self) -> bool:
+        """Return something true."""
         return True
 
 
@@ -150,20 +157,20 @@ def test_it_is_pickled_by_name(protocol: int) -> None:
 def test_it_is_copied_as_functions_are() -> None:
     """Settings that hold tools are copied deeply, and functions are atoms in them."""
     tools = Tools()
-    settings = {"tools": [plain, generator], "method": tools.method}
+    settings: dict[str, Any] = {"tools": [plain, generator], "method": tools.method}
 
     copied = copy.deepcopy(settings)
 
     assert copied["tools"] == [plain, generator]
-    assert copied["tools"][0] is plain  # type: ignore[index]  # a list
-    assert type(copied["method"].__self__) is Tools  # type: ignore[attr-defined]  # a method
-    assert copied["method"].__self__ is not tools  # type: ignore[attr-defined]  # the same
+    assert copied["tools"][0] is plain
+    assert type(copied["method"].__self__) is Tools
+    assert copied["method"].__self__ is not tools
     assert copy.copy(plain) is plain
 
 
 def test_methods_are_methods() -> None:
     """Overriding is detected by identity, signals refer to methods weakly."""
-    tools = Tools()
+    tools: Any = Tools()
 
     assert Heir.method is Tools.method
     assert tools.method == tools.method
@@ -219,9 +226,10 @@ def test_abstract_methods_stay_abstract() -> None:
 
 def test_a_wrong_call_fails_at_the_call() -> None:
     """As the original does: not at the first step, somewhere else."""
-    for fn in DECORATED:
+    decorated: list[Any] = DECORATED
+    for fn in decorated:
         with pytest.raises(TypeError, match=r"argument"):
-            fn(1, 2, 3, nonsense=4)  # type: ignore[call-arg,arg-type,misc]  # that is the test
+            fn(1, 2, 3, nonsense=4)
 
 
 def test_fastapi_takes_it_as_a_dependency(spans: Spans) -> None:
@@ -282,10 +290,12 @@ def test_a_context_manager_may_be_made_of_it(spans: Spans) -> None:
     assert (span.attributes or {})[semconv.OUTCOME] == "ok"
 
 
-def test_what_runs_a_coroutine_function_itself_is_traced_as_a_call(spans: Spans) -> None:
+def test_what_runs_a_coroutine_function_itself_is_traced_as_a_call(
+    spans: Spans,
+) -> None:
     """What a function says that it wraps does not say what calling it does."""
 
-    async def inner(fail: bool) -> int:  # noqa: FBT001 - a test's switch
+    async def inner(*, fail: bool) -> int:
         with agenttrace.span("inner"):
             if fail:
                 raise LookupError
@@ -293,12 +303,12 @@ def test_what_runs_a_coroutine_function_itself_is_traced_as_a_call(spans: Spans)
 
     @agenttrace.agent
     @functools.wraps(inner)
-    def runs(*args: Any) -> Any:  # noqa: ANN401 - as inner
-        return asyncio.run(inner(*args))
+    def runs(*, fail: bool) -> int:
+        return asyncio.run(inner(fail=fail))
 
-    assert runs(False) == 1
+    assert runs(fail=False) == 1
     with pytest.raises(LookupError):
-        runs(True)
+        runs(fail=True)
 
     ended = spans()
     outcomes = [(s.attributes or {})[semconv.OUTCOME] for s in ended if not s.parent]
@@ -314,7 +324,7 @@ def test_what_is_returned_is_the_very_object(tmp_path: Path, spans: Spans) -> No
     over.set_result(1)
     closed_loop.close()
 
-    def stream() -> Generator[int]:
+    def stream() -> Generator[int, int]:
         received = yield 0
         yield received
 

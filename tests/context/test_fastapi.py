@@ -18,11 +18,11 @@ import pytest
 import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
+from opentelemetry import trace
 from starlette.middleware.base import BaseHTTPMiddleware
 
 import agenttrace
 from agenttrace import semconv
-from opentelemetry import trace
 from tests.context.stage import listening
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ def served(app: FastAPI, runner: Runner) -> Generator[Service]:
         uvicorn.Config(app, log_config=None, log_level="warning", lifespan="off")
     )
 
-    thread = threading.Thread(
-        target=lambda: runner.run(server.serve([listener]))
-    )
+    thread = threading.Thread(target=lambda: runner.run(server.serve([listener])))
     thread.start()
     try:
         yield Service(app, listener.getsockname()[1])
@@ -98,6 +96,7 @@ class PassingOn(BaseHTTPMiddleware):
     """A middleware that does nothing, in a task and with a queue of its own."""
 
     async def dispatch(self, request: Request, call_next: Any) -> Response:  # noqa: ANN401 - as Starlette has it
+        """Pass the request on."""
         response: Response = await call_next(request)
         return response
 
@@ -284,7 +283,7 @@ def test_fastapi_dependencies_that_yield(
     }
     for path, dependency in dependencies.items():
 
-        def answer(seen: str = Depends(dependency)) -> StreamingResponse:  # noqa: B008 - FastAPI's way
+        def answer(seen: str = Depends(dependency)) -> StreamingResponse:
             return endpoint(seen=seen)
 
         app.get(f"/{path}")(answer)

@@ -38,13 +38,14 @@ sharing = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 pytestmark = pytest.mark.usefixtures("spans")
 
 
-def played(decorate: Callable[[Any], Any], body: Body, script: list[Any]) -> list[object]:
+def played(
+    decorate: Callable[[Any], Any], body: Body, script: list[Any]
+) -> list[object]:
     """Return all that consumer and body saw."""
     seen: list[object] = []
     with taking_down(seen):
         generator = decorate(plain)(body, seen)
-        for act in script:
-            seen.append(act_on(generator, act))
+        seen += [act_on(generator, act) for act in script]
         leave(generator, body)
         del generator
     return seen
@@ -62,14 +63,16 @@ def test_a_generator_answers_the_same(body: Body, script: list[Any]) -> None:
 
 
 def played_async(
-    decorate: Callable[[Any], Any], body: Body, script: list[Any], interruption: Any
+    decorate: Callable[[Any], Any],
+    body: Body,
+    script: list[Any],
+    interruption: str | None,
 ) -> list[object]:
     """Return all that consumer and body saw, and what the hooks were called for."""
     seen: list[object] = []
     with taking_down(seen):
         generator = decorate(asynchronous)(body, seen)
-        for act in script:
-            seen.append(drive(step(generator, act), interruption))
+        seen += [drive(step(generator, act), interruption) for act in script]
         leave(generator, body)
         del generator
     return seen
@@ -94,19 +97,21 @@ def test_an_asynchronous_generator_answers_the_same(
     assert traced == alone
 
 
-def delegated(decorate: Callable[[Any], Any], body: Body, script: list[Any]) -> Any:
+def delegated(
+    decorate: Callable[[Any], Any], body: Body, script: list[Any]
+) -> list[object]:
     """Play through `yield from`, which has a protocol of its own."""
     seen: list[object] = []
 
     def outer() -> Generator[object, object, object]:
-        result = yield from decorate(plain)(body, seen)
+        driven: Generator[object, object, object] = decorate(plain)(body, seen)
+        result = yield from driven
         seen.append(repr(result))
         return result
 
     with taking_down(seen):
         generator = outer()
-        for act in script:
-            seen.append(act_on(generator, act))
+        seen += [act_on(generator, act) for act in script]
         leave(generator, body)
         del generator
     return seen
@@ -138,7 +143,13 @@ def test_a_generator_that_is_running_refuses_to_be_entered() -> None:
 
     (answer,) = ITSELF[0]
 
-    assert answer == ("ValueError", "('generator already executing',)", None, None, False)
+    assert answer == (
+        "ValueError",
+        "('generator already executing',)",
+        None,
+        None,
+        False,
+    )
 
 
 def answers_to_a_second_consumer(decorate: Callable[[Any], Any]) -> list[object]:
@@ -151,7 +162,10 @@ def answers_to_a_second_consumer(decorate: Callable[[Any], Any]) -> list[object]
     generator = decorate(body)()
     first = anext(generator)
     first.send(None)
-    answers = [drive(step(generator, ("next",)), None), drive(step(generator, ()), None)]
+    answers = [
+        drive(step(generator, ("next",)), None),
+        drive(step(generator, ()), None),
+    ]
     with pytest.raises(StopIteration):
         first.send(None)
     drive(generator.aclose(), None)
@@ -205,9 +219,12 @@ def test_dropped_generators_of_the_loop_are_finalized_as_ever() -> None:
         hooks = sys.get_asyncgen_hooks()
         first = hooks.firstiter
         assert first is not None
-        sys.set_asyncgen_hooks(
-            firstiter=lambda generator: (known.append(id(generator)), first(generator))  # type: ignore[func-returns-value]  # both are called
-        )
+
+        def also_known(generator: AsyncGenerator[Any, Any]) -> None:
+            known.append(id(generator))
+            first(generator)
+
+        sys.set_asyncgen_hooks(firstiter=also_known)
         generator = body()
         await anext(generator)
         assert known == [id(generator)]

@@ -10,9 +10,9 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import trace
 
 import agenttrace
-from opentelemetry import trace
 from tests.context.trees import misplaced
 
 if TYPE_CHECKING:
@@ -125,25 +125,26 @@ class Bustle:
             await stream.aclose()
         await asyncio.gather(*self.children)
 
+    def plain(self, number: int) -> Generator[int]:
+        """Return a decorated plain generator that yields out of spans."""
+        own = f"plain{number}"
+
+        def body() -> Generator[int]:
+            self.begun[f"invoke_agent {own}"] += 1
+            for item in range(self.random.randrange(1, 20)):
+                self.current_is(f"invoke_agent {own}")
+                with self.span(f"across<{own}"):
+                    yield item
+
+        body.__name__ = own
+        stream: Generator[int] = agenttrace.agent(body)()
+        return stream
+
     def threads(self) -> None:
         """Let threads loose on plain generators."""
         locks = [threading.Lock() for _ in range(STREAMS)]
 
-        def plain(number: int) -> Generator[int]:
-            own = f"plain{number}"
-
-            def body() -> Generator[int]:
-                self.begun[f"invoke_agent {own}"] += 1
-                for item in range(self.random.randrange(1, 20)):
-                    self.current_is(f"invoke_agent {own}")
-                    with self.span(f"across<{own}"):
-                        yield item
-
-            body.__name__ = own
-            stream: Generator[int] = agenttrace.agent(body)()
-            return stream
-
-        streams = [plain(number) for number in range(STREAMS)]
+        streams = [self.plain(number) for number in range(STREAMS)]
 
         def work(number: int) -> None:
             own = f"worker{number}"
@@ -154,7 +155,7 @@ class Bustle:
                         if self.random.random() < 0.1:
                             streams[place].close()
                         elif next(streams[place], None) is None:
-                            streams[place] = plain(place)
+                            streams[place] = self.plain(place)
                     self.current_is(own)
 
         workers = [

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import context as otel
+from opentelemetry import trace
 from opentelemetry.context.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
@@ -20,8 +22,6 @@ import agenttrace
 from agenttrace import safety
 from agenttrace.context import scope
 from agenttrace.context.scope import SafeRuntimeContext
-from opentelemetry import context as otel
-from opentelemetry import trace
 from tests.core.programs import run
 
 if TYPE_CHECKING:
@@ -41,10 +41,15 @@ def named(name: str) -> Context:
     return Context({"name": name})
 
 
+def variable() -> contextvars.ContextVar[Any]:
+    """Return a variable like OTel's own."""
+    return contextvars.ContextVar("variable", default=Context())  # noqa: B039 - a Context is immutable
+
+
 @pytest.fixture
 def runtime() -> SafeRuntimeContext:
     """Return a safe runtime context on a variable of its own."""
-    return SafeRuntimeContext(contextvars.ContextVar("own", default=Context()))
+    return SafeRuntimeContext(variable())
 
 
 @pytest.mark.parametrize("token", [None, object(), "token", Context(), 0])
@@ -66,7 +71,7 @@ def test_a_token_of_another_variable_changes_nothing(
     runtime: SafeRuntimeContext,
 ) -> None:
     """Two runtime contexts in a process are one too many, but it happens."""
-    other = SafeRuntimeContext(contextvars.ContextVar("other", default=Context()))
+    other = SafeRuntimeContext(variable())
     kept = runtime.attach(named("kept"))
     token = other.attach(named("other"))
 
@@ -279,7 +284,7 @@ def entry_point_named_by_the_project() -> str:
 def test_the_environment_selects_it_before_anything_runs(
     first: str, tmp_path: Path
 ) -> None:
-    """`agenttrace run` sets the variable; whoever imports first must not go in circles."""
+    """`agenttrace run` sets the variable, and nobody's import may go in circles."""
     info = tmp_path / "agenttrace_otel-0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Name: agenttrace-otel\nVersion: 0\n")

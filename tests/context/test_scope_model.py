@@ -130,6 +130,7 @@ class Detaching(RuleBasedStateMachine):
         self.pool = ThreadPoolExecutor(1)
 
     def teardown(self) -> None:
+        """Look everywhere once more."""
         try:
             for place in range(len(self.worlds)):
                 self.look(place)
@@ -137,6 +138,7 @@ class Detaching(RuleBasedStateMachine):
             self.pool.shutdown()
 
     def world(self, place: int) -> World:
+        """Return one of the worlds."""
         return self.worlds[place % len(self.worlds)]
 
     def there(self, world: World, fn: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401 - as fn
@@ -191,18 +193,19 @@ class Detaching(RuleBasedStateMachine):
         """Detach one of the last tokens in any world, the first or the fifth time."""
         world = self.world(place)
         attached = self.tokens[max(0, len(self.tokens) - 1 - back)]
-        fits = not attached.dead and world is attached.home
+        was_dead = attached.dead
+        fits = not was_dead and world is attached.home
         if self.runtime is self.stock and not fits:
             return  # it would raise: that is what the swap repairs
 
         self.there(world, self.runtime.detach, attached.token)
 
         if attached.is_scope:
-            if not attached.dead:
+            if not was_dead:
                 attached.left.append(attached.home)
             world.detach(attached)
             attached.dead = True
-        elif not attached.is_scope and fits:
+        elif fits:
             attached.dead = True
             world.stack = list(attached.below)
 

@@ -9,14 +9,14 @@ import types
 import warnings
 import weakref
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from opentelemetry import context as otel
 
 import agenttrace
 from agenttrace.boundary.call import Call
 from agenttrace.context.scope import Scope
-from opentelemetry import context as otel
 from tests.core.programs import run
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class BigError(Exception):
 
 @pytest.fixture(autouse=True)
 def _without_the_cyclic_collector() -> Iterator[None]:
-    """What dies here dies of its last reference."""
+    """Let what dies here die of its last reference."""
     gc.collect()
     gc.disable()
     try:
@@ -238,6 +238,17 @@ def test_tasks_that_start_their_own_successors_keep_no_predecessors() -> None:
     assert max(counts) - counts[0] < 5
 
 
+_TELLING = (
+    Call,
+    Scope,
+    BigError,
+    types.FrameType,
+    types.GeneratorType,
+    types.CoroutineType,
+    types.AsyncGeneratorType,
+)
+
+
 def kinds_of_garbage(act: Callable[[], object]) -> list[str]:
     """Return what of ours or of the body's only the cyclic collector can free."""
     gc.collect()
@@ -245,20 +256,8 @@ def kinds_of_garbage(act: Callable[[], object]) -> list[str]:
     try:
         act()
         gc.collect()
-        return [
-            repr(thing)
-            for thing in gc.garbage
-            if isinstance(
-                thing,
-                Call
-                | Scope
-                | BigError
-                | types.FrameType
-                | types.GeneratorType
-                | types.CoroutineType
-                | types.AsyncGeneratorType,
-            )
-        ]
+        found = cast("list[object]", gc.garbage)
+        return [repr(thing) for thing in found if isinstance(thing, _TELLING)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -334,7 +333,8 @@ def test_a_coroutine_that_is_never_awaited_warns_once_by_its_own_name(
     """The warning is the application's, about its own function; there was no run."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        work(fail=False)
+        never = work(fail=False)
+        del never
         gc.collect()
 
     assert [str(each.message) for each in warned] == [
@@ -374,15 +374,14 @@ def test_an_error_that_comes_out_tells_of_the_application(fn: Any) -> None:  # n
         async for _ in async_stream(fail=True):
             pass
 
+    calls: dict[object, Callable[[], object]] = {
+        plain: lambda: plain(fail=True),
+        stream_of_two: lambda: list(stream_of_two(fail=True)),
+        work: lambda: asyncio.run(work(fail=True)),
+        async_stream: lambda: asyncio.run(consume()),
+    }
     with pytest.raises(BigError) as caught:
-        if fn is async_stream:
-            asyncio.run(consume())
-        elif fn is work:
-            asyncio.run(work(fail=True))
-        elif fn is plain:
-            plain(fail=True)
-        else:
-            list(stream_of_two(fail=True))
+        calls[fn]()
 
     error = caught.value
     last = traceback.extract_tb(error.__traceback__)[-1]

@@ -16,10 +16,10 @@ def names_of(spans: list[ReadableSpan]) -> dict[int, str]:
 def misplaced(spans: list[ReadableSpan]) -> list[str]:
     """Return the spans whose parent is not the one that their name says."""
     names = names_of(spans)
-    return [
-        span.name
-        for span in spans
-        if "<" in span.name
-        and (names.get(span.parent.span_id) if span.parent else None)
-        not in {span.name.partition("<")[2], "invoke_agent " + span.name.partition("<")[2]}
-    ]
+    wrong: list[str] = []
+    for span in spans:
+        expected = span.name.partition("<")[2]
+        parent = names.get(span.parent.span_id) if span.parent else None
+        if expected and parent not in {expected, f"invoke_agent {expected}"}:
+            wrong.append(f"{span.name} is below {parent}")
+    return wrong
