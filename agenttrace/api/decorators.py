@@ -121,7 +121,7 @@ def _deferral(fn: object) -> int:
     inner: Any = fn
     # By type: a traced function only looks like the function it stands for.
     while type(inner) is not FunctionType:
-        kind: Any = type(inner)
+        kind: Any = type(inner)  # pyright: ignore[reportUnknownVariableType]  # of anything
         if kind is _TracedFunction:
             inner = inner.__wrapped__
         elif kind is MethodType:

@@ -199,8 +199,6 @@ class Call:
     ) -> Any:  # noqa: ANN401 - whatever fn returns
         """Call *fn* inside the span and return what it returns."""
         self.begin()
-        if self.span is None:
-            return fn(*args, **kwargs)
         token = otel.attach(self.context)
         try:
             try:

@@ -41,10 +41,8 @@ A frame is taken or refused as a whole, so none should be larger than what desti
 take; but nothing is encoded twice to make it smaller.
 """
 _HANDFUL: Final = 4
-"""Batches that are let go together while there is more to encode.
-
-A request takes as long as a hundred spans; a destination that answers at once would get
-one for each batch.
+"""Batches that are let go together while there is more to encode: a request takes as
+long as a hundred spans, and a destination that answers at once would get many.
 """
 
 

@@ -231,8 +231,11 @@ def test_a_foreign_runtime_context_is_left_in_place() -> None:
         from opentelemetry import context
         from opentelemetry.context.context import Context, _RuntimeContext
 
-        class Foreign(_RuntimeContext):
-            stack = [Context()]
+        import threading
+
+        class Foreign(threading.local, _RuntimeContext):
+            def __init__(self):
+                self.stack = [Context()]
             def attach(self, context):
                 self.stack.append(context)
                 return len(self.stack)

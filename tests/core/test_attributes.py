@@ -8,11 +8,11 @@ from enum import Enum, IntEnum, StrEnum
 
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.trace import SpanKind, StatusCode
 
 from agenttrace import attributes
 from agenttrace.delivery import otlp
 from agenttrace.model import ResourceData, ScopeData, SpanData
-from opentelemetry.trace import SpanKind, StatusCode
 
 scalars = (
     st.none()
@@ -89,7 +89,9 @@ class BrokenMapping(UserDict[str, str]):
 def test_an_object_that_cannot_be_read_says_so_instead_of_raising() -> None:
     """A tool's argument with a broken `__str__` must not break the tool."""
     assert attributes.clean(Hostile()) == "<Hostile: RuntimeError when read>"
-    assert attributes.clean(BrokenMapping(a="b")) == "<BrokenMapping: OSError when read>"
+    assert (
+        attributes.clean(BrokenMapping(a="b")) == "<BrokenMapping: OSError when read>"
+    )
 
 
 def test_a_cycle_is_cut_and_said() -> None:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.core.programs import run
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry import trace
 
 import agenttrace
 from agenttrace import content
-from opentelemetry import trace
 
 if TYPE_CHECKING:
     from agenttrace.testing import CapturedSpans
