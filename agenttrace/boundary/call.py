@@ -27,7 +27,7 @@ from agenttrace import safety, semconv, tracing
 from agenttrace.boundary import generators
 from agenttrace.boundary.recorder import Progress, Recorder
 from agenttrace.clock import COARSE
-from agenttrace.context.scope import detach
+from agenttrace.context.scope import Scope, detach
 from agenttrace.model import (
     EndedBy,
     Ending,
@@ -199,6 +199,8 @@ class Call:
     ) -> Any:  # noqa: ANN401 - whatever fn returns
         """Call *fn* inside the span and return what it returns."""
         self.begin()
+        if self.span is None:
+            return fn(*args, **kwargs)
         token = otel.attach(self.context)
         try:
             try:
@@ -206,8 +208,7 @@ class Call:
             finally:
                 detach(token)
         except BaseException as error:
-            # Again, for the case that a signal handler raised in the first one.
-            detach(token)
+            _let_go(token)
             self.fail(error)
             raise
         return self.settle(value)
@@ -321,6 +322,16 @@ class _Unstarted(list["Coroutine[Any, Any, Any]"]):
             coroutine.close()
 
 
+def _let_go(token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
+    """Make sure that *token* is detached: a signal handler may have kept it from it."""
+    if isinstance(token, Scope):
+        # Without another call, since it may be that no stack is left for one: whoever
+        # looks next finds it dead, and drops it.
+        token.dead = True
+    else:
+        detach(token)
+
+
 async def _awaited(call: Call, unstarted: _Unstarted) -> Any:  # noqa: ANN401 - what it returns
     """Await a coroutine, scoped in one frame of one task, however often suspended."""
     call.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
@@ -333,7 +344,7 @@ async def _awaited(call: Call, unstarted: _Unstarted) -> Any:  # noqa: ANN401 - 
         finally:
             detach(token)
     except BaseException as error:
-        detach(token)  # again, as in `Call.run`
+        _let_go(token)
         call.fail(error)
         raise
     return call.settle(value)

@@ -9,9 +9,14 @@ import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agenttrace.delivery.store.reader import Reader
-from agenttrace.model import SpanData
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agenttrace.model import SpanData
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,15 @@ class Ran:
         }
 
 
-def run(program: str, *, timeout: float = 60, **environment: str) -> Ran:
-    """Run *program* with *environment* on top of the test's own."""
-    env = {**os.environ, **environment}
+def run(
+    program: str,
+    *,
+    timeout: float = 60,
+    environment: Mapping[str, str] | None = None,
+    **variables: str,
+) -> Ran:
+    """Run *program* with *environment* and *variables* on top of the test's own."""
+    env = {**os.environ, **(environment or {}), **variables}
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -17,6 +18,9 @@ from hypothesis.stateful import (
 from agenttrace.clock import COARSE
 from agenttrace.model import EndedBy, Ending, Outcome, returned
 from agenttrace.registry import Claim, MemorySlots, OpenSpan, OpenSpans
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Body:
@@ -213,7 +217,7 @@ def test_spans_of_the_parent_process_are_none_of_the_childs_business() -> None:
 def test_slots_are_used_again() -> None:
     """A server that runs for months must not grow by a word a span."""
     slots = MemorySlots()
-    seen = set()
+    seen: set[int] = set()
 
     for _ in range(5_000):
         span = record()
@@ -225,20 +229,17 @@ def test_slots_are_used_again() -> None:
 
 
 def test_a_listener_that_fails_disturbs_nobody(
-    monkeypatch: object,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A metric that cannot be counted is no reason for a span not to start."""
-    import pytest
-
-    assert isinstance(monkeypatch, pytest.MonkeyPatch)
     monkeypatch.setenv("AGENTTRACE_STRICT", "0")
 
     class Broken:
-        def started(self, _span: OpenSpan) -> None:
-            raise ValueError
+        def started(self, span: OpenSpan) -> None:
+            raise ValueError(span)
 
-        def ended(self, _span: OpenSpan) -> None:
-            raise ValueError
+        def ended(self, span: OpenSpan) -> None:
+            raise ValueError(span)
 
     registry = OpenSpans()
     registry.add_listener(Broken())

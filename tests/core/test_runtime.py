@@ -229,7 +229,7 @@ def test_a_disabled_runtime_traces_nothing_and_changes_nothing(variable: str) ->
                 return s.is_recording()
         print(f(), runtime.status().mode, c._RUNTIME_CONTEXT is before)
         """,
-        **{variable: "true"},
+        environment={variable: "true"},
     )
 
     assert (ran.out, ran.err) == ("False disabled True\n", "")
@@ -302,7 +302,7 @@ def test_a_wrong_variable_is_an_error_that_names_it(
         except agenttrace.SettingError as error:
             print(error)
         """,
-        **environment,
+        environment=environment,
     )
 
     assert message in ran.out
