@@ -20,7 +20,7 @@ for _name in [name for name in os.environ if name.startswith(("OTEL_", "AGENTTRA
     del os.environ[_name]
 
 # The plugin by name too: a checkout that is not installed has no entry points.
-pytest_plugins = ["agenttrace.pytest_plugin", "pytester"]
+pytest_plugins = ["agenttrace.pytest_plugin", "pytester", "tests.context.table"]
 
 # What the guard swallows in an application is an error here.
 os.environ["AGENTTRACE_STRICT"] = "1"

@@ -9,7 +9,7 @@ import types
 import warnings
 import weakref
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import context as otel
@@ -256,7 +256,7 @@ def kinds_of_garbage(act: Callable[[], object]) -> list[str]:
     try:
         act()
         gc.collect()
-        found = cast("list[object]", gc.garbage)
+        found: list[object] = list(gc.garbage)
         return [repr(thing) for thing in found if isinstance(thing, _TELLING)]
     finally:
         gc.set_debug(0)

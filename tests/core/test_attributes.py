@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import UserDict
 from enum import Enum, IntEnum, StrEnum
-from typing import Any
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,12 +34,13 @@ hostile = st.recursive(
 )
 
 
-def is_clean(value: Any) -> bool:  # noqa: ANN401 - whatever came out of `clean`
-    if type(value) is tuple:
-        return all(map(is_clean, value))
-    if type(value) is dict:
-        return all(type(key) is str for key in value) and all(
-            map(is_clean, value.values())
+def is_clean(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(is_clean, cast("tuple[object, ...]", value)))
+    if isinstance(value, dict):
+        items = cast("dict[object, object]", value)
+        return {type(key) for key in items} <= {str} and all(
+            map(is_clean, items.values())
         )
     return type(value) in attributes.SCALARS
 
@@ -65,9 +66,9 @@ def test_a_clean_value_survives_the_wire(value: object) -> None:
 @given(hostile)
 def test_a_flat_value_is_one_that_every_sdk_takes(value: object) -> None:
     """SDKs before 1.41 know no nested values: those travel as JSON text."""
-    flat: Any = attributes.flat(value)
+    flat = attributes.flat(value)
 
-    items: tuple[Any, ...] = flat if type(flat) is tuple else (flat,)
+    items = cast("tuple[object, ...]", flat if isinstance(flat, tuple) else (flat,))
     assert all(type(item) in {str, bool, int, float, bytes} for item in items)
     assert len({type(item) for item in items}) <= 1
 
@@ -125,7 +126,7 @@ def test_ten_megabytes_of_text_are_cut() -> None:
 
 
 def test_enumerations_become_their_plain_values() -> None:
-    """A StrEnum is a str to Python and must be one to an encoder that asks for types."""
+    """A StrEnum is a str to Python, and to an encoder that asks for types it must be."""
 
     class Word(StrEnum):
         YES = "yes"

@@ -63,7 +63,7 @@ def test_a_span_beats_what_is_bound(agenttrace_spans: CapturedSpans) -> None:
 def test_carried_work_runs_under_the_span_that_was_current(
     agenttrace_spans: CapturedSpans,
 ) -> None:
-    """Threads begin with nothing current; `carry` hands it over, any number of times."""
+    """Threads begin with nothing current; `carry` hands it over, again and again."""
 
     @agenttrace.tool
     def work() -> None: ...

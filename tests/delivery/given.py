@@ -65,6 +65,7 @@ class Item:
     def __init__(self, name: str = "chat gpt-5", attribute: str = "value") -> None:
         self.span = span_data(name, attribute)
         self.is_written = False
+        self.queued = False
 
     def data(self) -> SpanData:
         """Return what is sent of it."""

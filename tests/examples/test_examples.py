@@ -82,7 +82,7 @@ def test_the_fastapi_example_tells_a_read_stream_from_one_that_was_left() -> Non
         for span in reader.spans(run.trace_id)
         if span.name == "invoke_agent answer"
     }
-    assert ended == {"ok", "cancelled"} or ended == {"ok", "abandoned"}
+    assert ended in ({"ok", "cancelled"}, {"ok", "abandoned"})
 
 
 def wait_until_it_listens(port: int, seconds: float = 20) -> None:

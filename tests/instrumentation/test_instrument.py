@@ -33,6 +33,16 @@ def found() -> list[object]:
     return [vars(cls)[name] for cls, name in PLACES]
 
 
+def passed_on(
+    wrapped: Any,  # noqa: ANN401 - any function
+    _: object,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:  # noqa: ANN401 - what it returns
+    """Be a wrapper that does nothing."""
+    return wrapped(*args, **kwargs)
+
+
 @pytest.fixture(autouse=True)
 def _out_again() -> Iterator[None]:
     """Leave the libraries as they were."""
@@ -115,7 +125,7 @@ def test_what_is_inherited_is_not_left_in_the_subclass() -> None:
     sys.modules["a_library"] = library
     instrumentor = Instrumentor(
         "a-library",
-        (Patch("a_library", "Derived.work", lambda w, _, a, k: w(*a, **k)),),
+        (Patch("a_library", "Derived.work", passed_on),),
     )
     instrumentor.install()
     patched = "work" in vars(Derived)
@@ -192,9 +202,7 @@ def test_a_place_that_is_no_longer_there_is_passed_over_with_a_warning(
 ) -> None:
     """A private name may go in a minor release: the application must not."""
     safety.reset_for_tests()
-    gone = Patch(
-        "openai._base_client", "SyncAPIClient.gone", lambda w, _, a, k: w(*a, **k)
-    )
+    gone = Patch("openai._base_client", "SyncAPIClient.gone", passed_on)
     instrumentor = Instrumentor("openai", (gone,))
 
     with caplog.at_level(logging.WARNING, "agenttrace"):
