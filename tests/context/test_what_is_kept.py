@@ -256,7 +256,7 @@ def kinds_of_garbage(act: Callable[[], object]) -> list[str]:
     try:
         act()
         gc.collect()
-        found: list[object] = list(gc.garbage)
+        found: list[object] = list(gc.garbage)  # pyright: ignore[reportUnknownArgumentType]  # of anything
         return [repr(thing) for thing in found if isinstance(thing, _TELLING)]
     finally:
         gc.set_debug(0)

@@ -126,7 +126,7 @@ def test_ten_megabytes_of_text_are_cut() -> None:
 
 
 def test_enumerations_become_their_plain_values() -> None:
-    """A StrEnum is a str to Python, and to an encoder that asks for types it must be."""
+    """A StrEnum is a str to Python, and must be one to whoever asks for types."""
 
     class Word(StrEnum):
         YES = "yes"
