@@ -83,8 +83,8 @@ class Call:
         self.final = False
         self.done = False
 
-    def begin(self) -> None:
-        """Start the span.  Where that fails the operation goes on untraced."""
+    def begin(self) -> bool:
+        """Start the span; return False where that failed: it goes on untraced."""
         try:
             self.span = span = tracing.tracer().start(
                 self.recorder.request(), self.parent
@@ -93,6 +93,7 @@ class Call:
             self.record = span.record
         except Exception as error:  # noqa: BLE001 - runs inside the application
             safety.swallow("call.begin", error)
+        return self.span is not None
 
     def take(self, item: object) -> None:
         """Let the recorder read *item*, and take its word on progress."""
@@ -198,8 +199,7 @@ class Call:
         kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401 - whatever fn returns
         """Call *fn* inside the span and return what it returns."""
-        self.begin()
-        if self.span is None:
+        if not self.begin():
             return fn(*args, **kwargs)
         token = otel.attach(self.context)
         try:

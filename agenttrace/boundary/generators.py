@@ -15,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agenttrace.clock import COARSE
 from agenttrace.context import scope
+from agenttrace.context.collector import COLLECTOR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from agenttrace.boundary.call import Call
 
 
-def drive(  # noqa: PLR0915 - every step costs a frame; this is one
+def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is one
     call: Call,
     source: list[Generator[Any, Any, Any]],
     take: Callable[[Any], None] | None = None,
@@ -77,6 +79,9 @@ def drive(  # noqa: PLR0915 - every step costs a frame; this is one
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
                 resume, argument = throw, error
+                if COLLECTOR.thread and COLLECTOR.is_here():
+                    get, activate, put_away = scope.INERT
+                    resume = partial(scope.apart, inner, throw)
     except StopIteration as stop:
         _put_away_in_mid_step(put_away, token)
         call.items += items
@@ -109,20 +114,19 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
     send, throw = body.asend, body.athrow
     outer: scope.Value = call.context
     inner = outer
-    resume: Any = send
+    resume: Any = partial(_first_step, body)
     argument: Any = None
     token: Any = None
     item: Any = None
     # When it last beat: looking at the clock costs a third of what a heartbeat does.
     tick: int | None = None
     items = 0
-    step: Any = _first_step(body)
     try:
         while True:
             if inner is not outer:
                 inner = scope.before(inner)
             token = activate(inner)
-            item = await step
+            item = await resume(argument)
             value = get()
             try:
                 put_away(token)
@@ -132,7 +136,7 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
                 value = inner
             inner = value
             # What was sent in, and from which context, is not ours to keep alive.
-            token = argument = step = None
+            token = argument = None
             if take is None:
                 if tick is not COARSE.now:
                     tick = COARSE.now
@@ -146,7 +150,8 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
                 resume, argument = throw, error
-            step = resume(argument)
+                if COLLECTOR.thread and COLLECTOR.is_here():
+                    get, activate, put_away = scope.INERT
     except StopAsyncIteration:
         _put_away_in_mid_step(put_away, token)
         call.items += items
@@ -160,10 +165,10 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
         call.fail(error)
         raise
     finally:
-        token = argument = item = step = None
+        token = argument = item = None
 
 
-def _first_step(body: AsyncGenerator[Any, Any]) -> Any:  # noqa: ANN401 - an awaitable of the interpreter's
+def _first_step(body: AsyncGenerator[Any, Any], _: None) -> Any:  # noqa: ANN401 - an awaitable of the interpreter's
     """Return the first step of *body*, whose finalizer is the wrapper's business.
 
     The loop must know the wrapper and not the body: it would close both at shutdown,

@@ -136,8 +136,9 @@ class Visit(Call):
         self.loop = call.loop
         self._ended = ended
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Make no span: the operation has one."""
+        return True
 
     def finish(self, ending: Ending) -> None:
         """Tell how the request ended."""

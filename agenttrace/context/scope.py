@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
+from agenttrace.context.collector import COLLECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +117,10 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         """Make *scope* current, or leave all as it was."""
         variable = self.variable
         value = variable.get()
+        if COLLECTOR.thread and COLLECTOR.is_here():
+            scope.dead = True
+            scope.token = value
+            return
         try:
             scope.token = variable.set(scope)
         except BaseException:
@@ -141,6 +146,9 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def end(self, token: Scope) -> None:
         """End a scope.  Also where it is dead already, it is not current any more."""
+        if COLLECTOR.thread and COLLECTOR.is_here():
+            token.dead = True  # whoever looks next drops it
+            return
         if self.variable.get() is not token and not self._uncover(token):
             return
         token.dead = True
@@ -176,6 +184,9 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         """Drop dead scopes from the top as far as this context owns them."""
         variable = self.variable
         value: Value = scope
+        if COLLECTOR.is_here():
+            value = before(scope)
+            return value.context if isinstance(value, Scope) else value
         while isinstance(value, Scope):
             if not value.dead:
                 return value.context
@@ -252,6 +263,8 @@ def before(value: Value) -> Value:
 
 def accessors() -> Accessors:
     """Return how the runtime context in use is read and set."""
+    if COLLECTOR.is_here():
+        return INERT
     runtime = _otel.runtime_context()
     variable: contextvars.ContextVar[Any] | None
     if isinstance(runtime, SafeRuntimeContext):
@@ -262,6 +275,30 @@ def accessors() -> Accessors:
         return Accessors(variable.get, variable.set, variable.reset)
     # Another library's (ddtrace has one): its public methods have the same shape.
     return Accessors(runtime.get_current, runtime.attach, runtime.detach)
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
+INERT: Final = Accessors(
+    lambda: _otel.runtime_context().get_current(), _nothing, _nothing
+)
+"""What takes the place of `accessors()` while the collector is at work."""
+
+
+def apart(value: Value, fn: Callable[[Any], Any], argument: Any) -> Any:  # noqa: ANN401 - any function's
+    """Return `fn(argument)`, called under *value* in a copy of the current context.
+
+    For a finalizer that the collector calls: the context it interrupts may not be set.
+    """
+    return contextvars.copy_context().run(_under, value, fn, argument)
+
+
+def _under(value: Value, fn: Callable[[Any], Any], argument: Any) -> Any:  # noqa: ANN401 - as above
+    with COLLECTOR.elsewhere():
+        accessors().set(before(value))
+        return fn(argument)
 
 
 def detach(token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 CELLS = """
@@ -21,6 +24,14 @@ def test_missing(record_property):
     pytest.skip("it does not run here")
 """
 ARGUMENTS = ("-p", "tests.context.table", "-p", "no:randomly", "-p", "no:cacheprovider")
+
+
+@pytest.fixture(autouse=True)
+def _the_plugin_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sessions find this folder, which is no part of what is installed."""
+    inherited = os.environ.get("PYTHONPATH")
+    paths = [str(Path(__file__).parents[2]), *([inherited] if inherited else [])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
 def run(

@@ -238,7 +238,7 @@ def test_tasks_that_start_their_own_successors_keep_no_predecessors() -> None:
     assert max(counts) - counts[0] < 5
 
 
-_TELLING = (
+_TELLING: tuple[type[object], ...] = (
     Call,
     Scope,
     BigError,

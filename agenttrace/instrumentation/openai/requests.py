@@ -28,6 +28,9 @@ _AZURE_HOSTS: Final = (
 )
 _PORTS: Final = {"https": 443, "http": 80}
 
+# Once: to write `int | float` in a call makes a new object each time.
+_NUMBERS: Final = (int, float)
+
 USUAL_SILENCE: Final = 300.0
 """Seconds that a request may be silent for, if it does not say more itself."""
 _CLIENTS_OWN: Final = 600.0
@@ -74,7 +77,8 @@ class Request:
         """
         model = self.parameters.get("model")
         name = f"{operation} {model}" if model else operation
-        url = self._client.base_url
+        # In openai 3 the property imports a module each time: that is a microsecond.
+        url = getattr(self._client, "_base_url", None) or self._client.base_url
         host: str = url.host
         attributes: dict[str, object] = {
             semconv.GEN_AI_OPERATION_NAME: operation,
@@ -111,7 +115,7 @@ class Request:
 
 def number(value: object) -> object:
     """Return *value* if it is a number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
     return value if is_number else None
 
 
@@ -184,4 +188,4 @@ def _is_mapping(value: object) -> bool:
 def _seconds(timeout: object) -> float | None:
     """Return a time-out in seconds: a number, or a `Timeout`'s for a read."""
     value: object = getattr(timeout, "read", timeout)
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, _NUMBERS) else None

@@ -1,0 +1,298 @@
+"""What a signal handler raises, or an end of the stack, loses no span."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agenttrace import safety
+from agenttrace.clock import COARSE
+from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.registry import MemorySlots, OpenSpan, OpenSpans
+from tests.core import programs
+
+if TYPE_CHECKING:
+    from agenttrace.registry import Slots
+
+needs_timers = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="interval timers are POSIX"
+)
+
+
+class Body:
+    """A span object that takes note of what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Ending] = []
+
+    def tell(self, ending: Ending) -> None:
+        self.told.append(ending)
+
+    def tell_copy(self, ending: Ending) -> None:
+        self.told.append(ending)
+
+
+def record(number: int, body: Body) -> OpenSpan:
+    return OpenSpan(
+        lambda: body,
+        b"t" * 16,
+        number.to_bytes(8, "big"),
+        b"",
+        None,
+        "step",
+        None,
+        COARSE.now,
+        sampled=True,
+    )
+
+
+class SlotsThatAreInterrupted(MemorySlots):
+    """Slots under which Ctrl-C arrives when the first span begins."""
+
+    interrupted = False
+
+    def take(self, span: OpenSpan) -> None:
+        if not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        super().take(span)
+
+
+def test_a_span_whose_start_was_interrupted_does_not_trouble_the_sweeper() -> None:
+    """Its object is collected half made, and there is nothing to tell of it."""
+    slots: Slots = SlotsThatAreInterrupted()
+    registry = OpenSpans(slots)
+    first, second = Body(), Body()
+    unborn, dropped = record(1, first), record(2, second)
+    with pytest.raises(KeyboardInterrupt):
+        registry.started(unborn)
+    registry.started(dropped)
+    registry.collected.extend([(unborn, first), (dropped, second)])
+
+    swept = registry.sweep(lambda _: Ending(Outcome.ABANDONED, EndedBy.GC))
+
+    assert (swept, first.told, len(second.told)) == (1, [], 1)
+
+
+def test_a_segment_of_slots_is_made_without_a_lock() -> None:
+    """A finalizer that starts a span may run while another one is being started."""
+    slots = MemorySlots()
+    first = record(1, Body())
+    slots.take(first)
+    grow = slots._grow  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # what no caller brings about at will
+    numbers = {grow(), grow(), first.slot}
+
+    assert len(numbers) == 3
+
+
+def test_what_a_signal_handler_raises_inside_the_guard_is_the_applications(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A time-out by alarm that is swallowed is a hang."""
+    monkeypatch.setenv(safety.STRICT_VARIABLE, "0")
+
+    def time_out(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGTERM, time_out)
+    try:
+        with pytest.raises(TimeoutError):
+            safety.guarded("test", signal.raise_signal, signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert "test" not in safety.guard_hits()
+
+
+STORM = """
+    import collections, contextvars, gc, random, signal
+    import agenttrace
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+        InMemorySpanExporter,
+    )
+
+    exporter = InMemorySpanExporter()
+    runtime = agenttrace.configure(span_exporter=exporter)
+    armed = False
+
+    class Interrupt({base}):
+        pass
+
+    def interrupt(*_):
+        if armed:
+            raise Interrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+
+    @agenttrace.traced
+    def plain():
+        with agenttrace.span("inner"):
+            return sum(range(20))
+
+    @agenttrace.traced
+    def items():
+        yield from range(3)
+
+    def work():
+        global armed
+        armed = True
+        try:
+            for _ in range(3):
+                plain()
+                list(items())
+        finally:
+            armed = False
+
+    hits = 0
+    for _ in range(1_500):
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-6, 3e-4))
+        try:
+            contextvars.Context().run(work)
+        except Interrupt:
+            hits += 1
+        armed = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for _ in range(2):
+        gc.collect()
+    assert runtime.flush(20)
+
+    spans = exporter.get_finished_spans()
+    status = runtime.status()
+    ids = collections.Counter(span.context.span_id for span in spans)
+    missing = status.started - len(ids) - status.open
+    print(hits > 20, max(ids.values()), missing <= 0, status.open < hits / 10)
+    print(sorted(status.guard_hits))
+"""
+
+
+@needs_timers
+@pytest.mark.parametrize("base", ["KeyboardInterrupt", "Exception"])
+def test_spans_survive_a_storm_of_interrupts(base: str) -> None:
+    """Ctrl-C and the limits of job queues arrive between any two instructions."""
+    ran = programs.run(STORM.replace("{base}", base))
+
+    assert ran.out.splitlines() == ["True 1 True True", "[]"], ran.err
+    assert "AttributeError" not in ran.err
+
+
+RECURSION = """
+    import sys
+    import agenttrace
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+        InMemorySpanExporter,
+    )
+
+    exporter = InMemorySpanExporter()
+    runtime = agenttrace.configure(span_exporter=exporter)
+
+    @agenttrace.traced
+    def decorated(depth):
+        return decorated(depth + 1)
+
+    def blocks(depth):
+        with agenttrace.span("block"):
+            return blocks(depth + 1)
+
+    # Where exactly the stack ends decides what fails: the start, the body, or the end.
+    for limit in range(300, 330):
+        for fn in (decorated, blocks):
+            usual = sys.getrecursionlimit()
+            sys.setrecursionlimit(limit)
+            try:
+                fn(0)
+            except RecursionError:
+                pass
+            finally:
+                sys.setrecursionlimit(usual)
+    assert runtime.flush(20)
+    status = runtime.status()
+    spans = exporter.get_finished_spans()
+    outcomes = [span.attributes["agenttrace.outcome"] for span in spans]
+    print(len(spans) == status.started > 1_000, status.open)
+    print(outcomes.count("error") / len(outcomes) > 0.95)
+"""
+
+
+def test_a_stack_that_is_at_its_end_loses_no_span() -> None:
+    """An agent that recurses for ever is just what somebody wants to see in a trace."""
+    ran = programs.run(RECURSION)
+
+    assert ran.out.split() == ["True", "0", "True"], ran.err
+
+
+FLUSH = """
+    import signal, threading
+    import agenttrace
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    class Gated(SpanExporter):
+        gate = threading.Event()
+
+        def export(self, spans):
+            self.gate.wait()
+            return SpanExportResult.SUCCESS
+
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    runtime = agenttrace.configure(span_exporter=Gated())
+    interrupted = 0
+    for _ in range(20):
+        with agenttrace.span("step"):
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        try:
+            runtime.flush(30)
+        except Interrupt:
+            interrupted += 1
+    Gated.gate.set()
+    print(interrupted, runtime.flush(20), runtime.status().delivery.acknowledged)
+"""
+
+
+@needs_timers
+def test_a_flush_that_is_interrupted_says_so_and_leaves_delivery_in_order() -> None:
+    """A condition's lock that is interrupted is nobody's, or for ever somebody's."""
+    ran = programs.run(FLUSH)
+
+    assert ran.out.split() == ["20", "True", "20"], ran.err
+    assert ran.err == ""
+
+
+def test_two_threads_that_end_one_span_tell_it_once() -> None:
+    """Only what was judged meanwhile has a late finish."""
+    ran = programs.run("""
+        import sys, threading
+        import agenttrace
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+            InMemorySpanExporter,
+        )
+
+        exporter = InMemorySpanExporter()
+        runtime = agenttrace.configure(span_exporter=exporter)
+        sys.setswitchinterval(1e-6)
+        tracer = trace.get_tracer("race")
+        spans = [tracer.start_span("step") for _ in range(4_000)]
+
+        def end():
+            for span in spans:
+                span.end()
+
+        threads = [threading.Thread(target=end) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert runtime.flush(20)
+        names = {span.name for span in exporter.get_finished_spans()}
+        print(names, len(exporter.get_finished_spans()))
+    """)
+
+    assert ran.out.strip() == "{'step'} 4000", ran.err
