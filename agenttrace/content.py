@@ -19,6 +19,7 @@ Redact = Callable[[str, object], object]
 or None to keep nothing."""
 
 MAX_CHARACTERS: Final = 64 * 1024
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 REDACTION_FAILED: Final = "<not captured: the redaction hook failed>"
 
 
@@ -59,7 +60,7 @@ def attribute_of(key: str, value: object) -> dict[str, str]:
     policy = _policy
     if policy.redact is not None:
         try:
-            value = policy.redact(key, value)
+            value = policy.redact(key, _plain_of(value))
         except Exception as error:  # noqa: BLE001 - the application's hook
             safety.swallow("redact", error)
             return {key: REDACTION_FAILED}
@@ -78,6 +79,16 @@ def to_json(value: object) -> str:
         # Keys that are no strings, cycles, something deeper than Python goes, or an
         # object that fails when it is read.
         return json.dumps(attributes.clean(value), ensure_ascii=False, default=repr)
+
+
+def _plain_of(value: object) -> object:
+    """Return *value* as the hook is to see it: what would be kept, and not the object.
+
+    An object of the application's has secrets that JSON does not show, and a hook that
+    changes it would change the application.
+    """
+    kind: type[object] = type(value)
+    return value if kind in _PLAIN else json.loads(to_json(value))
 
 
 def cut(text: str, limit: int) -> str:

@@ -24,6 +24,8 @@ STORE_FILE: Final = "traces.db"
 STATE_DIR_VARIABLE: Final = "AGENTTRACE_STATE_DIR"
 CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MEBIBYTE: Final = 1 << 20
+SMALLEST_STORE: Final = MEBIBYTE
+"""Below this, SQLite's own bookkeeping is no longer small beside the spans."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _CAPTURING: Final = frozenset({"span_only", "span_and_event"})
@@ -74,6 +76,13 @@ def _count(setting: str, value: object) -> int:
     if number == math.inf or number != int(number) or number < 1:
         raise SettingError(setting, value, allowed)
     return int(number)
+
+
+def _store_size(setting: str, value: object) -> int:
+    size = _count(setting, value)
+    if size >= SMALLEST_STORE:
+        return size
+    raise SettingError(setting, value, f"{SMALLEST_STORE} (1 MiB) or more")
 
 
 def _number(setting: str, value: object, allowed: str) -> float:
@@ -190,7 +199,9 @@ class Settings:
         "Encoded spans kept while no backend takes them; the oldest go first.",
     )
     max_store_bytes: int = _setting(
-        _count, 256 * MEBIBYTE, "Size of the embedded store; the oldest runs go first."
+        _store_size,
+        256 * MEBIBYTE,
+        "Size of the embedded store; the oldest runs go first.",
     )
     disabled: bool = _setting(
         _switch, False, "Trace nothing and patch nothing.", "OTEL_SDK_DISABLED"

@@ -18,7 +18,7 @@ from agenttrace.runtime.process import PROCESS
 from agenttrace.settings import Settings, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
     from opentelemetry import trace
@@ -117,7 +117,7 @@ class Runtime:
         Returns:
             Whether all of them are acknowledged (or refused for good).
         """
-        self.sweep()
+        PROCESS.sweep()
         return self._pipeline.flush(timeout)
 
     def shutdown(self, timeout: float | None = None) -> bool:
@@ -134,7 +134,7 @@ class Runtime:
         self._stopped = True
         if timeout is None:
             timeout = self.settings.flush_timeout
-        self.sweep()
+        PROCESS.sweep()
         for span in self.spans.snapshot():
             self.spans.judge(span, Ending(Outcome.LOST, EndedBy.EXIT, message=_EXIT))
         delivered = self._pipeline.stop(timeout)
@@ -155,17 +155,9 @@ class Runtime:
                 timeout = self.settings.flush_timeout
             self._pipeline.stop(timeout)
 
-    def sweep(self) -> None:
-        """End the spans whose object was collected without an end."""
-        PROCESS.sweep()
-
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
         self._pipeline.after_fork()
-
-    def at_exit(self) -> None:
-        """Deliver at interpreter exit, within `flush_timeout`."""
-        self.shutdown()
 
     def status(self) -> Status:
         """Return what this runtime is and has done."""
@@ -196,7 +188,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     capture_content: bool | None = None,
     redact: Callable[[str, object], object] | None = None,
     max_content_characters: int | None = None,
-    error_outcomes: frozenset[str] | None = None,
+    error_outcomes: Collection[str] | None = None,
     max_open_spans: int | None = None,
     flush_timeout: float | None = None,
     max_queue_bytes: int | None = None,

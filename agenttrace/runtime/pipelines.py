@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import trace
+from opentelemetry.sdk.resources import SERVICE_NAME
 
 from agenttrace import safety, tracing
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
@@ -18,6 +19,7 @@ from agenttrace.spans.provider import Ended, Provider
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from opentelemetry.sdk import trace as sdk
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -209,6 +211,7 @@ def choose(
     if isinstance(behind, Provider):
         return OwnPipeline(settings, PROCESS.spans, span_exporter, sampler)
     if behind is not None:
+        _warn_of_ignored(behind, settings, span_exporter, sampler)
         return AttachedPipeline(provider, PROCESS.spans, settings)
     safety.log_once(
         "configure: foreign provider",
@@ -218,6 +221,32 @@ def choose(
         type(provider).__qualname__,
     )
     return NoPipeline("api", tracing.ApiTracer(provider.get_tracer("agenttrace")))
+
+
+def _warn_of_ignored(
+    provider: sdk.TracerProvider,
+    settings: Settings,
+    span_exporter: SpanExporter | None,
+    sampler: sampling.Sampler | None,
+) -> None:
+    """Say which settings the application's own provider has the last word on."""
+    has = provider.resource.attributes
+    ignored = {
+        "span_exporter": span_exporter is not None,
+        "sampler": sampler is not None,
+        "service_name": settings.service_name not in (None, has.get(SERVICE_NAME)),
+        "resource_attributes": not settings.resource_attributes.items() <= has.items(),
+    }
+    names = [name for name, is_ignored in ignored.items() if is_ignored]
+    if names:
+        safety.log_once(
+            f"configure: {names}",
+            logging.WARNING,
+            "%s: without effect, because the application has a tracer provider of its "
+            "own and agenttrace is attached to it. Say it to that provider, or call "
+            "agenttrace.configure() before there is one.",
+            ", ".join(names),
+        )
 
 
 def _discard(ended: Ended) -> None:

@@ -32,7 +32,7 @@ class Lives(Protocol):
         """Be the runtime of a child process."""
         ...
 
-    def at_exit(self) -> None:
+    def shutdown(self) -> bool:
         """Deliver what can be delivered in bounded time."""
         ...
 
@@ -97,7 +97,7 @@ class Process:
 
     def _at_exit(self) -> None:
         if self.lives is not None:
-            safety.guarded("at_exit", self.lives.at_exit)
+            safety.guarded("at_exit", self.lives.shutdown)
             if self.provider is not None:
                 # What the application added to it has a queue of its own.
                 safety.guarded("provider.shutdown", self.provider.shutdown)

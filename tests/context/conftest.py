@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import agenttrace
 from agenttrace import safety
+from agenttrace.runtime.process import PROCESS
 from tests.context.runners import runner
 
 if TYPE_CHECKING:
@@ -36,6 +37,6 @@ def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
     with agenttrace.configure(span_exporter=exporter) as runtime:
         yield ended
         gc.collect()
-        runtime.sweep()
+        PROCESS.sweep()
         assert runtime.open_spans() == ()
     assert safety.guard_hits() == before

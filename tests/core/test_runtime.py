@@ -263,6 +263,7 @@ def test_every_verb_is_legal_before_configure() -> None:
         ("redact=3", "redact=3: must be a function of (key, value)"),
         ("error_outcomes=['ok']", "must be any of cancelled, abandoned"),
         ("state_dir=''", "state_dir='': must be a directory"),
+        ("max_store_bytes=9", "max_store_bytes=9: must be 1048576 (1 MiB) or more"),
     ],
 )
 def test_a_wrong_argument_is_an_error_that_says_what_is_right(

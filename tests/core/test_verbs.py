@@ -247,6 +247,31 @@ def test_content_is_captured_only_when_asked_for_and_redacted(
     assert values["gen_ai.tool.call.result"] == "hunter2hunter2"
 
 
+def test_the_redaction_hook_sees_what_would_be_kept_and_nothing_of_the_application(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """A hook that empties what it is given must not empty the application's list."""
+
+    @agenttrace.tool(capture_content=True)
+    def search(queries: list[str]) -> list[str]:
+        return queries
+
+    def redact(_key: str, value: Any) -> object:  # noqa: ANN401 - a hook is given anything
+        value.clear()
+        return value
+
+    previous = content.install(content.Policy(redact=redact))
+    try:
+        queries = ["secret"]
+        found = search(queries)
+    finally:
+        content.install(previous)
+
+    assert (queries, found) == (["secret"], ["secret"])
+    values = agenttrace_spans.span("execute_tool search").attributes
+    assert values["gen_ai.tool.call.result"] == "[]"
+
+
 def test_a_redaction_that_fails_keeps_everything_back(
     agenttrace_spans: CapturedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,6 @@ from agenttrace.delivery.otlp import frame_of
 from agenttrace.delivery.senders import Delivered, Later, Refused
 from agenttrace.delivery.senders.store import StoreSender
 from agenttrace.delivery.store import Reader, schema
-from agenttrace.errors import SettingError
 from agenttrace.model import Attributes, ResourceData, ScopeData, SpanData
 
 if TYPE_CHECKING:
@@ -289,12 +288,6 @@ def test_a_lowered_limit_shrinks_the_file(path: Path) -> None:
 
     assert before > 4 * MEBIBYTE
     assert size_on_disk(path) <= 1.25 * MEBIBYTE
-
-
-def test_a_limit_below_what_sqlite_needs_is_an_error_at_once(path: Path) -> None:
-    """It is found when something is configured, not when a run has been lost."""
-    with pytest.raises(SettingError, match="1 MiB"):
-        StoreSender(path, 1000)
 
 
 def overwrite(path: Path) -> None:

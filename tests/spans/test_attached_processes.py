@@ -75,6 +75,27 @@ def test_a_global_provider_is_found_and_goes_on_sending(collector: Collector) ->
     assert (theirs.parent_id, theirs.trace_id) == (ours.span_id, ours.trace_id)
 
 
+def test_settings_that_the_provider_has_the_last_word_on_are_named(
+    collector: Collector,
+) -> None:
+    """A service that is called something else in the backend is not found there."""
+    ran = attached(
+        collector,
+        """
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+        agenttrace.configure(
+            tracer_provider=provider,
+            service_name="desk",
+            resource_attributes=dict(provider.resource.attributes),
+            sampler=ALWAYS_ON,
+        )
+        """,
+    )
+
+    assert "sampler, service_name: without effect, because the" in ran.err
+    assert ran.err.count("\n") == 1
+
+
 def test_what_is_open_at_exit_is_lost_and_told_once(collector: Collector) -> None:
     """Exit handlers of other tools end their spans after ours has told them."""
     ran = attached(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
-from agenttrace.errors import SettingError
 
 if TYPE_CHECKING:
     import os
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from agenttrace.delivery.store import Writer
 
 DEFAULT_MAX_BYTES: Final = 256 << 20
-SMALLEST_MAX_BYTES: Final = 1 << 20
-"""Below this, SQLite's own bookkeeping is no longer small beside the spans."""
 
 
 class StoreSender:
@@ -31,19 +28,13 @@ class StoreSender:
     Args:
         path: The file, by custom `traces.db` in the state directory.  Created, with
             its directory, when the first frame comes; private to the user.
-        max_bytes: About what it may take on disk.  The runs that have been silent
-            longest make room, whole runs at a time.
-
-    Raises:
-        SettingError: *max_bytes* is below 1 MiB.
+        max_bytes: About what it may take on disk, 1 MiB or more.  The runs that have
+            been silent longest make room, whole runs at a time.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES
     ) -> None:
-        if max_bytes < SMALLEST_MAX_BYTES:
-            setting, allowed = "max_bytes", f"{SMALLEST_MAX_BYTES} (1 MiB) or more"
-            raise SettingError(setting, max_bytes, allowed)
         # Absolute now: the application may change its directory before the first run.
         self._path = Path(path).absolute()
         self._max_bytes = max_bytes
