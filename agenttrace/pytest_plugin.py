@@ -11,6 +11,8 @@ open until it has been torn down.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,11 @@ OFF, WARN, FAIL = "off", "warn", "fail"
 _LEVELS: Final = (OFF, WARN, FAIL)
 _OPTION: Final = "agenttrace_leaks"
 _MARKER: Final = "agenttrace_allow_open"
+_LATE: Final = (
+    "agenttrace.delivery.readable",
+    "agenttrace.delivery.senders.deadline",
+    "agenttrace.delivery.store.writer",
+)
 _HELP: Final = "what becomes of a test that leaves spans open: off, warn or fail"
 
 
@@ -90,6 +97,7 @@ class LeakCheck:
         if not self._watching:
             # Not in the process that only hands tests out to others (xdist's).
             self._watching = True
+            _import_what_threads_would()
             self._watch()
         self._failed = False
         self._before = set(_open())
@@ -198,6 +206,17 @@ def _open() -> tuple[OpenSpan, ...]:
     # What was dropped has ended, though nobody has told of it yet.
     PROCESS.sweep()
     return PROCESS.spans.snapshot()
+
+
+def _import_what_threads_would() -> None:
+    """Import what delivery leaves to its own threads, before they do.
+
+    pytest compiles our modules itself, for their assertions, and in Python 3.11
+    `ast.parse` fails where another thread is in it as well: that of the suite.
+    """
+    if sys.version_info < (3, 12):
+        for name in _LATE:
+            importlib.import_module(name)
 
 
 def _text(left: list[OpenSpan]) -> str:
