@@ -26,6 +26,7 @@ MAX_TEXT: Final = 1 << 20
 MAX_NAME: Final = 4096
 """Characters of a span's name that are kept."""
 _INT64: Final = 1 << 63
+_FEW: Final = 8
 # What values mostly are before what they might be: asking an abstract class takes ten
 # times as long.
 _BINARY: Final = (bytes, bytearray, memoryview)
@@ -45,11 +46,28 @@ def clean(value: object, limit: int | None = None) -> object:
     >>> clean(2**70)
     '1180591620717411303424'
     """
+    room = MAX_TEXT if limit is None else limit
     try:
-        return _clean(value, _Room(MAX_TEXT if limit is None else limit), MAX_DEPTH)
+        if _are_few_words(value, room):
+            return value
+        return _clean(value, _Room(room), MAX_DEPTH)
     except Exception as error:  # noqa: BLE001 - foreign code runs inside
         safety.count(safety.Count.ATTRIBUTE_FALLBACKS)
         return f"<{_type_name(value)}: {type(error).__name__} when read>"
+
+
+def _are_few_words(value: object, limit: int) -> bool:
+    """Return whether *value* is clean at first sight, as finish reasons are."""
+    kind: object = type(value)
+    if kind is not tuple:
+        return False
+    items = cast("tuple[object, ...]", value)
+    if len(items) > _FEW:
+        return False
+    for item in items:
+        if not (type(item) is str and item.isascii() and len(item) <= limit):
+            return False
+    return True
 
 
 def flat(value: object) -> object:

@@ -28,6 +28,7 @@ OFF, WARN, FAIL = "off", "warn", "fail"
 _LEVELS: Final = (OFF, WARN, FAIL)
 _OPTION: Final = "agenttrace_leaks"
 _MARKER: Final = "agenttrace_allow_open"
+_RUNTIME: Final = "agenttrace.runtime"
 _LATE: Final = (
     "agenttrace.delivery.readable",
     "agenttrace.delivery.senders.deadline",
@@ -67,6 +68,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(LeakCheck(level), f"{_OPTION}_check")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Import what delivery leaves to its own threads, before they do.
+
+    pytest compiles our modules itself, for their assertions, and in Python 3.11
+    `ast.parse` fails where another thread is in it as well: that of the suite.
+    """
+    if sys.version_info < (3, 12) and _RUNTIME in sys.modules:
+        for name in _LATE:
+            importlib.import_module(name)
+
+
 @pytest.fixture
 def agenttrace_spans() -> Iterator[CapturedSpans]:
     """Capture every span that ends during the test (`agenttrace.testing`)."""
@@ -97,7 +110,6 @@ class LeakCheck:
         if not self._watching:
             # Not in the process that only hands tests out to others (xdist's).
             self._watching = True
-            _import_what_threads_would()
             self._watch()
         self._failed = False
         self._before = set(_open())
@@ -206,17 +218,6 @@ def _open() -> tuple[OpenSpan, ...]:
     # What was dropped has ended, though nobody has told of it yet.
     PROCESS.sweep()
     return PROCESS.spans.snapshot()
-
-
-def _import_what_threads_would() -> None:
-    """Import what delivery leaves to its own threads, before they do.
-
-    pytest compiles our modules itself, for their assertions, and in Python 3.11
-    `ast.parse` fails where another thread is in it as well: that of the suite.
-    """
-    if sys.version_info < (3, 12):
-        for name in _LATE:
-            importlib.import_module(name)
 
 
 def _text(left: list[OpenSpan]) -> str:

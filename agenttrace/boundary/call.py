@@ -114,11 +114,7 @@ class Call:
     def succeed(self, value: object = None) -> None:
         """End it: the operation returned *value*, or its stream was read to the end."""
         if not self.done:
-            facts = safety.guarded(
-                f"{type(self.recorder).__qualname__}.result",
-                self.recorder.result,
-                value,
-            )
+            facts = self._ask("result", value)
             self.finish(Ending(Outcome.OK, EndedBy.RETURN, attributes=facts or {}))
 
     def fail(self, error: BaseException) -> None:
@@ -168,27 +164,29 @@ class Call:
         span = self.span
         if span is None:
             return
-        facts = safety.guarded(
-            f"{type(self.recorder).__qualname__}.facts", self.recorder.facts
-        )
+        facts = self._ask("facts")
         attributes = dict(ending.attributes)
         if facts:
             attributes.update(facts)
         if self.items:
             attributes[semconv.ITEMS] = self.items
         if ending.outcome is Outcome.OK:
-            ending = self._verdict() or ending
+            ending = self._ask("verdict") or ending
             attributes.update(ending.attributes)
         ending.attributes = attributes
         safety.guarded("span.finish", span.finish, ending)
 
-    def _verdict(self) -> Ending | None:
-        """Return how it ended by the recorder's word, where it has one to say."""
-        verdict: Callable[[], Ending | None] | None
-        verdict = getattr(self.recorder, "verdict", None)
-        if verdict is None:
+    def _ask(self, question: str, *about: object) -> Any:  # noqa: ANN401 - what is asked for
+        """Return what the recorder says; None where it fails, or has nothing to say."""
+        answer: Callable[..., object] | None
+        answer = getattr(self.recorder, question, None)
+        if answer is None:
             return None
-        return safety.guarded(f"{type(self.recorder).__qualname__}.verdict", verdict)
+        try:
+            return answer(*about)
+        except Exception as error:  # noqa: BLE001 - runs inside the application
+            safety.swallow(f"{type(self.recorder).__qualname__}.{question}", error)
+            return None
 
     # The shapes.
 
@@ -247,12 +245,7 @@ class Call:
         if issubclass(kind, _FUTURES):
             self._follow_future(value)
             return value
-        if not safety.guarded(
-            f"{type(self.recorder).__qualname__}.claims",
-            self.recorder.claims,
-            self,
-            value,
-        ):
+        if not self._ask("claims", self, value):
             self.succeed(value)
         return value
 

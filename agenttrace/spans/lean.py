@@ -148,8 +148,8 @@ class LeanSpan(RecordedSpan):
             values[_ENDED_BY] = _RETURN_TEXT
             self._end_time = _now()
             return
-        for key, value in ending.attributes.items():
-            self.set_attribute(key, value)
+        if ending.attributes:
+            self.set_attributes(ending.attributes)
         end_time = _now() if ending.end_time is None else ending.end_time
         self._settle(ending, end_time)
         self._end_time = end_time

@@ -19,7 +19,7 @@ from agenttrace.attributes import clean, mapping_of
 from agenttrace.model import EventData, LinkData, class_name, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -212,8 +212,28 @@ class RecordedSpan(sdk.Span):
 
     def set_attributes(self, attributes: Any) -> None:  # noqa: ANN401 - any mapping is taken
         """Set several attributes."""
-        for key, value in mapping_of(attributes).items():
-            self.set_attribute(key, value)
+        given: Mapping[Any, Any] = mapping_of(attributes)
+        values: dict[str, Any] = self._attributes
+        tracer = self._tracer
+        if (
+            self._end_time is not None
+            or len(values) + len(given) > tracer.attribute_limit
+        ):
+            for key, value in given.items():
+                self._set_attribute_with_care(key, value)
+            return
+        # `set_attribute` once more: its calls would cost more than what they do.
+        limit = tracer.text_limit
+        for key, value in given.items():
+            kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
+            if (
+                type(key) is str
+                and (len(value) <= limit if kind is str else kind in _SCALARS)
+                and key
+            ):
+                values[key] = value
+            else:
+                self._set_attribute_with_care(key, value)
 
     def _set_attribute_with_care(self, key: object, value: object) -> None:
         if self._end_time is not None:

@@ -30,7 +30,14 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-SMALL_VARINTS: Final = tuple(map(_varint, range(_SMALL)))
+SMALL_VARINTS: Final = (
+    *(bytes((number,)) for number in range(_ONE_BYTE)),
+    *(
+        bytes((low, high))
+        for high in range(1, _SMALL >> 7)
+        for low in range(_ONE_BYTE, _ONE_BYTE << 1)
+    ),
+)
 """Varints by number: lengths, and most counts, are found here."""
 
 
