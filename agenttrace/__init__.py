@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from agenttrace.delivery.forks import no_fork
+
 if TYPE_CHECKING:
     from agenttrace.api import (
         agent,
@@ -113,7 +115,9 @@ def __getattr__(name: str) -> object:
     if home is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    with no_fork():
+        module = import_module(f"{__name__}.{home}")
+    value: object = getattr(module, name)
     globals()[name] = value
     return value
 

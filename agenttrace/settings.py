@@ -73,7 +73,7 @@ def _seconds(setting: str, value: object) -> float:
 def _count(setting: str, value: object) -> int:
     allowed = "a whole number above zero"
     number = _number(setting, value, allowed)
-    if number == math.inf or number != int(number) or number < 1:
+    if math.isinf(number) or number != int(number) or number < 1:
         raise SettingError(setting, value, allowed)
     return int(number)
 
@@ -90,7 +90,7 @@ def _number(setting: str, value: object, allowed: str) -> float:
         raise SettingError(setting, value, allowed)
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # 10**400 is an int, but no float
         raise SettingError(setting, value, allowed) from None
     if math.isnan(number):
         raise SettingError(setting, value, allowed)

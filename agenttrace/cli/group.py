@@ -6,6 +6,7 @@ options that several share.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -30,6 +31,9 @@ COMMANDS: Final = {
 
 The command NAME is the object `command` in `agenttrace.cli.NAME`.
 """
+
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class CannotBeginError(click.ClickException):
@@ -62,6 +66,12 @@ class LazyGroup(click.Group):
             if isinstance(error, SettingError | MissingExtraError):
                 raise CannotBeginError(str(error)) from None
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            # The store's errors are told by the commands: this is a redirected output.
+            if error.errno not in _NO_ROOM:
+                raise
+            message = f"The output cannot be written: {error.strerror}"
+            raise click.ClickException(message) from None
         return result
 
     def format_commands(

@@ -1,13 +1,17 @@
 """Keeps a fork from coming in the middle of an import.
 
-What a destination needs is imported on a thread of ours when it is first used.  A
-process forked meanwhile would inherit the lock of a module that nobody is going to
-release, and hang when it imports the same module, be it the application that does.
-So the one waits for the other.
+What a destination needs is imported on a thread of ours when it is first used, and the
+public verbs on whichever thread asks for one first.  A process forked meanwhile would
+inherit the lock of a module that nobody is going to release, and hang when it imports
+the same module, be it the application that does.  So the one waits for the other.
 """
 
 from __future__ import annotations
 
+# Hooks that come before a fork run in the reverse order of their registration.  That
+# of logging takes its lock, which an import needs as soon as it makes a logger: ours
+# has to wait for the import first, so it is registered second.
+import logging  # noqa: F401  # pyright: ignore[reportUnusedImport] - see above
 import os
 import threading
 from contextlib import contextmanager
@@ -17,17 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 _PATIENCE: Final = 5.0
-"""Seconds after which a fork goes ahead: it must not hang in order not to hang."""
+"""Seconds after which either goes ahead: nothing must hang in order not to hang."""
 
-_importing = threading.Lock()
+# Re-entrant: what is imported may ask for a verb itself, and may even fork.
+_importing = threading.RLock()
 _is_held_by_fork = False
 
 
 @contextmanager
 def no_fork() -> Generator[None]:
-    """Let no fork of this process begin inside.  Not re-entrant; for imports only."""
-    with _importing:
+    """Let no fork of this process begin inside.  For imports only."""
+    lock = _importing  # a fork inside exchanges it, in the child
+    is_held = lock.acquire(timeout=_PATIENCE)
+    try:
         yield
+    finally:
+        if is_held:
+            lock.release()
 
 
 def _before() -> None:
@@ -42,7 +52,7 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _importing  # noqa: PLW0603 - whoever held it is not in this process
-    _importing = threading.Lock()
+    _importing = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

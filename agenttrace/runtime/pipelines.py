@@ -10,6 +10,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME
 
 from agenttrace import safety, tracing
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
+from agenttrace.errors import SettingError
 from agenttrace.model import Outcome
 from agenttrace.runtime import resource
 from agenttrace.runtime.destinations import senders_of, timeout_of
@@ -197,7 +198,14 @@ def choose(
     span_exporter: SpanExporter | None,
     sampler: sampling.Sampler | None,
 ) -> Pipeline:
-    """Return the pipeline for the provider that is given, set globally, or ours."""
+    """Return the pipeline for the provider that is given, set globally, or ours.
+
+    Raises:
+        SettingError: One of the arguments, or a variable, cannot be meant.
+    """
+    _need("tracer_provider", given, "TracerProvider", "get_tracer")
+    _need("span_exporter", span_exporter, "SpanExporter", "export", "shutdown")
+    _need("sampler", sampler, "Sampler", "should_sample")
     if settings.disabled:
         return NoPipeline("disabled", tracing.DISABLED)
     provider = trace.get_tracer_provider() if given is None else given
@@ -221,6 +229,17 @@ def choose(
         type(provider).__qualname__,
     )
     return NoPipeline("api", tracing.ApiTracer(provider.get_tracer("agenttrace")))
+
+
+def _need(setting: str, value: object, kind: str, *methods: str) -> None:
+    """Raise unless *value* is None or an object that has *methods*.
+
+    By its methods: wrappers of other libraries inherit from nothing.
+    """
+    has = all(callable(getattr(value, name, None)) for name in methods)
+    if value is not None and (isinstance(value, type) or not has):
+        allowed = f"a {kind} of OpenTelemetry's: the object, not its class or name"
+        raise SettingError(setting, value, allowed)
 
 
 def _warn_of_ignored(

@@ -159,8 +159,12 @@ class Provider(sdk.TracerProvider):
         self.registry = registry
         self.sink = sink
         self.as_error = as_error
-        if sampler is not None:
-            self.sampler = sampler
+        # Without one the variable counts again, not the sampler of the runtime before;
+        # what the variable means is for a provider of the SDK's to say.
+        self.sampler = (
+            sampler
+            or sdk.TracerProvider(resource=resource, shutdown_on_exit=False).sampler
+        )
         self.set_resource(resource)
 
     def set_resource(self, resource: Resource) -> None:

@@ -485,6 +485,31 @@ def test_the_store_is_found_by_the_environment(
     assert json.loads(result.stdout)[0]["trace_id"] == TRIAGE.hex()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device is full")  # noqa: PTH110 - at import
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_an_output_that_does_not_fit_on_the_disk_is_told_in_one_line(
+    keep: Callable[[list[SpanData]], None], tmp_path: Path, form: list[str]
+) -> None:
+    """Traces are redirected to files by people who look for what filled the disk."""
+    keep(triage())
+
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        result = subprocess.run(
+            [
+                *(sys.executable, "-m", "agenttrace.cli", "tree", *form),
+                *("--state-dir", str(tmp_path)),
+            ],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+
+    told = "Error: The output cannot be written: No space left on device\n"
+    assert (result.returncode, result.stderr) == (1, told)
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_a_missing_extra_is_told_in_one_line(
     keep: Callable[[list[SpanData]], None], tmp_path: Path, missing: str

@@ -250,6 +250,20 @@ def test_what_joined_stays_when_agenttrace_is_configured_again() -> None:
     assert (ran.code, ran.out, ran.err) == (0, "one first\ntwo second\n", "")
 
 
+def test_a_sampler_is_gone_with_the_runtime_it_was_given_to() -> None:
+    """A notebook that had sampled nothing, and is run again, must see its spans."""
+    ran = run("""
+        import agenttrace
+        from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+        for sampler in (ALWAYS_OFF, None):
+            agenttrace.configure(sampler=sampler)
+            with agenttrace.span("work") as span:
+                print(span.is_recording())
+    """)
+
+    assert (ran.code, ran.out, ran.err) == (0, "False\nTrue\n", "")
+
+
 @pytest.mark.parametrize(
     ("sampler", "seen"), [("always_on", True), ("parentbased_always_off", False)]
 )
