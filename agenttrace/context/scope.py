@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
-from agenttrace.context.collector import COLLECTOR
+from agenttrace.context.collector import COLLECTOR, FINISHED, come_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def push(self, scope: Scope) -> None:
         """Make *scope* current, or leave all as it was."""
-        if COLLECTOR.thread and COLLECTOR.is_here():
+        if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
             scope.token = self._untouched()
             COLLECTOR.current = scope
             return
@@ -131,7 +131,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
     def get_current(self) -> Context:
         """Return the current context, dropping dead scopes that are ours to drop."""
         value: Value
-        if COLLECTOR.thread and COLLECTOR.is_here():
+        if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
             value = self._untouched()
             return value.context if isinstance(value, Scope) else value
         value = self.variable.get()
@@ -150,7 +150,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def end(self, token: Scope) -> None:
         """End a scope.  Also where it is dead already, it is not current any more."""
-        if COLLECTOR.thread and COLLECTOR.is_here():
+        if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
             token.dead = True  # in the variable, whoever looks next drops it
             COLLECTOR.current = before(COLLECTOR.current)
             return
@@ -167,6 +167,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         Not by the variable's `get`, which notes what it finds for the next one to
         find faster: in the middle of a `reset` that is what is about to be freed.
         """
+        come_last()
         value: Any = COLLECTOR.current
         if value is None:
             value = contextvars.copy_context().get(self.variable, Context())
@@ -330,6 +331,7 @@ def detach(token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
 
 def install() -> bool:
     """Swap the safe runtime context in; False where another library's is in place."""
+    come_last()
     runtime = _otel.runtime_context()
     if isinstance(runtime, SafeRuntimeContext):
         return True
