@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrace.clock import COARSE
 from agenttrace.context import scope
-from agenttrace.context.collector import COLLECTOR
+from agenttrace.context.collector import COLLECTOR, FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -79,9 +79,8 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
                 resume, argument = throw, error
-                if COLLECTOR.thread and COLLECTOR.is_here():
-                    get, activate, put_away = scope.INERT
-                    resume = partial(scope.apart, inner, throw)
+            if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
+                get, activate, put_away = scope.accessors()
     except StopIteration as stop:
         _put_away_in_mid_step(put_away, token)
         call.items += items
@@ -150,8 +149,8 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
                 resume, argument = throw, error
-                if COLLECTOR.thread and COLLECTOR.is_here():
-                    get, activate, put_away = scope.INERT
+            if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
+                get, activate, put_away = scope.accessors()
     except StopAsyncIteration:
         _put_away_in_mid_step(put_away, token)
         call.items += items

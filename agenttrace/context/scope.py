@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
-from agenttrace.context.collector import COLLECTOR
+from agenttrace.context.collector import COLLECTOR, FINISHED, come_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,12 +115,12 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def push(self, scope: Scope) -> None:
         """Make *scope* current, or leave all as it was."""
+        if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
+            scope.token = self._untouched()
+            COLLECTOR.current = scope
+            return
         variable = self.variable
         value = variable.get()
-        if COLLECTOR.thread and COLLECTOR.is_here():
-            scope.dead = True
-            scope.token = value
-            return
         try:
             scope.token = variable.set(scope)
         except BaseException:
@@ -130,7 +130,11 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def get_current(self) -> Context:
         """Return the current context, dropping dead scopes that are ours to drop."""
-        value: Value = self.variable.get()
+        value: Value
+        if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
+            value = self._untouched()
+            return value.context if isinstance(value, Scope) else value
+        value = self.variable.get()
         if not isinstance(value, Scope):
             return value
         if value.dead:
@@ -146,8 +150,9 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def end(self, token: Scope) -> None:
         """End a scope.  Also where it is dead already, it is not current any more."""
-        if COLLECTOR.thread and COLLECTOR.is_here():
-            token.dead = True  # whoever looks next drops it
+        if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
+            token.dead = True  # in the variable, whoever looks next drops it
+            COLLECTOR.current = before(COLLECTOR.current)
             return
         if self.variable.get() is not token and not self._uncover(token):
             return
@@ -155,6 +160,18 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         if not self._drop(token):
             self.variable.set(before(token))
             _note_foreign_detach()
+
+    def _untouched(self) -> Value:
+        """Return what is current while the collector is at work.
+
+        Not by the variable's `get`, which notes what it finds for the next one to
+        find faster: in the middle of a `reset` that is what is about to be freed.
+        """
+        come_last()
+        value: Any = COLLECTOR.current
+        if value is None:
+            value = contextvars.copy_context().get(self.variable, Context())
+        return before(value)
 
     def _uncover(self, token: Scope) -> bool:
         """Return whether only the dead were above *token*; else end it from below."""
@@ -184,9 +201,6 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         """Drop dead scopes from the top as far as this context owns them."""
         variable = self.variable
         value: Value = scope
-        if COLLECTOR.is_here():
-            value = before(scope)
-            return value.context if isinstance(value, Scope) else value
         while isinstance(value, Scope):
             if not value.dead:
                 return value.context
@@ -227,6 +241,8 @@ class SafeRuntimeContext(_otel.RuntimeContext):
                 each.token = variable.set(each)
 
     def _detach_stock(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
+        if COLLECTOR.is_here():
+            return
         try:
             self.variable.reset(token)
         except (ValueError, RuntimeError, TypeError):
@@ -263,42 +279,43 @@ def before(value: Value) -> Value:
 
 def accessors() -> Accessors:
     """Return how the runtime context in use is read and set."""
-    if COLLECTOR.is_here():
-        return INERT
     runtime = _otel.runtime_context()
     variable: contextvars.ContextVar[Any] | None
     if isinstance(runtime, SafeRuntimeContext):
         variable = runtime.variable
     else:
         variable = _otel.context_variable(runtime)
-    if variable is not None:
-        return Accessors(variable.get, variable.set, variable.reset)
-    # Another library's (ddtrace has one): its public methods have the same shape.
-    return Accessors(runtime.get_current, runtime.attach, runtime.detach)
+    if variable is None:
+        # Another library's (ddtrace has one): its public methods have the same shape.
+        usual = Accessors(runtime.get_current, runtime.attach, runtime.detach)
+    else:
+        usual = Accessors(variable.get, variable.set, variable.reset)
+    return _careful(usual) if COLLECTOR.is_here() else usual
 
 
-def _nothing(_: object) -> None:
-    pass
+def _careful(usual: Accessors) -> Accessors:
+    """Return *usual* such that nothing is set while the collector is at work.
 
-
-INERT: Final = Accessors(
-    lambda: _otel.runtime_context().get_current(), _nothing, _nothing
-)
-"""What takes the place of `accessors()` while the collector is at work."""
-
-
-def apart(value: Value, fn: Callable[[Any], Any], argument: Any) -> Any:  # noqa: ANN401 - any function's
-    """Return `fn(argument)`, called under *value* in a copy of the current context.
-
-    For a finalizer that the collector calls: the context it interrupts may not be set.
+    For what a finalizer drives.  It may be driven on when the collector is done.
     """
-    return contextvars.copy_context().run(_under, value, fn, argument)
 
+    def get() -> Any:  # noqa: ANN401 - see Accessors
+        return COLLECTOR.current if COLLECTOR.is_here() else usual.get()
 
-def _under(value: Value, fn: Callable[[Any], Any], argument: Any) -> Any:  # noqa: ANN401 - as above
-    with COLLECTOR.elsewhere():
-        accessors().set(before(value))
-        return fn(argument)
+    def activate(value: Any) -> Any:  # noqa: ANN401 - see Accessors
+        if not COLLECTOR.is_here():
+            return usual.set(value)
+        aside = Standin(COLLECTOR.current)
+        COLLECTOR.current = value
+        return aside
+
+    def put_away(token: Any) -> None:  # noqa: ANN401 - see Accessors
+        if not isinstance(token, Standin):
+            usual.reset(token)
+        elif COLLECTOR.is_here():
+            COLLECTOR.current = token.token
+
+    return Accessors(get, activate, put_away)
 
 
 def detach(token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
@@ -314,6 +331,7 @@ def detach(token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
 
 def install() -> bool:
     """Swap the safe runtime context in; False where another library's is in place."""
+    come_last()
     runtime = _otel.runtime_context()
     if isinstance(runtime, SafeRuntimeContext):
         return True

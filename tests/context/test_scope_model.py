@@ -184,7 +184,9 @@ class Detaching(RuleBasedStateMachine):
     def copy(self, place: int) -> None:
         """Start a task, a callback, a thread with a copied context."""
         world = self.world(place)
-        inherited = [Entry(entry.what, own=False) for entry in world.stack]
+        inherited = [
+            Entry(each.what, own=False, kept=each.kept) for each in world.stack
+        ]
         self.worlds.append(World(world.context.copy(), inherited))
 
     @precondition(lambda self: self.tokens)

@@ -356,3 +356,20 @@ def test_a_recorder_that_fails_never_reaches_the_application(
     assert whole.id
     assert items
     assert [Seen(span).ending for span in spans.all()] == [OK, OK]
+
+
+@pytest.mark.parametrize("cast_to", [object, dict[str, Any], HTTP.Response, str])
+def test_an_answer_in_a_form_of_the_callers_choice_is_read_quietly(
+    way: Way, spans: Spans, caplog: pytest.LogCaptureFixture, cast_to: object
+) -> None:
+    """`client.post` is the documented way to what a library does not know yet."""
+    path = "/chat/completions" if way.api == CHAT else "/responses"
+    body = {"model": "ok", **way.asked()}
+
+    way.wait(way.client.post(path, body=body, cast_to=cast_to))
+
+    seen = spans.one()
+    assert seen.ending == ("ok", "return")
+    assert (seen["response.model"] == "ok") is (cast_to is not str)
+    assert (seen["usage.output_tokens"] == 4) is (cast_to is not str)
+    assert not caplog.records

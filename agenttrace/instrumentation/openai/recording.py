@@ -2,6 +2,7 @@
 
 A request can be answered in five forms: a parsed model; a stream object; a raw response
 with its body in memory; a raw response with the body still to come, whole or as events.
+(`client.post` has others to choose from: JSON, a response of the HTTP library, a text.)
 This tells them apart, and lets each recorder read one and the same: an answer, and
 items.
 """
@@ -93,11 +94,15 @@ class ModelRecorder:
 
     def result(self, value: Any, /) -> Attributes:  # noqa: ANN401 - any of the five forms
         """Return what is known from what came back, if it came back at once."""
+        form = _form_of(value)
         if self._whole is not None:
             value = self._whole.value()
-        elif value is not None and _form_of(value) is _RAW:
+        elif form is _RAW:
             value = wire.parsed(value.http_response.content)
-        if value is None or isinstance(value, str):
+        elif form is _OTHER:
+            # An HTTP response has it in bytes.
+            value = wire.plain(getattr(value, "content", value))
+        if value is None:
             # Read item by item already, or no answer of the API's.
             return {}
         self._complete = True
@@ -122,7 +127,7 @@ class ModelRecorder:
     def claims(self, call: Call, value: Any, /) -> bool:  # noqa: ANN401 - any of the five forms
         """Follow *value* if its body is still to come."""
         form = _form_of(value)
-        if form is _MODEL:
+        if form in _COMPLETE:
             return False
         response = value.response if form is _STREAM else value.http_response
         if response.is_closed:
@@ -172,6 +177,9 @@ def known_usage(
 _MODEL: Final = "model"
 _STREAM: Final = "stream"
 _RAW: Final = "raw"
+_OTHER: Final = "other"
+"""What `client.post` was asked for, as it is for what has no method yet."""
+_COMPLETE: Final = (_MODEL, _OTHER)
 
 
 def _form_of(value: object) -> str:
@@ -185,4 +193,6 @@ def _form_of_class(cls: Hashable) -> str:
     # By what only such classes have.
     if hasattr(cls, "http_request"):
         return _RAW
-    return _STREAM if hasattr(cls, "_iter_events") else _MODEL
+    if hasattr(cls, "_iter_events"):
+        return _STREAM
+    return _MODEL if hasattr(cls, "model_fields") else _OTHER

@@ -36,6 +36,21 @@ def parsed(content: bytes) -> Any:  # noqa: ANN401 - any JSON
     return None
 
 
+def plain(value: object) -> Any:  # noqa: ANN401 - any JSON
+    """Return *value*, which is JSON parsed or in bytes; None where it is no object."""
+    found = parsed(value) if isinstance(value, bytes) else _plain(value)
+    return found if isinstance(found, Plain) else None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        items = cast("dict[str, object]", value).items()
+        return Plain({key: _plain(each) for key, each in items})
+    if isinstance(value, list):
+        return [_plain(each) for each in cast("list[object]", value)]
+    return value
+
+
 class Whole:
     """Keeps the bytes of one body as they pass, to be read when it is complete.
 
