@@ -103,7 +103,9 @@ class OpenSpans:
         if parent is not None:
             parent.words[parent.word] = COARSE.now
         self._open[span.span_id] = span
-        next(self._started)
+        # `next` without a call: there may be no stack left for one.
+        for _ in self._started:
+            break
         # After the span can be seen: the ticker announces its sleep before it looks
         # a last time, so one of the two notices the other.
         if not self.awake:
