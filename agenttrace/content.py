@@ -19,7 +19,7 @@ Redact = Callable[[str, object], object]
 or None to keep nothing."""
 
 MAX_CHARACTERS: Final = 64 * 1024
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_PLAIN: Final = attributes.SCALARS - {bytes}
 REDACTION_FAILED: Final = "<not captured: the redaction hook failed>"
 
 

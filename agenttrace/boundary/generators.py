@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agenttrace.clock import COARSE
@@ -113,19 +112,20 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
     send, throw = body.asend, body.athrow
     outer: scope.Value = call.context
     inner = outer
-    resume: Any = partial(_first_step, body)
+    resume: Any
     argument: Any = None
     token: Any = None
     item: Any = None
     # When it last beat: looking at the clock costs a third of what a heartbeat does.
     tick: int | None = None
     items = 0
+    step: Any = _first_step(body)
     try:
         while True:
             if inner is not outer:
                 inner = scope.before(inner)
             token = activate(inner)
-            item = await resume(argument)
+            item = await step
             value = get()
             try:
                 put_away(token)
@@ -135,7 +135,7 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
                 value = inner
             inner = value
             # What was sent in, and from which context, is not ours to keep alive.
-            token = argument = None
+            token = argument = step = None
             if take is None:
                 if tick is not COARSE.now:
                     tick = COARSE.now
@@ -151,6 +151,7 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
                 resume, argument = throw, error
             if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
                 get, activate, put_away = scope.accessors()
+            step = resume(argument)
     except StopAsyncIteration:
         _put_away_in_mid_step(put_away, token)
         call.items += items
@@ -164,10 +165,10 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
         call.fail(error)
         raise
     finally:
-        token = argument = item = None
+        token = argument = item = step = None
 
 
-def _first_step(body: AsyncGenerator[Any, Any], _: None) -> Any:  # noqa: ANN401 - an awaitable of the interpreter's
+def _first_step(body: AsyncGenerator[Any, Any]) -> Any:  # noqa: ANN401 - an awaitable of the interpreter's
     """Return the first step of *body*, whose finalizer is the wrapper's business.
 
     The loop must know the wrapper and not the body: it would close both at shutdown,
