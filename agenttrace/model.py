@@ -76,7 +76,7 @@ class Ending:
     attributes: Attributes = field(default_factory=dict[str, object])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Opening:
     """All that is known of a span before it starts.
 

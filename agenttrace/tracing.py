@@ -29,7 +29,7 @@ from agenttrace.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -65,8 +65,19 @@ class Tracer(Protocol):
         """Start a span below whatever is current in *parent*.  It is not current."""
         ...
 
-    def span(self, opening: Opening) -> AbstractContextManager[trace.Span]:
-        """Return a block that is a span: started and current at its entry."""
+    def span(  # noqa: PLR0913, PLR0917 - those of an opening
+        self,
+        name: str,
+        operation: str | None,
+        attributes: Attributes,
+        links: Sequence[trace.Link],
+        heartbeat_timeout: float | None,
+        max_duration: float | None,
+    ) -> AbstractContextManager[trace.Span]:
+        """Return a block that is a span: started and current at its entry.
+
+        What the arguments say is an `Opening`'s.
+        """
         ...
 
 
@@ -153,8 +164,24 @@ class ApiTracer:
             return None
         return self._find(span.get_span_context().span_id.to_bytes(8, "big"))
 
-    def span(self, opening: Opening) -> AbstractContextManager[trace.Span]:
+    def span(  # noqa: PLR0913, PLR0917 - those of an opening
+        self,
+        name: str,
+        operation: str | None,
+        attributes: Attributes,
+        links: Sequence[trace.Link],
+        heartbeat_timeout: float | None,
+        max_duration: float | None,
+    ) -> AbstractContextManager[trace.Span]:
         """Return a block that is a span of the application's provider."""
+        opening = Opening(
+            name,
+            operation,
+            attributes=attributes,
+            links=links,
+            heartbeat_timeout=heartbeat_timeout,
+            max_duration=max_duration,
+        )
         return Block(self, opening)
 
 

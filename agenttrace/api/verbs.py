@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan
 
 T = TypeVar("T")
-
-# Bound once: looking a member up costs more than using it.
-_INTERNAL: Final = trace.SpanKind.INTERNAL
 
 
 def span(  # noqa: PLR0913 - keywords, each optional
@@ -65,17 +62,7 @@ def span(  # noqa: PLR0913 - keywords, each optional
     given = NO_ATTRIBUTES if attributes is None else mapping_of(attributes)
     if operation is not None:
         given = {semconv.GEN_AI_OPERATION_NAME: operation, **given}
-    return tracer.span(
-        Opening(
-            name,
-            operation,
-            _INTERNAL,
-            given,
-            links,
-            heartbeat_timeout,
-            max_duration,
-        )
-    )
+    return tracer.span(name, operation, given, links, heartbeat_timeout, max_duration)
 
 
 def heartbeat(note: str | None = None, *, progress: float | None = None) -> None:

@@ -50,7 +50,7 @@ class Scope:
     """One attached context, and whether it still counts.
 
     Attributes:
-        context: What is current while the scope is.
+        context: What is current while the scope is; None while nobody has asked.
         dead: Whether it was detached, or does not stand in the variable itself.
         token: The variable's token while that may still be reset, afterwards what was
             below.  A token keeps the `contextvars.Context` that it was made in, and
@@ -58,24 +58,33 @@ class Scope:
             A `Standin` where something else was attached in its place.
     """
 
-    __slots__ = ("context", "dead", "token")
+    # Who is a scope has the slots: so it can be something else as well.
+    __slots__ = tuple[str, ...]()
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.dead = False
-        self.token: Any
+    context: Context | None
+    dead: bool
+    token: Any
 
-    def enter(self, context: Context) -> None:
-        """Make *context* current in the runtime context in use."""
-        runtime = _otel.runtime_context()
+    def seen(self) -> Context:
+        """Return the context, making it where nobody has asked before."""
+        context = self.context
+        if context is None:
+            self.context = context = self.made()
+        return context
+
+    def made(self) -> Context:
+        """Make the context."""
+        raise NotImplementedError
+
+    def enter(self, runtime: _otel.RuntimeContext) -> None:
+        """Make the context current in *runtime*, the one in use."""
         if not self.dead and isinstance(runtime, SafeRuntimeContext):
-            self.context = context
             runtime.push(self)
         else:
             # A scope stands in the variable once, and never again: tasks that were
             # started under it then may still have it, and would see what is new.
             self.dead = True
-            self.token = Standin(runtime.attach(context))
+            self.token = Standin(runtime.attach(self.made()))
 
     def leave(self) -> None:
         """End it, wherever and whenever this is called."""
@@ -86,6 +95,16 @@ class Scope:
         elif isinstance(self.token, Standin):
             standin, self.token = self.token, None
             detach(standin.token)
+
+
+class Attached(Scope):
+    """What `attach` returns."""
+
+    __slots__ = ("context", "dead", "token")
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.dead = False
 
 
 Value = Context | Scope
@@ -109,7 +128,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def attach(self, context: Context) -> Any:  # noqa: ANN401 - OTel's tokens are opaque
         """Make *context* current and return the token that ends it."""
-        scope = Scope(context)
+        scope = Attached(context)
         self.push(scope)
         return scope
 
@@ -133,13 +152,13 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         value: Value
         if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
             value = self._untouched()
-            return value.context if isinstance(value, Scope) else value
+            return value.seen() if isinstance(value, Scope) else value
         value = self.variable.get()
         if not isinstance(value, Scope):
             return value
         if value.dead:
             return self._settle(value)
-        return value.context
+        return value.context or value.seen()
 
     def detach(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
         """End what *token* attached.  Never raises, never revives anything."""
@@ -203,12 +222,13 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         value: Value = scope
         while isinstance(value, Scope):
             if not value.dead:
-                return value.context
+                return value.seen()
             if not self._drop(value):
                 # A copy made while the scope lived: work that was started under it
                 # and keeps it as parent.  A bare context spares the next look.
-                variable.set(value.context)
-                return value.context
+                context = value.seen()
+                variable.set(context)
+                return context
             value = variable.get()
         return value
 

@@ -176,7 +176,7 @@ class OpenSpans:
 
         What the owner says later is a late finish.
         """
-        live = span.live()
+        live = span()
         if live is None or self.claim(span, _JUDGE) is not Claim.FIRST:
             return False
         safety.guarded("judge", live.tell_copy, ending)

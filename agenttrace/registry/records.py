@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from agenttrace.clock import COARSE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agenttrace.model import Ending
 
 _get_ident: Final = threading.get_ident
@@ -42,8 +41,11 @@ class Resumable(Protocol):
         ...
 
 
-class OpenSpan:
+class OpenSpan(weakref.ReferenceType["Live"]):
     """The record of one span that has started and not ended.
+
+    It is itself the weak reference to the span: an object less for each of them, and
+    calling it returns the span, or None where that was collected.
 
     Attributes:
         trace_id, span_id, parent_id: Big-endian bytes; *parent_id* is empty at a root.
@@ -66,7 +68,6 @@ class OpenSpan:
         "evicted",
         "heartbeat_timeout",
         "holds",
-        "live",
         "max_duration",
         "name",
         "note",
@@ -86,9 +87,17 @@ class OpenSpan:
         "words",
     )
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a record; built in one place, on the hot path
+    # By identity: a reference is compared, and hashed, as what it refers to.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __new__(cls, live: Live, *_: Any, **__: Any) -> Self:  # noqa: ANN401 - see `__init__`
+        """Refer to *live*."""
+        return super().__new__(cls, live)
+
+    def __init__(  # noqa: PLR0913, PLR0917 - a record; built in one place, on the hot path  # pyright: ignore[reportInconsistentConstructor]  # `__new__` takes the first and leaves the rest  # pylint: disable=super-init-not-called
         self,
-        live: Callable[[], Live | None],
+        _live: Live,
         trace_id: bytes,
         span_id: bytes,
         parent_id: bytes,
@@ -100,7 +109,6 @@ class OpenSpan:
         heartbeat_timeout: float | None = None,
         max_duration: float | None = None,
     ) -> None:
-        self.live = live
         self.trace_id = trace_id
         self.span_id = span_id
         self.parent_id = parent_id

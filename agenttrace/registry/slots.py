@@ -35,20 +35,19 @@ class MemorySlots:
     _SEGMENT: Final = 1024
 
     def __init__(self) -> None:
-        self._segments: dict[int, memoryview[int]] = {}
         self._numbers = itertools.count()
-        self._free: deque[int] = deque()
+        self._free: deque[tuple[int, memoryview[int], int]] = deque()
 
     def take(self, span: OpenSpan) -> None:
         """Give *span* a word, in a new segment where all are taken."""
         try:
-            slot = self._free.popleft()
+            slot, words, word = self._free.popleft()
         except IndexError:
-            slot = self._grow()
-        span.slot = slot
-        span.words = words = self._segments[slot // self._SEGMENT]
-        span.word = word = slot % self._SEGMENT
+            slot, words, word = self._grow()
         words[word] = span.started_at
+        span.slot = slot
+        span.words = words
+        span.word = word
 
     def ended(self, span: OpenSpan, end_time: int, ending: Ending) -> None:
         """Memory forgets with the process, so there is nothing to write down."""
@@ -57,14 +56,16 @@ class MemorySlots:
         """Put the slot back and send later heartbeats of *span* nowhere."""
         slot, span.slot = span.slot, -1
         if slot >= 0:
+            words, word = span.words, span.word
             span.words, span.word = SINK, 0
-            self._free.append(slot)
+            self._free.append((slot, words, word))
 
-    def _grow(self) -> int:
+    def _grow(self) -> tuple[int, memoryview[int], int]:
         # Without a lock: a signal handler or a finalizer that starts a span may run in
         # the middle of this, on the same thread.
-        number = next(self._numbers)
-        self._segments[number] = memoryview(bytearray(8 * self._SEGMENT)).cast("Q")
-        first = number * self._SEGMENT
-        self._free.extend(range(first + 1, first + self._SEGMENT))
-        return first
+        words = memoryview(bytearray(8 * self._SEGMENT)).cast("Q")
+        first = next(self._numbers) * self._SEGMENT
+        self._free.extend(
+            (first + word, words, word) for word in range(1, self._SEGMENT)
+        )
+        return first, words, 0

@@ -77,14 +77,15 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         "started_during",
     )
 
-    def __new__(cls, span: sdk.Span, record: OpenSpan, adoption: Adoption) -> Self:
+    record: OpenSpan
+
+    def __new__(cls, span: sdk.Span, adoption: Adoption) -> Self:
         """Refer to *span*, and notice when it is collected."""
-        del record, adoption
+        del adoption
         return super().__new__(cls, span, _collected)
 
-    def __init__(self, span: sdk.Span, record: OpenSpan, adoption: Adoption) -> None:
+    def __init__(self, span: sdk.Span, adoption: Adoption) -> None:
         error = sys.exception()
-        self.record = record
         self.started_during = 0 if error is None else id(error)
         self._state: Mapping[str, Any] = vars(span)
         self._adoption = adoption
@@ -158,8 +159,11 @@ class Adoption:
         operation = given.get(semconv.GEN_AI_OPERATION_NAME)
         opening = context.get(OPENING_KEY)
         limits = opening if isinstance(opening, Opening) else _NO_LIMITS
-        record = OpenSpan(
-            _nobody,
+        adopted = AdoptedSpan(span, self)
+        # It refers to `adopted` weakly, or the two would wait for the cyclic
+        # collector, one pair for every span.
+        adopted.record = record = OpenSpan(
+            adopted,
             own.trace_id.to_bytes(16, "big"),
             own.span_id.to_bytes(8, "big"),
             parent_id,
@@ -171,10 +175,6 @@ class Adoption:
             heartbeat_timeout=limits.heartbeat_timeout,
             max_duration=limits.max_duration,
         )
-        adopted = AdoptedSpan(span, record, self)
-        # Weakly, or record and reference would wait for the cyclic collector, one
-        # pair for every span.
-        record.live = weakref.ref(adopted)
         self.open[record.span_id] = adopted
         self.registry.started(record)
 
@@ -351,7 +351,3 @@ def _said(held: Mapping[str, Any], ending: Ending) -> Ending:
 def _id(span: sdk.ReadableSpan) -> bytes:
     context = span.get_span_context()
     return b"" if context is None else context.span_id.to_bytes(8, "big")
-
-
-def _nobody() -> None:
-    """Stand in for the way to a span until it is made."""

@@ -17,7 +17,6 @@ import logging
 import os
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import context as otel
@@ -218,7 +217,7 @@ class UnsampledSpan:
         parent_id = parent.span_id.to_bytes(8, "big") if parent.is_valid else b""
         self.api = span
         self.record = OpenSpan(
-            weakref.ref(self),
+            self,
             own.trace_id.to_bytes(16, "big"),
             own.span_id.to_bytes(8, "big"),
             parent_id,

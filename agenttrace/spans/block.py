@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
 from agenttrace.context.scope import Scope
-from agenttrace.model import RETURNED, Opening, ending_of, text_of
+from agenttrace.model import RETURNED, Attributes, Opening, ending_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from agenttrace.spans.lean import LeanSpan
@@ -25,54 +24,101 @@ SPAN_KEY: Final = _otel.span_key()
 _put_into: Final = _otel.put_into
 
 
-class SpanBlock(Scope):
-    """A span as a block: it starts and becomes current at entry, and ends at exit.
+class Manner(NamedTuple):
+    """What OTel's `start_as_current_span` may ask for beyond an opening.
 
-    The block itself is the scope that stands in OTel's context variable meanwhile.
-    Used as a decorator, every call is a span of its own.
+    Attributes:
+        parent: What it starts below, if that is not what is current.
+        start_time: Nanoseconds since the epoch, None = now.
+        record_exception, set_status: What an exception that comes out does to it.
+        ends: Whether leaving the block ends the span.
     """
 
-    __slots__ = ("_flags", "_opening", "_parent", "_span", "_start_time", "_tracer")
+    parent: Context | None = None
+    start_time: int | None = None
+    record_exception: bool = True
+    set_status: bool = True
+    ends: bool = True
 
-    def __init__(
+
+class SpanBlock(Opening, Scope):
+    """A span as a block: it starts and becomes current at entry, and ends at exit.
+
+    The block is itself the opening of its span, and the scope that stands in OTel's
+    context variable meanwhile: one object where there would be three.  Used as a
+    decorator, every call is a span of its own.
+    """
+
+    __slots__ = ("_manner", "_outer", "_span", "_tracer", "context", "dead", "token")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - by position: keywords double the cost of a call  # pylint: disable=super-init-not-called
         self,
         tracer: LeanTracer,
-        opening: Opening,
-        parent: Context | None = None,
-        start_time: int | None = None,
-        flags: tuple[bool, bool, bool] | None = None,
+        name: str,
+        operation: str | None,
+        kind: trace.SpanKind,
+        attributes: Attributes,
+        links: Sequence[trace.Link],
+        heartbeat_timeout: float | None = None,
+        max_duration: float | None = None,
+        manner: Manner | None = None,
     ) -> None:
-        self._tracer = tracer
-        self._opening = opening
-        self._parent = parent
-        self._start_time = start_time
-        self._flags = flags
-        self._span: LeanSpan | None = None
+        self.name = name
+        self.operation = operation
+        self.kind = kind
+        self.attributes = attributes
+        self.links = links
+        self.heartbeat_timeout = heartbeat_timeout
+        self.max_duration = max_duration
+        self.context = None
         self.dead = False
+        self._tracer = tracer
+        self._manner = manner
+        self._outer: Context
+        self._span: LeanSpan | None = None
+
+    def made(self) -> Context:
+        """Make the context with the span in it: many a block ends before one asks."""
+        inner = Context(self._outer)
+        _put_into(inner, SPAN_KEY, self._span)
+        return inner
 
     def __enter__(self) -> trace.Span:
-        if self._span is not None and self._span.is_recording():
+        if self._span is not None:
+            self._leave_the_last(self._span)
+        manner = self._manner
+        runtime = _otel.runtime_context()
+        current = runtime.get_current()
+        try:
+            if manner is None:
+                span = self._tracer.begin(self, current)
+            else:
+                parent = manner.parent
+                span = self._tracer.begin(
+                    self, current if parent is None else parent, manner.start_time
+                )
+                span.on_exception(
+                    record=manner.record_exception, set_status=manner.set_status
+                )
+        except Exception as error:  # noqa: BLE001 - runs inside the application
+            self._span = None
+            safety.swallow("span.start", error)
+            return trace.INVALID_SPAN
+        self._outer = current
+        self._span = span
+        self.enter(runtime)
+        return span
+
+    def _leave_the_last(self, span: LeanSpan) -> None:
+        """Make sure that this block is done with *span*, which it was before."""
+        if span.is_recording():
             message = (
                 "this span block is entered already: one block is one span at a time; "
                 "call agenttrace.span() again for another"
             )
             raise RuntimeError(message)
-        current = otel.get_current()
-        try:
-            self._span = span = self._tracer.begin(
-                self._opening,
-                current if self._parent is None else self._parent,
-                self._start_time,
-            )
-        except Exception as error:  # noqa: BLE001 - runs inside the application
-            safety.swallow("span.start", error)
-            return trace.INVALID_SPAN
-        if self._flags is not None:
-            span.on_exception(record=self._flags[0], set_status=self._flags[1])
-        inner = Context(current)
-        _put_into(inner, SPAN_KEY, span)
-        self.enter(inner)
-        return span
+        # Tasks that were started under it may still have it.
+        self.seen()
 
     def __exit__(
         self,
@@ -83,17 +129,17 @@ class SpanBlock(Scope):
         span = self._span
         if span is None:
             return
-        flags = self._flags
-        ends = flags is None or flags[2]
+        manner = self._manner
+        ends = manner is None or manner.ends
         try:
             self.leave()
             if ends:
                 span.finish(RETURNED if error is None else ending_of(error))
-            elif flags is not None and isinstance(error, Exception):
+            elif manner is not None and isinstance(error, Exception):
                 # The span goes on: only what OTel's `use_span` does then.
-                if flags[0]:
+                if manner.record_exception:
                     span.record_exception(error)
-                if flags[1]:
+                if manner.set_status:
                     message = f"{type(error).__name__}: {text_of(error)}"
                     span.set_status(trace.StatusCode.ERROR, message)
         except BaseException:
@@ -106,7 +152,15 @@ class SpanBlock(Scope):
 
     def _again(self) -> SpanBlock:
         return SpanBlock(
-            self._tracer, self._opening, self._parent, self._start_time, self._flags
+            self._tracer,
+            self.name,
+            self.operation,
+            self.kind,
+            self.attributes,
+            self.links,
+            self.heartbeat_timeout,
+            self.max_duration,
+            self._manner,
         )
 
     def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,16 +25,17 @@ from agenttrace import _otel, attributes, safety, semconv
 from agenttrace.context.bound import BOUND_KEY
 from agenttrace.model import (
     NO_ATTRIBUTES,
+    Attributes,
     Opening,
     ScopeData,
 )
 from agenttrace.registry import OpenSpan
-from agenttrace.spans.block import SpanBlock
+from agenttrace.spans.block import Manner, SpanBlock
 from agenttrace.spans.lean import LeanSpan, UnsampledSpan
 from agenttrace.spans.recorded import Limited
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from opentelemetry.context.context import Context
@@ -47,10 +48,15 @@ if TYPE_CHECKING:
 SPAN_KEY: Final = _otel.span_key()
 _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
-_USUAL: Final = (True, True, True)
+_MAX_NAME: Final = attributes.MAX_NAME
+_INTERNAL: Final = SpanKind.INTERNAL
+_USUAL: Final = Manner()
 _now: Final = time.time_ns
 _LAST_INSTANT: Final = (1 << 64) - 1
 _new: Final = object.__new__
+_refer: Final[Callable[[type[OpenSpan], LeanSpan], OpenSpan]] = (
+    weakref.ReferenceType.__new__  # pyright: ignore[reportUnknownMemberType]  # of anything; past what `OpenSpan` makes of it
+)
 # Our own generator: `random.seed(0)` in the application must not repeat our ids.
 _random: Final = random.Random()  # noqa: S311 - ids are not secrets
 _random_bits: Final = _random.getrandbits
@@ -86,8 +92,9 @@ class LeanTracer(sdk.Tracer):
         """Start a span.  It is not made current."""
         if not _otel.is_enabled(self):
             return super().start_span(name, context, kind, attributes, links)
+        values, operation = _said(attributes)
         span = self.begin(
-            _opening(name, kind, attributes, links),
+            Opening(name, operation, kind, values, links or ()),
             otel.get_current() if context is None else context,
             start_time,
         )
@@ -115,29 +122,55 @@ class LeanTracer(sdk.Tracer):
         """Return a block that is a span; as a decorator, every call is one."""
         if not _otel.is_enabled(self):
             return super().start_as_current_span(name, context, kind)
-        flags = (record_exception, set_status_on_exception, end_on_exit)
-        return SpanBlock(
-            self,
-            _opening(name, kind, attributes, links),
+        manner = (
             context,
             start_time,
-            None if flags == _USUAL else flags,
+            record_exception,
+            set_status_on_exception,
+            end_on_exit,
+        )
+        values, operation = _said(attributes)
+        return SpanBlock(
+            self,
+            name,
+            operation,
+            kind,
+            values,
+            links or (),
+            manner=None if manner == _USUAL else Manner(*manner),
         )
 
     def start(self, opening: Opening, parent: Context) -> LeanSpan:
         """Start a span below whatever is current in *parent* (see `tracing.Tracer`)."""
         return self.begin(opening, parent)
 
-    def span(self, opening: Opening) -> SpanBlock:
+    def span(  # noqa: PLR0913, PLR0917 - those of an opening
+        self,
+        name: str,
+        operation: str | None,
+        attributes: Attributes,
+        links: Sequence[Link],
+        heartbeat_timeout: float | None,
+        max_duration: float | None,
+    ) -> SpanBlock:
         """Return a block that is a span (see `tracing.Tracer`)."""
-        return SpanBlock(self, opening)
+        return SpanBlock(
+            self,
+            name,
+            operation,
+            _INTERNAL,
+            attributes,
+            links,
+            heartbeat_timeout,
+            max_duration,
+        )
 
     def begin(  # noqa: C901, PLR0912, PLR0915 - the hot path in one piece: a call costs more than its branches
         self, opening: Opening, context: Context, start_time: int | None = None
     ) -> LeanSpan:
         """Start a span below whatever is current in *context*, and register it."""
         name = opening.name
-        if type(name) is not str or len(name) > attributes.MAX_NAME:
+        if type(name) is not str or len(name) > _MAX_NAME:
             name = str(attributes.clean(name, attributes.MAX_NAME))
         parent: Any = context.get(SPAN_KEY)
         # `isinstance` asks an abstract base class, which is slow to say no.
@@ -194,8 +227,9 @@ class LeanTracer(sdk.Tracer):
             safety.guarded("span.links", span.link_all, opening.links)
         if line is not None:
             span.remote_parent = line[5]
-        span.record = record = OpenSpan(
-            weakref.ref(span),
+        span.record = record = _refer(OpenSpan, span)
+        record.__init__(  # type: ignore[misc]  # as above
+            span,
             trace_id,
             span_id,
             parent_id,
@@ -286,22 +320,13 @@ def _instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for 
     return min(max(nanoseconds, 0), _LAST_INSTANT)
 
 
-def _opening(
-    name: str,
-    kind: SpanKind,
-    given: Mapping[str, Any] | None,
-    links: Sequence[Link] | None,
-) -> Opening:
-    """Return the opening of a span that is started through OTel's API."""
-    values = NO_ATTRIBUTES if given is None else attributes.mapping_of(given)
+def _said(given: Mapping[str, Any] | None) -> tuple[Attributes, str | None]:
+    """Return the attributes that OTel's API was given, and the operation they name."""
+    if given is None:
+        return NO_ATTRIBUTES, None
+    values = attributes.mapping_of(given)
     operation = values.get(semconv.GEN_AI_OPERATION_NAME)
-    return Opening(
-        name,
-        None if operation is None else str(attributes.clean(operation)),
-        kind,
-        values,
-        links or (),
-    )
+    return values, None if operation is None else str(attributes.clean(operation))
 
 
 def adopt(tracer: sdk.Tracer, provider: Provider) -> LeanTracer:

@@ -44,7 +44,7 @@ def record(
     name: str = "step", parent: OpenSpan | None = None, body: Body | None = None
 ) -> OpenSpan:
     return OpenSpan(
-        lambda: body,
+        body or Body(),
         b"t" * 16,
         next(_ids).to_bytes(8, "big"),
         b"" if parent is None else parent.span_id,
