@@ -12,7 +12,7 @@ import random
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -54,8 +54,10 @@ _USUAL: Final = Manner()
 _now: Final = time.time_ns
 _LAST_INSTANT: Final = (1 << 64) - 1
 _new: Final = object.__new__
-_refer: Final[Callable[[type[OpenSpan], LeanSpan], OpenSpan]] = (
-    weakref.ReferenceType.__new__  # pyright: ignore[reportUnknownMemberType]  # of anything; past what `OpenSpan` makes of it
+# Past what `OpenSpan` makes of it.
+_refer: Final = cast(
+    "Callable[[type[OpenSpan], LeanSpan], OpenSpan]",
+    weakref.ReferenceType[LeanSpan].__new__,
 )
 # Our own generator: `random.seed(0)` in the application must not repeat our ids.
 _random: Final = random.Random()  # noqa: S311 - ids are not secrets

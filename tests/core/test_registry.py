@@ -69,10 +69,13 @@ class Lives(RuleBasedStateMachine):
         self.registry = OpenSpans(limit=10_000)
         self.open: dict[bytes, OpenSpan] = {}
         self.told: set[bytes] = set()
+        self.bodies: list[Body] = []  # the registry keeps none alive
 
     @rule(target=spans, parent=st.none() | spans)
     def start(self, parent: OpenSpan | None) -> OpenSpan:
-        span = record(parent=parent, body=Body())
+        body = Body()
+        self.bodies.append(body)
+        span = record(parent=parent, body=body)
         self.registry.started(span)
         self.open[span.span_id] = span
         return span
