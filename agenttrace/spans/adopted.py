@@ -37,6 +37,8 @@ from agenttrace.model import (
     Outcome,
     ending_of,
     error_type_of,
+    identity_of,
+    is_same,
     status_of,
 )
 from agenttrace.registry import Claim, OpenSpan
@@ -64,8 +66,8 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     Attributes:
         record: The registry's record of it.
-        started_during: The id of the exception that was being handled at its start,
-            0 for none.
+        started_during: The identity of the exception that was being handled at its
+            start, 0 for none.
     """
 
     __slots__ = (
@@ -85,7 +87,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
     def __init__(self, span: sdk.Span, record: OpenSpan, adoption: Adoption) -> None:
         error = sys.exception()
         self.record = record
-        self.started_during = 0 if error is None else id(error)
+        self.started_during = 0 if error is None else identity_of(error)
         self._state: Mapping[str, Any] = vars(span)
         self._adoption = adoption
 
@@ -261,10 +263,10 @@ def unsaid(started_during: int) -> Ending:
     start came out of the span's body.  API `use_span` ends a cancelled span so.
 
     Args:
-        started_during: The id of the exception in flight at the start, or 0.
+        started_during: The identity of the exception in flight at the start, or 0.
     """
     error = sys.exception()
-    if error is None or id(error) == started_during:
+    if error is None or is_same(error, started_during):
         return RETURNED
     return ending_of(error)
 

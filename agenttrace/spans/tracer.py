@@ -27,6 +27,7 @@ from agenttrace.model import (
     NO_ATTRIBUTES,
     Opening,
     ScopeData,
+    identity_of,
 )
 from agenttrace.registry import OpenSpan
 from agenttrace.spans.block import SpanBlock
@@ -93,7 +94,7 @@ class LeanTracer(sdk.Tracer):
         )
         error = sys.exception()
         if error is not None:
-            span.started_during = id(error)
+            span.started_during = identity_of(error)
         if not (record_exception and set_status_on_exception):
             span.on_exception(
                 record=record_exception, set_status=set_status_on_exception
