@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context.context import Context
+from opentelemetry.trace import Link
 
 from agenttrace import _otel, safety, semconv
-from agenttrace.attributes import flat
+from agenttrace.attributes import MAX_NAME, clean, flat, mapping_of
 from agenttrace.context.bound import bound_in
 from agenttrace.context.scope import detach
 from agenttrace.model import (
@@ -22,14 +23,16 @@ from agenttrace.model import (
     Ending,
     Opening,
     Outcome,
+    class_name,
     ending_of,
     error_type_of,
     returned,
     status_of,
+    text_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -107,9 +110,23 @@ class ApiSpan:
         code, message = status_of(ending)
         if code is not trace.StatusCode.UNSET:
             if ending.error is not None and ending.outcome is not Outcome.CANCELLED:
-                span.record_exception(ending.error)
-            span.set_status(code, message)
+                safety.guarded("record_exception", self._record, ending.error)
+            # As text that can be encoded: else the exporter loses the whole batch.
+            span.set_status(code, str(clean(message)))
         span.end(ending.end_time)
+
+    def _record(self, error: BaseException) -> None:
+        """Record *error*, also one whose message SDKs cannot read or send."""
+        try:
+            str(error).encode()
+        except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
+            facts = {
+                semconv.EXCEPTION_TYPE: class_name(type(error)),
+                semconv.EXCEPTION_MESSAGE: str(clean(text_of(error))),
+            }
+            self.api.add_event(semconv.EXCEPTION_EVENT, facts)
+        else:
+            self.api.record_exception(error)
 
 
 class ApiTracer:
@@ -132,12 +149,15 @@ class ApiTracer:
         """Start a span of the application's provider."""
         tracer = self._tracer or trace.get_tracer("agenttrace")
         merged = {**bound_in(parent), **opening.attributes}
+        name, links = opening.name, opening.links
+        if type(name) is not str or not name.isascii() or len(name) > MAX_NAME:
+            name = str(clean(name, MAX_NAME))
         span = tracer.start_span(
-            opening.name,
+            name,
             context=parent,
             kind=opening.kind,
             attributes={key: flat(value) for key, value in merged.items()},  # type: ignore[misc]  # flat is what it takes
-            links=opening.links,
+            links=links and safety.guarded("span.links", _flat_links, links),
         )
         # What is not recorded may be its parent under another name.
         record = self.record_of(span) if span.is_recording() else None
@@ -156,6 +176,21 @@ class ApiTracer:
     def span(self, opening: Opening) -> AbstractContextManager[trace.Span]:
         """Return a block that is a span of the application's provider."""
         return Block(self, opening)
+
+
+def _flat_links(links: Sequence[Link]) -> list[Link]:
+    """Return those of *links* that are some, as every SDK takes them."""
+    return [
+        Link(
+            link.context,
+            {
+                key: flat(value)  # type: ignore[misc]  # flat is what it takes
+                for key, value in mapping_of(link.attributes or {}).items()
+            },
+        )
+        for link in links
+        if isinstance(getattr(link, "context", None), trace.SpanContext)
+    ]
 
 
 class Block:

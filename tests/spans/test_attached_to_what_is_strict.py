@@ -1,0 +1,110 @@
+"""Beside another provider, what it cannot take costs no span and no batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link
+
+import agenttrace
+from agenttrace import tracing
+from tests.delivery.collector import Collector
+from tests.spans.given import Beside, beside, ended_as
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UNDECODED = "caf\udce9"
+"""What `os.listdir` makes of a name that is not UTF-8; it cannot be encoded."""
+
+
+class UnreadableError(Exception):
+    """An exception whose message is a mistake of its own."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise LookupError
+
+
+@pytest.fixture
+def port() -> Iterator[Beside]:
+    """Give the SDK's provider, agenttrace attached, with the public verbs going there.
+
+    The provider stays as strict as it is.
+    """
+    given = beside()
+    previous = tracing.install(given.attachment.tracer)
+    yield given
+    tracing.install(previous)
+
+
+def test_an_exception_that_cannot_be_read_ends_its_span(port: Beside) -> None:
+    """The SDK raises where it records one; the span would stay open until collected."""
+    with pytest.raises(UnreadableError), agenttrace.span("work"):
+        raise UnreadableError
+
+    span = port.one("work")
+    assert ended_as(span) == ("error", "exception")
+    assert span.status.status_code is trace.StatusCode.ERROR
+    assert [event.name for event in span.events] == ["exception"]
+    assert len(port.registry) == 0
+
+
+def test_text_that_cannot_be_encoded_costs_no_batch(port: Beside) -> None:
+    """One such name or message, and the exporter loses all spans that go with it."""
+    with Collector() as collector:
+        processor = BatchSpanProcessor(OTLPSpanExporter(collector.endpoint))
+        port.provider.add_span_processor(processor)
+
+        with pytest.raises(ValueError, match="caf"), agenttrace.span("load"):
+            raise ValueError(UNDECODED)
+        with agenttrace.span(UNDECODED):
+            pass
+        assert processor.force_flush()
+
+        sent = {span.name for span in collector.spans()}
+
+    assert sent == {"load", "caf\\udce9"}
+
+
+@pytest.mark.parametrize("name", [None, 7, b"bytes"], ids=repr)
+def test_a_name_of_any_type_is_a_name(
+    port: Beside,
+    name: Any,  # noqa: ANN401 - hostile on purpose
+) -> None:
+    """The SDK takes it and its exporter fails on it."""
+    with agenttrace.span(name):
+        pass
+
+    assert [type(span.name) for span in port.sent()] == [str]
+
+
+@pytest.mark.parametrize(
+    "links", [["text"], [None], [trace.INVALID_SPAN_CONTEXT]], ids=repr
+)
+def test_links_that_are_none_cost_no_span(
+    port: Beside,
+    links: Any,  # noqa: ANN401 - hostile on purpose
+) -> None:
+    """Where a link belongs, many hand over a span context."""
+    with agenttrace.span("linked", links=links):
+        pass
+
+    assert not port.one("linked").links
+
+
+def test_a_link_keeps_its_attributes(port: Beside) -> None:
+    """Of any type, as those of spans."""
+    with agenttrace.span("cause") as cause:
+        link = Link(cause.get_span_context(), {"k": 1, "nested": {"a": [1]}})
+
+    with agenttrace.span("effect", links=[link]):
+        pass
+
+    (seen,) = port.one("effect").links
+    assert seen.context == cause.get_span_context()
+    assert dict(seen.attributes or {}) == {"k": 1, "nested": '{"a": [1]}'}
