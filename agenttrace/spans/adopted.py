@@ -43,6 +43,7 @@ from agenttrace.model import (
 )
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.provider import late_id
+from agenttrace.spans.tracer import LAST_INSTANT, instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -160,6 +161,9 @@ class Adoption:
         operation = given.get(semconv.GEN_AI_OPERATION_NAME)
         opening = context.get(OPENING_KEY)
         limits = opening if isinstance(opening, Opening) else _NO_LIMITS
+        started_at: Any = span.start_time or time.time_ns()
+        if type(started_at) is not int or not 0 < started_at <= LAST_INSTANT:
+            started_at = instant(started_at)
         record = OpenSpan(
             _nobody,
             own.trace_id.to_bytes(16, "big"),
@@ -168,7 +172,7 @@ class Adoption:
             self.registry.find(parent_id) if parent_id else None,
             span.name,
             limits.operation if operation is None else str(operation),
-            span.start_time or time.time_ns(),
+            started_at,
             sampled=own.trace_flags.sampled,
             heartbeat_timeout=limits.heartbeat_timeout,
             max_duration=limits.max_duration,

@@ -50,7 +50,7 @@ _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
 _USUAL: Final = (True, True, True)
 _now: Final = time.time_ns
-_LAST_INSTANT: Final = (1 << 64) - 1
+LAST_INSTANT: Final = (1 << 64) - 1
 _new: Final = object.__new__
 # Our own generator: `random.seed(0)` in the application must not repeat our ids.
 _random: Final = random.Random()  # noqa: S311 - ids are not secrets
@@ -174,7 +174,7 @@ class LeanTracer(sdk.Tracer):
             span_id = (_random_bits(64) or 1).to_bytes(8, "big")
         else:
             span_id = self.id_generator.generate_span_id().to_bytes(8, "big")
-        started_at = _now() if start_time is None else _instant(start_time)
+        started_at = _now() if start_time is None else instant(start_time)
         # Past the SDK's `__new__`, which asks who makes spans, and its `__init__`.
         span: LeanSpan = _new(LeanSpan if recording else UnsampledSpan)
         span.__init__(  # type: ignore[misc]  # the other half of what a class call does
@@ -278,13 +278,13 @@ class LeanTracer(sdk.Tracer):
         return values
 
 
-def _instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for a time
+def instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for a time
     """Return *given* as nanoseconds that OTLP can carry, or now if it is no time."""
     # Many write `time.time() * 1e9`, which is a float.
     nanoseconds = safety.guarded("start_time", int, given)
     if nanoseconds is None:
         return _now()
-    return min(max(nanoseconds, 0), _LAST_INSTANT)
+    return min(max(nanoseconds, 0), LAST_INSTANT)
 
 
 def _opening(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from opentelemetry import trace
@@ -108,3 +108,24 @@ def test_a_link_keeps_its_attributes(port: Beside) -> None:
     (seen,) = port.one("effect").links
     assert seen.context == cause.get_span_context()
     assert dict(seen.attributes or {}) == {"k": 1, "nested": '{"a": [1]}'}
+
+
+@pytest.mark.parametrize("instant", [1.7e18, -5, 1 << 70], ids=repr)
+def test_a_span_that_starts_at_an_odd_time_is_watched(
+    port: Beside,
+    instant: Any,  # noqa: ANN401 - hostile on purpose
+) -> None:
+    """`time.time() * 1e9` is a float, and many write it."""
+    with pytest.raises(LookupError):
+        end_in_failure(port.tracer.start_span("step", start_time=instant), port)
+
+    assert ended_as(port.one("step")) == ("error", "exception")
+
+
+def end_in_failure(span: trace.Span, given: Beside) -> NoReturn:
+    """End *span* without a word while an exception comes out of it."""
+    assert [record.name for record in given.registry] == ["step"]
+    try:
+        raise LookupError
+    finally:
+        span.end()
