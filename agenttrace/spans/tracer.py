@@ -241,7 +241,7 @@ class LeanTracer(sdk.Tracer):
         opening: Opening,
         values: dict[str, Any],
     ) -> sampling.SamplingResult:
-        verdict = safety.guarded(
+        verdict: Any = safety.guarded(
             "sampler",
             self.sampler.should_sample,
             context,
@@ -251,10 +251,14 @@ class LeanTracer(sdk.Tracer):
             values,
             opening.links,
         )
-        # A sampler that fails must not make the application's work invisible.
-        return verdict or sampling.SamplingResult(
-            sampling.Decision.RECORD_AND_SAMPLE, values
-        )
+        if isinstance(getattr(verdict, "decision", None), sampling.Decision):
+            return verdict  # type: ignore[no-any-return]  # or what looks like a result
+        # A sampler that fails, or returns the bare decision, must not make the
+        # application's work invisible.
+        decision = sampling.Decision.RECORD_AND_SAMPLE
+        if isinstance(verdict, sampling.Decision):
+            decision = verdict
+        return sampling.SamplingResult(decision, values)
 
     def _new_trace_id(self) -> bytes:
         if self.default_ids:
