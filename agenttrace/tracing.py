@@ -7,6 +7,8 @@ global tracer provider the application has, without registry, watchdog or journa
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import context as otel
@@ -37,6 +39,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from agenttrace.registry import OpenSpan
+
+
+ENTERED_ALREADY: Final = (
+    "this span block is entered already: one block is one span at a time; "
+    "call agenttrace.span() again for another"
+)
 
 
 class TracedSpan(Protocol):
@@ -193,8 +201,32 @@ def _flat_links(links: Sequence[Link]) -> list[Link]:
     ]
 
 
+def every_call(
+    fn: Callable[..., Any], block: Callable[[], AbstractContextManager[object]]
+) -> Callable[..., Any]:
+    """Return *fn* so that every call of it runs in a *block* of its own."""
+    if inspect.iscoroutinefunction(fn):
+
+        @functools.wraps(fn)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
+            with block():
+                return await fn(*args, **kwargs)
+
+        return awaited
+
+    @functools.wraps(fn)
+    def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
+        with block():
+            return fn(*args, **kwargs)
+
+    return called
+
+
 class Block:
-    """`with span(...)`: starts at entry, current inside, ends with the truth."""
+    """`with span(...)`: starts at entry, current inside, ends with the truth.
+
+    Used as a decorator, every call is a span of its own.
+    """
 
     __slots__ = ("_opening", "_span", "_token", "_tracer")
 
@@ -205,6 +237,8 @@ class Block:
         self._token: Any = None
 
     def __enter__(self) -> trace.Span:
+        if self._span is not None:
+            raise RuntimeError(ENTERED_ALREADY)
         parent = otel.get_current()
         span = safety.guarded(
             "tracing.start", self._tracer.start, self._opening, parent
@@ -221,11 +255,16 @@ class Block:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._span is None:
+        span, self._span = self._span, None
+        if span is None:
             return
         detach(self._token)
         ending = returned() if error is None else ending_of(error)
-        safety.guarded("tracing.finish", self._span.finish, ending)
+        safety.guarded("tracing.finish", span.finish, ending)
+
+    def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return *fn* so that every call of it is a span, of the tracer in use then."""
+        return every_call(fn, lambda: tracer().span(self._opening))
 
 
 DISABLED: Final = ApiTracer(trace.NoOpTracer())

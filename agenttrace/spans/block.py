@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
@@ -13,6 +11,7 @@ from opentelemetry.context.context import Context
 from agenttrace import _otel, safety
 from agenttrace.context.scope import Scope
 from agenttrace.model import RETURNED, Opening, ending_of, text_of
+from agenttrace.tracing import ENTERED_ALREADY, every_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,11 +51,7 @@ class SpanBlock(Scope):
 
     def __enter__(self) -> trace.Span:
         if self._span is not None and self._span.is_recording():
-            message = (
-                "this span block is entered already: one block is one span at a time; "
-                "call agenttrace.span() again for another"
-            )
-            raise RuntimeError(message)
+            raise RuntimeError(ENTERED_ALREADY)
         current = otel.get_current()
         try:
             self._span = span = self._tracer.begin(
@@ -111,18 +106,4 @@ class SpanBlock(Scope):
 
     def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return *fn* so that every call of it is a span."""
-        if inspect.iscoroutinefunction(fn):
-
-            @functools.wraps(fn)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
-                with self._again():
-                    return await fn(*args, **kwargs)
-
-            return awaited
-
-        @functools.wraps(fn)
-        def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
-            with self._again():
-                return fn(*args, **kwargs)
-
-        return called
+        return every_call(fn, self._again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -129,3 +130,41 @@ def end_in_failure(span: trace.Span, given: Beside) -> NoReturn:
         raise LookupError
     finally:
         span.end()
+
+
+def test_a_block_that_is_entered_twice_at_once_says_so(port: Beside) -> None:
+    """As with our own provider; the outer span would be current for ever."""
+    block = agenttrace.span("one at a time")
+
+    with pytest.raises(RuntimeError, match="entered already"), block, block:
+        pass
+    with block:
+        pass
+
+    outcomes = [ended_as(span)[0] for span in port.sent()]
+    assert outcomes == ["error", "ok"]
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert len(port.registry) == 0
+
+
+def test_a_span_is_a_decorator_whichever_provider_there_is(port: Beside) -> None:
+    """Modules are decorated before anybody knows which, and before `configure()`."""
+    tracing.install(None)
+    decorate: Any = agenttrace.span("step")
+    tracing.install(port.attachment.tracer)
+
+    def step() -> int:
+        with agenttrace.span("within"):
+            return 1
+
+    async def later() -> int:
+        with agenttrace.span("within"):
+            return 2
+
+    traced, traced_later = decorate(step), decorate(later)
+
+    assert (traced(), traced(), asyncio.run(traced_later())) == (1, 1, 2)
+
+    names = [span.name for span in port.sent()]
+    assert names == ["within", "step"] * 3
+    assert port.sent()[0].parent is not None
