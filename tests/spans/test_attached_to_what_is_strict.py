@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.context.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import sampling
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link
 
 import agenttrace
-from agenttrace import tracing
+from agenttrace import safety, tracing
+from agenttrace.model import RETURNED, Opening
 from tests.delivery.collector import Collector
 from tests.spans.given import Beside, beside, ended_as
 
@@ -168,3 +171,13 @@ def test_a_span_is_a_decorator_whichever_provider_there_is(port: Beside) -> None
     names = [span.name for span in port.sent()]
     assert names == ["within", "step"] * 3
     assert port.sent()[0].parent is not None
+
+
+def test_a_span_of_ours_that_is_not_sampled_is_counted() -> None:
+    """Beside another provider as with our own: else the sums do not come out."""
+    given = beside(sampler=sampling.ALWAYS_OFF)
+    before = safety.counts()["spans_unsampled"]
+
+    given.attachment.tracer.start(Opening("quiet"), Context()).finish(RETURNED)
+
+    assert safety.counts()["spans_unsampled"] == before + 1
