@@ -12,9 +12,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from opentelemetry.trace import Link, SpanKind, StatusCode
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 Attributes = Mapping[str, object]
 """Attributes as an application may hand them over: values of any type."""
@@ -251,6 +254,44 @@ def ending_of(error: BaseException) -> Ending:
     if _is_timeout(kind):
         return Ending(Outcome.TIMED_OUT, EndedBy.EXCEPTION, error)
     return Ending(Outcome.ERROR, EndedBy.EXCEPTION, error)
+
+
+def identity_of(error: BaseException) -> int:
+    """Return a number by which `is_same` knows *error* again; never 0.
+
+    The exception is not kept: it holds frames, and with them what the application has
+    let go of.  Its address alone will not do: when it is freed, the next exception is
+    likely to get the same one.  So where it was last caught goes into it as well.
+    """
+    trace = _traceback_of(error)
+    return _mark(error, trace) if trace is not None else id(error)
+
+
+def is_same(error: BaseException, identity: int) -> bool:
+    """Return whether *error* is the exception with that `identity_of`.
+
+    It may have come further since, so every frame that it came through is looked at.
+    """
+    if identity == 0:
+        return False
+    trace = _traceback_of(error)
+    while trace is not None:
+        if _mark(error, trace) == identity:
+            return True
+        trace = trace.tb_next
+    return id(error) == identity
+
+
+def _mark(error: BaseException, trace: TracebackType) -> int:
+    return hash((id(error), id(trace.tb_frame.f_code), trace.tb_lasti)) or 1
+
+
+def _traceback_of(error: BaseException) -> TracebackType | None:
+    # Past its `__getattribute__`, which may be foreign code.
+    return cast("TracebackType | None", _TRACEBACK.__get__(error))
+
+
+_TRACEBACK: Final = vars(BaseException)["__traceback__"]
 
 
 def status_of(

@@ -7,14 +7,18 @@ global tracer provider the application has, without registry, watchdog or journa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+import functools
+import inspect
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context.context import Context
+from opentelemetry.trace import Link
 
 from agenttrace import _otel, safety, semconv
-from agenttrace.attributes import flat
+from agenttrace.attributes import MAX_NAME, clean, flat, mapping_of
 from agenttrace.context.bound import bound_in
 from agenttrace.context.scope import detach
 from agenttrace.model import (
@@ -22,10 +26,12 @@ from agenttrace.model import (
     Ending,
     Opening,
     Outcome,
+    class_name,
     ending_of,
     error_type_of,
     returned,
     status_of,
+    text_of,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +40,37 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from agenttrace.registry import OpenSpan
+
+
+ENTERED_ALREADY: Final = (
+    "this span block is entered already: one block is one span at a time; "
+    "call agenttrace.span() again for another"
+)
+
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class Block(Protocol):
+    """A block that is a span; as a decorator, every call is one."""
+
+    def __enter__(self) -> trace.Span:
+        """Start the span and make it current."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """End the span with what came out of the block."""
+        ...
+
+    def __call__(self, fn: F) -> F:
+        """Return *fn* so that every call of it is a span."""
+        ...
 
 
 class TracedSpan(Protocol):
@@ -73,7 +110,7 @@ class Tracer(Protocol):
         links: Sequence[trace.Link],
         heartbeat_timeout: float | None,
         max_duration: float | None,
-    ) -> AbstractContextManager[trace.Span]:
+    ) -> Block:
         """Return a block that is a span: started and current at its entry.
 
         What the arguments say is an `Opening`'s.
@@ -118,9 +155,23 @@ class ApiSpan:
         code, message = status_of(ending)
         if code is not trace.StatusCode.UNSET:
             if ending.error is not None and ending.outcome is not Outcome.CANCELLED:
-                span.record_exception(ending.error)
-            span.set_status(code, message)
+                safety.guarded("record_exception", self._record, ending.error)
+            # As text that can be encoded: else the exporter loses the whole batch.
+            span.set_status(code, str(clean(message)))
         span.end(ending.end_time)
+
+    def _record(self, error: BaseException) -> None:
+        """Record *error*, also one whose message SDKs cannot read or send."""
+        try:
+            str(error).encode()
+        except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
+            facts = {
+                semconv.EXCEPTION_TYPE: class_name(type(error)),
+                semconv.EXCEPTION_MESSAGE: str(clean(text_of(error))),
+            }
+            self.api.add_event(semconv.EXCEPTION_EVENT, facts)
+        else:
+            self.api.record_exception(error)
 
 
 class ApiTracer:
@@ -143,12 +194,15 @@ class ApiTracer:
         """Start a span of the application's provider."""
         tracer = self._tracer or trace.get_tracer("agenttrace")
         merged = {**bound_in(parent), **opening.attributes}
+        name, links = opening.name, opening.links
+        if type(name) is not str or not name.isascii() or len(name) > MAX_NAME:
+            name = str(clean(name, MAX_NAME))
         span = tracer.start_span(
-            opening.name,
+            name,
             context=parent,
             kind=opening.kind,
             attributes={key: flat(value) for key, value in merged.items()},  # type: ignore[misc]  # flat is what it takes
-            links=opening.links,
+            links=links and safety.guarded("span.links", _flat_links, links),
         )
         # What is not recorded may be its parent under another name.
         record = self.record_of(span) if span.is_recording() else None
@@ -172,7 +226,7 @@ class ApiTracer:
         links: Sequence[trace.Link],
         heartbeat_timeout: float | None,
         max_duration: float | None,
-    ) -> AbstractContextManager[trace.Span]:
+    ) -> Block:
         """Return a block that is a span of the application's provider."""
         opening = Opening(
             name,
@@ -182,11 +236,48 @@ class ApiTracer:
             heartbeat_timeout=heartbeat_timeout,
             max_duration=max_duration,
         )
-        return Block(self, opening)
+        return ApiBlock(self, opening)
 
 
-class Block:
-    """`with span(...)`: starts at entry, current inside, ends with the truth."""
+def _flat_links(links: Sequence[Link]) -> list[Link]:
+    """Return those of *links* that are some, as every SDK takes them."""
+    return [
+        Link(
+            link.context,
+            {
+                key: flat(value)  # type: ignore[misc]  # flat is what it takes
+                for key, value in mapping_of(link.attributes or {}).items()
+            },
+        )
+        for link in links
+        if isinstance(getattr(link, "context", None), trace.SpanContext)
+    ]
+
+
+def every_call(fn: F, block: Callable[[], AbstractContextManager[object]]) -> F:
+    """Return *fn* so that every call of it runs in a *block* of its own."""
+    if inspect.iscoroutinefunction(fn):
+
+        @functools.wraps(fn)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
+            with block():
+                return await fn(*args, **kwargs)
+
+        return cast("F", awaited)
+
+    @functools.wraps(fn)
+    def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
+        with block():
+            return fn(*args, **kwargs)
+
+    return cast("F", called)
+
+
+class ApiBlock:
+    """`with span(...)`: starts at entry, current inside, ends with the truth.
+
+    Used as a decorator, every call is a span of its own.
+    """
 
     __slots__ = ("_opening", "_span", "_token", "_tracer")
 
@@ -197,6 +288,8 @@ class Block:
         self._token: Any = None
 
     def __enter__(self) -> trace.Span:
+        if self._span is not None:
+            raise RuntimeError(ENTERED_ALREADY)
         parent = otel.get_current()
         span = safety.guarded(
             "tracing.start", self._tracer.start, self._opening, parent
@@ -213,12 +306,38 @@ class Block:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._span is None:
+        span, self._span = self._span, None
+        if span is None:
             return
         detach(self._token)
         ending = returned() if error is None else ending_of(error)
-        safety.guarded("tracing.finish", self._span.finish, ending)
+        safety.guarded("tracing.finish", span.finish, ending)
 
+    def __call__(self, fn: F) -> F:
+        """Return *fn* so that every call of it is a span, of the tracer in use then."""
+        opening = self._opening
+        return every_call(
+            fn,
+            lambda: tracer().span(
+                opening.name,
+                opening.operation,
+                opening.attributes,
+                opening.links,
+                opening.heartbeat_timeout,
+                opening.max_duration,
+            ),
+        )
+
+
+class NoBlock(nullcontext[trace.Span]):
+    """`with span(...)` where nothing is traced."""
+
+    def __call__(self, fn: F) -> F:
+        """Return *fn*."""
+        return fn
+
+
+NO_BLOCK: Final = NoBlock(trace.INVALID_SPAN)
 
 DISABLED: Final = ApiTracer(trace.NoOpTracer())
 """The tracer of a disabled runtime: the verbs look for it and do nothing at all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import context as otel
@@ -21,7 +21,6 @@ from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Sequence
-    from contextlib import AbstractContextManager
 
     from agenttrace.registry import OpenSpan
 
@@ -36,7 +35,7 @@ def span(  # noqa: PLR0913 - keywords, each optional
     max_duration: float | None = None,
     attributes: Attributes | None = None,
     links: Sequence[Link] = (),
-) -> AbstractContextManager[trace.Span]:
+) -> tracing.Block:
     """Return a block that is a span: current inside, closed with the truth.
 
     Args:
@@ -58,7 +57,7 @@ def span(  # noqa: PLR0913 - keywords, each optional
         check_limits(heartbeat_timeout, max_duration)
     tracer = tracing.tracer()
     if tracer is tracing.DISABLED:
-        return nullcontext(trace.INVALID_SPAN)
+        return tracing.NO_BLOCK
     given = NO_ATTRIBUTES if attributes is None else mapping_of(attributes)
     if operation is not None:
         given = {semconv.GEN_AI_OPERATION_NAME: operation, **given}

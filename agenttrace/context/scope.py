@@ -36,7 +36,11 @@ from agenttrace.context.collector import COLLECTOR, FINISHED, come_last
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MISSING: Final = contextvars.Token.MISSING
+# `Token.MISSING` by its use: from 3.12 on that name is not there in sub-interpreters,
+# which mod_wsgi runs applications in.
+_MISSING: Final = (
+    contextvars.Context().run(contextvars.ContextVar[None]("any").set, None).old_value
+)
 _OURS: Final = ("agenttrace", "opentelemetry", "contextlib", "wrapt")
 
 

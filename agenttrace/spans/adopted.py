@@ -37,10 +37,13 @@ from agenttrace.model import (
     Outcome,
     ending_of,
     error_type_of,
+    identity_of,
+    is_same,
     status_of,
 )
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.provider import late_id
+from agenttrace.spans.tracer import LAST_INSTANT, instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,8 +67,8 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     Attributes:
         record: The registry's record of it.
-        started_during: The id of the exception that was being handled at its start,
-            0 for none.
+        started_during: The identity of the exception that was being handled at its
+            start, 0 for none.
     """
 
     __slots__ = (
@@ -86,7 +89,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     def __init__(self, span: sdk.Span, adoption: Adoption) -> None:
         error = sys.exception()
-        self.started_during = 0 if error is None else id(error)
+        self.started_during = 0 if error is None else identity_of(error)
         self._state: Mapping[str, Any] = vars(span)
         self._adoption = adoption
 
@@ -159,6 +162,9 @@ class Adoption:
         operation = given.get(semconv.GEN_AI_OPERATION_NAME)
         opening = context.get(OPENING_KEY)
         limits = opening if isinstance(opening, Opening) else _NO_LIMITS
+        started_at: Any = span.start_time or time.time_ns()
+        if type(started_at) is not int or not 0 < started_at <= LAST_INSTANT:
+            started_at = instant(started_at)
         adopted = AdoptedSpan(span, self)
         # It refers to `adopted` weakly, or the two would wait for the cyclic
         # collector, one pair for every span.
@@ -170,7 +176,7 @@ class Adoption:
             self.registry.find(parent_id) if parent_id else None,
             span.name,
             limits.operation if operation is None else str(operation),
-            span.start_time or time.time_ns(),
+            started_at,
             sampled=own.trace_flags.sampled,
             heartbeat_timeout=limits.heartbeat_timeout,
             max_duration=limits.max_duration,
@@ -261,10 +267,10 @@ def unsaid(started_during: int) -> Ending:
     start came out of the span's body.  API `use_span` ends a cancelled span so.
 
     Args:
-        started_during: The id of the exception in flight at the start, or 0.
+        started_during: The identity of the exception in flight at the start, or 0.
     """
     error = sys.exception()
-    if error is None or id(error) == started_during:
+    if error is None or is_same(error, started_during):
         return RETURNED
     return ending_of(error)
 

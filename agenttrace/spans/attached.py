@@ -232,6 +232,7 @@ class UnsampledSpan:
         self._finished = False
         self._registry = registry
         registry.started(self.record)
+        safety.count(safety.Count.SPANS_UNSAMPLED)
 
     def set_attributes(self, attributes: Attributes, /) -> None:
         """Ignore the attributes: nothing of this span is sent."""

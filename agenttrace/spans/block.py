@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.context.context import Context
@@ -12,9 +10,10 @@ from opentelemetry.context.context import Context
 from agenttrace import _otel, safety
 from agenttrace.context.scope import Scope
 from agenttrace.model import RETURNED, Attributes, Opening, ending_of, text_of
+from agenttrace.tracing import ENTERED_ALREADY, F, every_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from agenttrace.spans.lean import LeanSpan
@@ -112,11 +111,7 @@ class SpanBlock(Opening, Scope):
     def _leave_the_last(self, span: LeanSpan) -> None:
         """Make sure that this block is done with *span*, which it was before."""
         if span.is_recording():
-            message = (
-                "this span block is entered already: one block is one span at a time; "
-                "call agenttrace.span() again for another"
-            )
-            raise RuntimeError(message)
+            raise RuntimeError(ENTERED_ALREADY)
         # Tasks that were started under it may still have it.
         self.seen()
 
@@ -163,20 +158,6 @@ class SpanBlock(Opening, Scope):
             self._manner,
         )
 
-    def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, fn: F) -> F:
         """Return *fn* so that every call of it is a span."""
-        if inspect.iscoroutinefunction(fn):
-
-            @functools.wraps(fn)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
-                with self._again():
-                    return await fn(*args, **kwargs)
-
-            return awaited
-
-        @functools.wraps(fn)
-        def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
-            with self._again():
-                return fn(*args, **kwargs)
-
-        return called
+        return every_call(fn, self._again)

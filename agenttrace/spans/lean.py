@@ -28,6 +28,7 @@ from agenttrace.model import (
     class_name,
     ending_of,
     error_type_of,
+    is_same,
     status_of,
     text_of,
 )
@@ -68,7 +69,7 @@ class LeanSpan(RecordedSpan):
             error = sys.exception()
             if (
                 error is None
-                or id(error) == self.started_during
+                or is_same(error, self.started_during)
                 or self._code is StatusCode.OK
             ):
                 ending = replace(RETURNED)

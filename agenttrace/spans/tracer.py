@@ -28,6 +28,7 @@ from agenttrace.model import (
     Attributes,
     Opening,
     ScopeData,
+    identity_of,
 )
 from agenttrace.registry import OpenSpan
 from agenttrace.spans.block import Manner, SpanBlock
@@ -52,7 +53,7 @@ _MAX_NAME: Final = attributes.MAX_NAME
 _INTERNAL: Final = SpanKind.INTERNAL
 _USUAL: Final = Manner()
 _now: Final = time.time_ns
-_LAST_INSTANT: Final = (1 << 64) - 1
+LAST_INSTANT: Final = (1 << 64) - 1
 _new: Final = object.__new__
 # Past what `OpenSpan` makes of it.
 _refer: Final = cast(
@@ -102,7 +103,7 @@ class LeanTracer(sdk.Tracer):
         )
         error = sys.exception()
         if error is not None:
-            span.started_during = id(error)
+            span.started_during = identity_of(error)
         if not (record_exception and set_status_on_exception):
             span.on_exception(
                 record=record_exception, set_status=set_status_on_exception
@@ -208,7 +209,7 @@ class LeanTracer(sdk.Tracer):
             span_id = (_random_bits(64) or 1).to_bytes(8, "big")
         else:
             span_id = self.id_generator.generate_span_id().to_bytes(8, "big")
-        started_at = _now() if start_time is None else _instant(start_time)
+        started_at = _now() if start_time is None else instant(start_time)
         # Past the SDK's `__new__`, which asks who makes spans, and its `__init__`.
         span: LeanSpan = _new(LeanSpan if recording else UnsampledSpan)
         span.__init__(  # type: ignore[misc]  # the other half of what a class call does
@@ -276,7 +277,7 @@ class LeanTracer(sdk.Tracer):
         opening: Opening,
         values: dict[str, Any],
     ) -> sampling.SamplingResult:
-        verdict = safety.guarded(
+        verdict: Any = safety.guarded(
             "sampler",
             self.sampler.should_sample,
             context,
@@ -286,10 +287,14 @@ class LeanTracer(sdk.Tracer):
             values,
             opening.links,
         )
-        # A sampler that fails must not make the application's work invisible.
-        return verdict or sampling.SamplingResult(
-            sampling.Decision.RECORD_AND_SAMPLE, values
-        )
+        if isinstance(getattr(verdict, "decision", None), sampling.Decision):
+            return verdict  # type: ignore[no-any-return]  # or what looks like a result
+        # A sampler that fails, or returns the bare decision, must not make the
+        # application's work invisible.
+        decision = sampling.Decision.RECORD_AND_SAMPLE
+        if isinstance(verdict, sampling.Decision):
+            decision = verdict
+        return sampling.SamplingResult(decision, values)
 
     def _new_trace_id(self) -> bytes:
         if self.default_ids:
@@ -313,13 +318,13 @@ class LeanTracer(sdk.Tracer):
         return values
 
 
-def _instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for a time
+def instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for a time
     """Return *given* as nanoseconds that OTLP can carry, or now if it is no time."""
     # Many write `time.time() * 1e9`, which is a float.
     nanoseconds = safety.guarded("start_time", int, given)
     if nanoseconds is None:
         return _now()
-    return min(max(nanoseconds, 0), _LAST_INSTANT)
+    return min(max(nanoseconds, 0), LAST_INSTANT)
 
 
 def _said(given: Mapping[str, Any] | None) -> tuple[Attributes, str | None]:

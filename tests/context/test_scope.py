@@ -317,3 +317,38 @@ def test_nothing_of_ours_is_current_where_nothing_was_attached() -> None:
     """The default of OTel's variable is shared by every context there is."""
     assert contextvars.Context().run(otel.get_current) == {}
     assert scope.before(Context()) == {}
+
+
+def test_a_sub_interpreter_can_trace() -> None:
+    """mod_wsgi runs applications in such, where `Token.MISSING` has no name."""
+    ran = run(
+        '''
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+
+        inside = """if True:
+            import agenttrace
+            from agenttrace.context import scope
+            from opentelemetry import context as otel
+
+            scope.install()
+            outer = otel.attach(otel.Context({"name": "outer"}))
+            inner = otel.attach(otel.Context({"name": "inner"}))
+            otel.detach(outer)
+            otel.detach(inner)
+            print(otel.get_current(), flush=True)
+        """
+        exec_in = getattr(interpreters, "exec", None) or interpreters.run_string
+        if hasattr(interpreters, "whence"):
+            made = interpreters.create("legacy")
+        else:
+            made = interpreters.create(isolated=False)
+        failed = exec_in(made, inside)
+        interpreters.destroy(made)
+        assert failed is None, failed
+        '''
+    )
+
+    assert (ran.code, ran.out, ran.err) == (0, "{}\n", "")

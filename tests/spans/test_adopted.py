@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
-from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.model import EndedBy, Ending, Outcome, identity_of
 from agenttrace.spans.adopted import late_finish_of, settled, unsaid
 from tests.spans.given import Beside, beside, ended_as
 
@@ -169,9 +169,29 @@ def test_an_exception_of_the_start_says_nothing_about_the_end() -> None:
     try:
         int("no number")
     except ValueError as error:
-        outcomes += [unsaid(id(error)).outcome, unsaid(0).outcome]
+        outcomes += [unsaid(identity_of(error)).outcome, unsaid(0).outcome]
 
     assert outcomes == [Outcome.OK, Outcome.OK, Outcome.ERROR]
+
+
+def test_an_exception_is_known_again_however_far_it_has_come_since() -> None:
+    """An `except` block that starts a span may raise again what it has caught."""
+    identities: list[int] = []
+    outcomes: list[Outcome] = []
+
+    def fail() -> None:
+        try:
+            int("no number")
+        except ValueError as error:
+            identities.append(identity_of(error))
+            raise
+
+    try:
+        fail()
+    except ValueError:
+        outcomes.append(unsaid(identities[0]).outcome)
+
+    assert outcomes == [Outcome.OK]
 
 
 def test_a_late_finish_of_a_span_without_context_is_a_span_all_the_same() -> None:

@@ -23,7 +23,7 @@ from opentelemetry.trace import Link, StatusCode, TraceState
 from agenttrace.delivery.readable import to_readable
 from agenttrace.model import RETURNED
 from tests.spans.bodies import BODIES, ELSEWHERE, OddError, fail_after, shape
-from tests.spans.given import beside, ended_as, id_of, lean, stock
+from tests.spans.given import Beside, Lean, beside, ended_as, id_of, lean, stock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -287,3 +287,31 @@ def test_an_owner_that_says_ok_is_believed() -> None:
 
     assert ended_as(given.one("work")) == ("ok", "return")
     assert "error.type" not in (given.one("work").attributes or {})
+
+
+@pytest.mark.parametrize("provider", [lean, beside])
+def test_an_exception_at_the_address_of_another_is_not_the_other(
+    provider: Callable[[], Lean | Beside],
+) -> None:
+    """A retry fails as the first attempt did, and gets the address that was freed."""
+    given = provider()
+
+    def refuse() -> None:
+        raise OddError
+
+    def try_again() -> None:
+        try:
+            refuse()
+        except OddError:
+            span = given.tracer.start_span("second attempt")
+        else:
+            return
+        try:
+            refuse()
+        finally:
+            span.end()
+
+    with pytest.raises(OddError):
+        try_again()
+
+    assert ended_as(given.one("second attempt")) == ("error", "exception")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -126,6 +126,34 @@ def test_a_sampler_that_fails_lets_the_span_be_seen() -> None:
         pass
 
     assert given.sunk[0].attributes["k"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        (None, True),
+        (7, True),
+        (sampling.Decision.RECORD_AND_SAMPLE, True),
+        (sampling.Decision.DROP, False),
+    ],
+    ids=repr,
+)
+def test_a_sampler_that_returns_no_verdict_fails_no_call(
+    answer: Any,  # noqa: ANN401 - wrong on purpose
+    *,
+    seen: bool,
+) -> None:
+    """The decision alone is what many return; with the SDK's provider it raises."""
+
+    class Laconic(sampling.StaticSampler):
+        def should_sample(self, *_arguments: object, **_options: object) -> Any:  # noqa: ANN401 - the same
+            return answer
+
+    given = lean(sampler=Laconic(sampling.Decision.DROP))
+
+    given.tracer.start_span("work", attributes={"k": 1}).end()
+
+    assert [span.attributes["k"] for span in given.sunk] == [1] * seen
 
 
 def test_an_exporter_of_the_sdk_sends_what_it_is_given() -> None:
