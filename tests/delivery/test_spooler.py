@@ -156,6 +156,23 @@ def test_large_spans_make_small_frames() -> None:
     assert all(len(one.payload) <= 1_000_000 for one in script.frames[1:])
 
 
+def test_no_frame_of_several_spans_is_larger_than_what_grpc_takes() -> None:
+    """The first batch is made before anybody knows how large the spans are."""
+    script = Script()
+    gate = threading.Event()
+
+    with spooling(script, encode=_encoder_behind(gate)) as running:
+        items = [Item(attribute="x" * 100_000) for _ in range(128)]
+        for item in items:
+            running.put(item)
+        gate.set()
+        settled = running.flush(10)
+
+    assert settled
+    assert script.ids == ids_of(items)
+    assert max(len(one.payload) for one in script.frames) <= 4_000_000
+
+
 def _encoder_behind(gate: threading.Event) -> Encode:
     def encode(spans: Sequence[SpanData]) -> Frame:
         gate.wait(10)
