@@ -11,6 +11,7 @@ and no library of theirs is imported.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class OtlpSettings:
         certificate: PEM file of the authorities to trust; None means the system's.
         client_key: PEM file of the key for mutual TLS.
         client_certificate: PEM file of the certificate for mutual TLS.
-        insecure: Whether grpc goes without TLS; None leaves it to the scheme.
+        insecure: Whether grpc goes without TLS where the endpoint has no scheme.
         is_default: Whether no variable named the endpoint.
     """
 
@@ -141,6 +142,18 @@ def shown(url: str) -> str:
         return "<not a URL>"
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=host, query="", fragment="").geturl()
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether *host*, a name or an address, is this machine's loopback.
+
+    >>> is_loopback("localhost"), is_loopback("::1"), is_loopback("collector")
+    (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost" or (host or "").endswith(".localhost")
 
 
 class _Variable(NamedTuple):

@@ -257,3 +257,69 @@ def test_an_address_without_scheme_is_tls_and_one_may_say_otherwise() -> None:
         )
 
     assert answer == Delivered()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "insecure"), [("http", "false"), ("HTTP", ""), ("HTTP", "false")]
+)
+def test_http_is_without_tls_whatever_the_variable_says(
+    scheme: str, insecure: str
+) -> None:
+    """The specification asks the variable only where there is no scheme."""
+    service = TraceService()
+
+    with service.serve() as port:
+        answer = export(
+            otlp_settings(
+                {
+                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"{scheme}://127.0.0.1:{port}",
+                    "OTEL_EXPORTER_OTLP_INSECURE": insecure,
+                }
+            )
+        )
+
+    assert answer == Delivered()
+
+
+def test_https_is_never_without_tls() -> None:
+    """Credentials would go over the network for everybody to read."""
+    service = TraceService()
+
+    with service.serve() as port:
+        answer = export(
+            otlp_settings(
+                {
+                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://127.0.0.1:{port}",
+                    "OTEL_EXPORTER_OTLP_INSECURE": "true",
+                    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=hidden",
+                }
+            )
+        )
+
+    assert isinstance(answer, Later)
+    assert service.metadata == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_stands_before_a_collector_on_the_loopback(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy's loopback is not ours, and a sidecar is reached without one."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    service = TraceService()
+
+    with service.serve() as port:
+        answer = export(
+            otlp_settings(
+                {
+                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{host}:{port}",
+                }
+            )
+        )
+
+    assert answer == Delivered()

@@ -14,10 +14,11 @@ import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from agenttrace._otel import suppress_instrumentation
 from agenttrace.delivery.forks import no_fork
-from agenttrace.delivery.otlp_env import Compression, shown
+from agenttrace.delivery.otlp_env import Compression, is_loopback, shown
 from agenttrace.delivery.senders import Answer, Later, Refused
 from agenttrace.delivery.senders.answers import delivered
 
@@ -128,19 +129,26 @@ def _channel(settings: OtlpSettings) -> Any:  # noqa: ANN401 - grpc brings no ty
         Compression.GZIP: grpc.Compression.Gzip,
         Compression.DEFLATE: grpc.Compression.Deflate,
     }[settings.compression]
-    scheme, separator, target = settings.endpoint.partition("://")
-    insecure = settings.insecure
-    if insecure is None:
-        insecure = bool(separator) and scheme == "http"
-    target = (target if separator else settings.endpoint).split("/", 1)[0]
+    endpoint = settings.endpoint
+    parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    # A variable may say what a URL does not; never that https goes without TLS.
+    insecure = parts.scheme == "http" or (
+        parts.scheme != "https" and settings.insecure is True
+    )
+    # A proxy's loopback is not ours, whatever http_proxy says.
+    options = [("grpc.enable_http_proxy", 0)] if is_loopback(parts.hostname) else []
     if insecure:
-        return grpc.insecure_channel(target, compression=compression)
+        return grpc.insecure_channel(
+            parts.netloc, options=options, compression=compression
+        )
     credentials = grpc.ssl_channel_credentials(
         _content(settings.certificate),
         _content(settings.client_key),
         _content(settings.client_certificate),
     )
-    return grpc.secure_channel(target, credentials, compression=compression)
+    return grpc.secure_channel(
+        parts.netloc, credentials, options=options, compression=compression
+    )
 
 
 def _content(path: str | None) -> bytes | None:
