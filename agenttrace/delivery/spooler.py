@@ -200,14 +200,13 @@ class Spooler:
         lost = self._backlog.close()
         self._close()
         unread = self._discard()
-        if lost or unread:
+        if missing := lost + unread:
             # Nobody can ask for the counters any more, where this is the exit.
             log_once(
                 "delivery.shutdown",
                 logging.WARNING,
-                "%d spans had not been delivered when shutting down ran out of time: "
-                "they are dropped",
-                lost + unread,
+                "%s not delivered before shutting down ran out of time: dropped",
+                "1 span was" if missing == 1 else f"{missing} spans were",
             )
         return not unread and settled
 

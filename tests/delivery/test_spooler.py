@@ -530,6 +530,24 @@ def test_a_shutdown_leaves_a_destination_that_hangs_behind() -> None:
     assert running.status().acknowledged == 0  # told as lost, and not told twice
 
 
+@pytest.mark.parametrize(
+    ("spans", "said"),
+    [(1, "1 span was not delivered"), (2, "2 spans were not delivered")],
+)
+def test_what_an_exit_leaves_behind_is_told_with_its_number(
+    spans: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the last word that anybody has of them."""
+    gate = threading.Event()
+
+    with spooling(Script(gate=gate)) as running:
+        put(running, spans)
+        running.shutdown(0.05)
+    gate.set()
+
+    assert said in caplog.text
+
+
 def test_a_flush_with_no_limit_is_possible() -> None:
     """`math.inf` means no limit everywhere in agenttrace."""
     with spooling(Script()) as running:
