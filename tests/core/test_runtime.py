@@ -265,6 +265,7 @@ def test_every_verb_is_legal_before_configure() -> None:
         ("redact=3", "redact=3: must be a function of (key, value)"),
         ("error_outcomes=['ok']", "must be any of cancelled, abandoned"),
         ("state_dir=''", "state_dir='': must be a directory"),
+        ("state_dir=chr(0)", "state_dir='\\x00': must be a directory"),
         ("span_exporter=print", "must be a SpanExporter"),
         ("span_exporter=agenttrace.OpenSpan", "the object, not its class or name"),
         ("sampler='always_on'", "sampler='always_on': must be a Sampler"),
