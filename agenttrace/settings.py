@@ -122,7 +122,7 @@ def _callable(setting: str, value: object) -> Callable[..., object]:
 
 def _directory(setting: str, value: object) -> Path:
     path = _path(value)
-    if path:
+    if path and "\0" not in path:
         try:
             # Absolute, so that an application that changes its directory later does
             # not leave half of its traces behind.

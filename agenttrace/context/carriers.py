@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from opentelemetry import context as otel
 
+from agenttrace import safety
 from agenttrace.context import scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+
+    from opentelemetry.context import Context
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,10 +54,8 @@ def carrier() -> dict[str, str]:
     baggage where it is used.  Plain strings: put them into a message, a job, or the
     environment of a subprocess.
     """
-    from opentelemetry import propagate  # noqa: PLC0415 - see the header
-
     headers: dict[str, str] = {}
-    propagate.inject(headers)
+    safety.guarded("carrier", _inject, headers)
     return headers
 
 
@@ -66,10 +67,24 @@ def continue_trace(carrier: Mapping[str, str]) -> Generator[None]:
         carrier: What `carrier()` returned there.  Unknown or damaged entries are
             ignored: the block then starts a trace of its own.
     """
-    from opentelemetry import propagate  # noqa: PLC0415 - see the header
-
-    token = otel.attach(propagate.extract(carrier))
+    context = safety.guarded("continue_trace", _extract, carrier)
+    token = otel.attach(otel.get_current() if context is None else context)
     try:
         yield
     finally:
         scope.detach(token)
+
+
+# Both run what others wrote: loading the propagators that a variable names, too.
+
+
+def _inject(headers: dict[str, str]) -> None:
+    from opentelemetry import propagate  # noqa: PLC0415 - see the header
+
+    propagate.inject(headers)
+
+
+def _extract(carrier: Mapping[str, str]) -> Context:
+    from opentelemetry import propagate  # noqa: PLC0415 - see the header
+
+    return propagate.extract(carrier)

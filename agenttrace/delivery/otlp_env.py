@@ -11,6 +11,7 @@ and no library of theirs is imported.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from dataclasses import dataclass, field
@@ -28,10 +29,19 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds that one request may take."""
+_LONGEST_TIMEOUT: Final = 86_400.0
+"""Whoever says more means no limit; the timers of sockets hold 24 days."""
 _TRACES_PATH: Final = "/v1/traces"
 # What `parse_env_headers` accepts.  It is asked only about what matches, because it
 # writes what it does not accept, credentials and all, into the log.
 _HEADER: Final = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
+# A name as resolvers take it (those of containers have underscores), or an address.
+_HOST: Final = re.compile(
+    r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|[0-9a-f]*:[0-9a-f:.]+(%.+)?"
+)
+_ALLOWED_HOST: Final = "a URL whose host is a name or an address"
+# What grpc takes as metadata; a name in -bin wants bytes, which no variable holds.
+_METADATA: Final = re.compile(r"[0-9a-z_.-]+(?<!-bin)=[ -~]*")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -69,7 +79,7 @@ class OtlpSettings:
         certificate: PEM file of the authorities to trust; None means the system's.
         client_key: PEM file of the key for mutual TLS.
         client_certificate: PEM file of the certificate for mutual TLS.
-        insecure: Whether grpc goes without TLS; None leaves it to the scheme.
+        insecure: Whether grpc goes without TLS where the endpoint has no scheme.
         is_default: Whether no variable named the endpoint.
     """
 
@@ -106,7 +116,7 @@ def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings:
     return OtlpSettings(
         endpoint=_endpoint(endpoint, protocol),
         protocol=protocol,
-        headers=_headers(_Variable.of(environ, "HEADERS")),
+        headers=_headers(_Variable.of(environ, "HEADERS"), protocol),
         timeout=_timeout(_Variable.of(environ, "TIMEOUT")),
         compression=_compression(_Variable.of(environ, "COMPRESSION")),
         certificate=_file(_Variable.of(environ, "CERTIFICATE")),
@@ -127,6 +137,8 @@ def http_endpoint(setting: str, url: str) -> str:
     parts = _split(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingError(setting, shown(url), "a URL with http:// or https://")
+    if not _is_host(parts.hostname):
+        raise SettingError(setting, shown(url), _ALLOWED_HOST)
     return url
 
 
@@ -141,6 +153,18 @@ def shown(url: str) -> str:
         return "<not a URL>"
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=host, query="", fragment="").geturl()
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether *host*, a name or an address, is this machine's loopback.
+
+    >>> is_loopback("localhost"), is_loopback("::1"), is_loopback("collector")
+    (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost" or (host or "").endswith(".localhost")
 
 
 class _Variable(NamedTuple):
@@ -178,6 +202,11 @@ def _endpoint(variable: _Variable, protocol: Protocol) -> str:
         parts = _split(url if "://" in url else f"//{url}")
         if parts is None or not parts.hostname:
             raise SettingError(variable.name, shown(url), "a URL or a host:port")
+        if not _is_host(parts.hostname):
+            raise SettingError(variable.name, shown(url), _ALLOWED_HOST)
+        if parts.username is not None:
+            allowed = "a URL without user and password for grpc, which has only headers"
+            raise SettingError(variable.name, shown(url), allowed)
         return url
     http_endpoint(variable.name, url)
     if variable.for_traces:
@@ -187,6 +216,8 @@ def _endpoint(variable: _Variable, protocol: Protocol) -> str:
 
 
 def _split(url: str) -> SplitResult | None:
+    if _CONTROL.search(url):  # urlsplit takes some of them out, others do not
+        return None
     try:
         parts = urlsplit(url)
         _ = parts.port  # read to be checked: it is parsed when it is asked for
@@ -195,7 +226,16 @@ def _split(url: str) -> SplitResult | None:
     return parts
 
 
-def _headers(variable: _Variable) -> Mapping[str, str]:
+def _is_host(host: str) -> bool:
+    try:
+        # The codec is imported for those alone who need it: it takes milliseconds.
+        name = host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:  # a part of it is empty, or too long
+        return False
+    return _HOST.fullmatch(name) is not None
+
+
+def _headers(variable: _Variable, protocol: Protocol) -> Mapping[str, str]:
     entries = [entry for part in variable.value.split(",") if (entry := part.strip())]
     headers: Mapping[str, str] = {}
     well_formed = all(_HEADER.fullmatch(entry) for entry in entries)
@@ -208,6 +248,15 @@ def _headers(variable: _Variable) -> Mapping[str, str]:
             variable.name,
             "<not shown>",
             "'name=value' pairs with commas between them, their values URL-encoded",
+        )
+    if protocol is Protocol.GRPC and not all(
+        _METADATA.fullmatch(f"{name}={value}") for name, value in headers.items()
+    ):
+        raise SettingError(
+            variable.name,
+            "<not shown>",
+            "for grpc of names with letters, digits, '-', '_' and '.' that do not end "
+            "in '-bin', and of values in ASCII",
         )
     return headers
 
@@ -224,7 +273,7 @@ def _timeout(variable: _Variable) -> float:
         raise SettingError(
             variable.name, variable.value, "a positive number of seconds"
         )
-    return seconds
+    return min(seconds, _LONGEST_TIMEOUT)
 
 
 def _compression(variable: _Variable) -> Compression:

@@ -38,8 +38,9 @@ _MAX_FRAME: Final = 1_000_000
 """Bytes of payload that a frame is meant to have at most: large spans, small batches.
 
 A frame is taken or refused as a whole, so none should be larger than what destinations
-take; but nothing is encoded twice to make it smaller.
+take; but only what is larger than `_LARGEST_FRAME` is encoded twice to be smaller.
 """
+_LARGEST_FRAME: Final = 4_000_000  # grpc servers take 4 MiB by default
 _HANDFUL: Final = 4
 """Batches that are let go together while there is more to encode: a request takes as
 long as a hundred spans, and a destination that answers at once would get many.
@@ -199,14 +200,13 @@ class Spooler:
         lost = self._backlog.close()
         self._close()
         unread = self._discard()
-        if lost or unread:
+        if missing := lost + unread:
             # Nobody can ask for the counters any more, where this is the exit.
             log_once(
                 "delivery.shutdown",
                 logging.WARNING,
-                "%d spans had not been delivered when shutting down ran out of time: "
-                "they are dropped",
-                lost + unread,
+                "%s not delivered before shutting down ran out of time: dropped",
+                "1 span was" if missing == 1 else f"{missing} spans were",
             )
         return not unread and settled
 
@@ -364,14 +364,13 @@ class Spooler:
 
     def _frames(self, spans: Sequence[SpanData]) -> list[Frame]:
         """Return *spans* as frames, without those that cannot be encoded."""
-        if not spans:
-            return []
+        frames: list[Frame] = []
         try:
-            return [self._encode(spans)]
+            frames = [self._encode(spans)] if spans else []
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the others
             note("delivery.encode", error)
-        if len(spans) == 1:
-            return []
+        if len(spans) <= 1 or (frames and len(frames[0].payload) <= _LARGEST_FRAME):
+            return frames
         middle = len(spans) // 2
         return self._frames(spans[:middle]) + self._frames(spans[middle:])
 

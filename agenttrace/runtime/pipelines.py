@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import trace
+from opentelemetry.environment_variables import (
+    OTEL_PROPAGATORS,
+    OTEL_PYTHON_TRACER_PROVIDER,
+)
+from opentelemetry.sdk import environment_variables as variables
 from opentelemetry.sdk.resources import SERVICE_NAME
 
 from agenttrace import safety, tracing
@@ -29,6 +36,16 @@ if TYPE_CHECKING:
     from agenttrace.settings import Settings
 
 INSTRUMENTATION_NAME: Final = "agenttrace"
+_LIMITS: Final = (
+    variables.OTEL_ATTRIBUTE_COUNT_LIMIT,
+    variables.OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT,
+    variables.OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT,
+    variables.OTEL_LINK_ATTRIBUTE_COUNT_LIMIT,
+    variables.OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
+    variables.OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT,
+    variables.OTEL_SPAN_EVENT_COUNT_LIMIT,
+    variables.OTEL_SPAN_LINK_COUNT_LIMIT,
+)
 
 
 class Pipeline(Protocol):
@@ -71,6 +88,9 @@ class OwnPipeline:
         span_exporter: SpanExporter | None,
         sampler: sampling.Sampler | None,
     ) -> None:
+        # What may be wrong comes before there are threads.
+        _check_limits()
+        who = resource.resource_of(settings)
         senders = senders_of(settings, span_exporter)
         self.destinations = tuple(senders)
         self.spooler: Spooler | None = None
@@ -83,7 +103,7 @@ class OwnPipeline:
         self.provider = _provider(
             registry,
             self.spooler.put if self.spooler else _discard,
-            resource.resource_of(settings),
+            who,
             sampler,
             settings,
         )
@@ -208,7 +228,8 @@ def choose(
     _need("sampler", sampler, "Sampler", "should_sample")
     if settings.disabled:
         return NoPipeline("disabled", tracing.DISABLED)
-    provider = trace.get_tracer_provider() if given is None else given
+    _check_propagators()
+    provider = _global_provider() if given is None else given
     if isinstance(provider, trace.ProxyTracerProvider | Provider):
         return OwnPipeline(settings, PROCESS.spans, span_exporter, sampler)
     from agenttrace.spans.attached import (  # noqa: PLC0415 - most processes have no other provider
@@ -229,6 +250,47 @@ def choose(
         type(provider).__qualname__,
     )
     return NoPipeline("api", tracing.ApiTracer(provider.get_tracer("agenttrace")))
+
+
+def _global_provider() -> trace.TracerProvider:
+    """Return OTel's global provider, which a variable may name.
+
+    Raises:
+        SettingError: It names none that can be loaded.
+    """
+    try:
+        return trace.get_tracer_provider()
+    except Exception as error:  # a StopIteration, or whatever loading one raises
+        named = os.environ.get(OTEL_PYTHON_TRACER_PROVIDER, "")
+        allowed = "the name of a tracer provider that is installed, or not set"
+        raise SettingError(OTEL_PYTHON_TRACER_PROVIDER, named, allowed) from error
+
+
+def _check_propagators() -> None:
+    """Raise where `OTEL_PROPAGATORS` names one that cannot be loaded."""
+    named = os.environ.get(OTEL_PROPAGATORS)
+    if named is None:
+        return  # the defaults need not be loaded to know that they can be
+    try:
+        importlib.import_module("opentelemetry.propagate")
+    except Exception as error:  # a ValueError, or whatever loading one raises
+        allowed = "names of propagators that are installed, with commas, or none"
+        raise SettingError(OTEL_PROPAGATORS, named, allowed) from error
+
+
+def _check_limits() -> None:
+    """Raise where one of the limits of spans is no number.
+
+    The SDK reads them, and says so with an error of its own.
+    """
+    for name in _LIMITS:
+        said = os.environ.get(name, "").strip()
+        try:
+            is_number = not said or int(said) >= 0
+        except ValueError:
+            is_number = False
+        if not is_number:
+            raise SettingError(name, said, "a whole number, not negative")
 
 
 def _need(setting: str, value: object, kind: str, *methods: str) -> None:

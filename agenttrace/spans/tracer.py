@@ -314,7 +314,7 @@ class LeanTracer(sdk.Tracer):
             if limit is not None and len(values) >= limit and name not in values:
                 del values[next(iter(values))]
                 values.dropped += 1
-            values[name] = attributes.clean(value, self.text_limit)
+            values[name] = attributes.clean(value, self.limits.max_attribute_length)
         return values
 
 

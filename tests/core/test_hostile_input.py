@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import agenttrace
+from tests.core.programs import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,3 +217,19 @@ def test_a_graph_whose_nodes_know_each_other_takes_bounded_time(told: Told) -> N
 
 def _outcome(span: ReadableSpan) -> object:
     return (span.attributes or {}).get("agenttrace.outcome")
+
+
+def test_a_propagator_that_cannot_be_loaded_does_not_raise_where_it_is_used() -> None:
+    """Before `configure()` nobody has checked, and a request must not fail of it."""
+    ran = run(
+        """
+        import agenttrace
+        print(agenttrace.carrier())
+        with agenttrace.continue_trace({"traceparent": "x"}):
+            print("worked")
+        """,
+        OTEL_PROPAGATORS="nonsense",
+        AGENTTRACE_STRICT="0",
+    )
+
+    assert (ran.code, ran.out) == (0, "{}\nworked\n")

@@ -265,6 +265,7 @@ def test_every_verb_is_legal_before_configure() -> None:
         ("redact=3", "redact=3: must be a function of (key, value)"),
         ("error_outcomes=['ok']", "must be any of cancelled, abandoned"),
         ("state_dir=''", "state_dir='': must be a directory"),
+        ("state_dir=chr(0)", "state_dir='\\x00': must be a directory"),
         ("span_exporter=print", "must be a SpanExporter"),
         ("span_exporter=agenttrace.OpenSpan", "the object, not its class or name"),
         ("sampler='always_on'", "sampler='always_on': must be a Sampler"),
@@ -294,6 +295,10 @@ def test_a_wrong_argument_is_an_error_that_says_what_is_right(
         ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER='zipkin'"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "OTEL_EXPORTER_OTLP_PROTOCOL="),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost", "OTEL_EXPORTER_OTLP_ENDPOINT="),
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "abc", "OTEL_ATTRIBUTE_COUNT_LIMIT='abc'"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "-1", "OTEL_SPAN_LINK_COUNT_LIMIT='-1'"),
+        ("OTEL_PROPAGATORS", "nonsense", "OTEL_PROPAGATORS='nonsense'"),
+        ("OTEL_PYTHON_TRACER_PROVIDER", "x", "OTEL_PYTHON_TRACER_PROVIDER='x'"),
     ],
 )
 def test_a_wrong_variable_is_an_error_that_names_it(
@@ -304,15 +309,34 @@ def test_a_wrong_variable_is_an_error_that_names_it(
     ran = run(
         """
         import agenttrace
+        import threading
         try:
             agenttrace.configure()
         except agenttrace.SettingError as error:
             print(error)
+        print(threading.active_count(), "thread")
         """,
         environment=environment,
     )
 
     assert message in ran.out
+    assert "1 thread" in ran.out
+
+
+def test_an_empty_limit_of_opentelemetrys_is_no_limit() -> None:
+    """The SDK has it so, and a check that is too strict keeps a service down."""
+    ran = run(
+        """
+        import agenttrace
+        agenttrace.configure()
+        print("configured")
+        """,
+        OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="",
+        OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT=" 0 ",
+        OTEL_PROPAGATORS="none",
+    )
+
+    assert (ran.out, ran.err) == ("configured\n", "")
 
 
 def test_a_wrong_setting_leaves_the_running_runtime_alone() -> None:

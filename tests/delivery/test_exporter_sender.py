@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from agenttrace.delivery.senders import Delivered, Later
 from agenttrace.delivery.senders.exporter import ExporterSender
-from tests.delivery.given import frame
+from tests.delivery.given import frame, put, spooling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,12 +52,25 @@ def test_the_exporter_is_given_the_spans_of_the_frame() -> None:
     assert first.instrumentation_scope.name == "agenttrace"
 
 
-@pytest.mark.parametrize("result", [SpanExportResult.FAILURE, None, False])
+@pytest.mark.parametrize("result", [SpanExportResult.FAILURE, False])
 def test_what_is_no_success_is_tried_later(result: object) -> None:
     """The interface knows no refusal."""
     sender = ExporterSender(Exporter(lambda _: result))
 
     assert sender.send(frame(), 10) == Later("Exporter failed")
+
+
+def test_an_exporter_that_returns_nothing_is_given_every_span_once() -> None:
+    """The SDK never looks at the result, so many an exporter has none."""
+    got: list[str] = []
+    exporter = Exporter(lambda spans: got.extend(span.name for span in spans))
+
+    with spooling(ExporterSender(exporter)) as running:
+        put(running)
+        settled = running.flush(5)
+
+    assert settled
+    assert got == ["chat gpt-5"]
 
 
 def test_an_exporter_that_raises_is_tried_later_and_not_quoted() -> None:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-grpc: Any = importlib.import_module("grpc")  # it brings no types
+# None of these brings types.
+grpc: Any = importlib.import_module("grpc")
+error_details: Any = importlib.import_module("google.rpc.error_details_pb2")
+status: Any = importlib.import_module("google.rpc.status_pb2")
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
@@ -35,6 +38,7 @@ class TraceService:
         self.payloads: list[bytes] = []
         self.metadata: list[dict[str, str]] = []
         self.fails = ""
+        self.details = b""
         self.rejects = 0
 
     @contextlib.contextmanager
@@ -60,6 +64,10 @@ class TraceService:
     def _export(self, payload: bytes, context: Any) -> bytes:  # noqa: ANN401 - grpc brings no types
         self.metadata.append(dict(context.invocation_metadata()))
         if self.fails:
+            if self.details:
+                context.set_trailing_metadata(
+                    [("grpc-status-details-bin", self.details)]
+                )
             context.abort(grpc.StatusCode[self.fails], "who are you?")
         # Read and written again, to be sure that it is one.
         request = ExportTraceServiceRequest.FromString(payload)
@@ -76,10 +84,10 @@ class TraceService:
         return [span.name for payload in self.payloads for span in received(payload)]
 
 
-def export(settings: OtlpSettings) -> Answer:
+def export(settings: OtlpSettings, *, attribute: str = "value") -> Answer:
     sender = GrpcSender(settings)
     try:
-        return sender.send(frame("plan"), 5)
+        return sender.send(frame("plan", attribute=attribute), 5)
     finally:
         sender.close()
 
@@ -170,6 +178,52 @@ def test_a_collector_that_will_never_take_a_frame_is_told_from_one_that_may(
         assert export(plain(port)) == answer
 
 
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "after"), [(3, 500_000_000, 3.5), (0, 0, 0.0), (-1, 0, 0.0)]
+)
+def test_a_collector_that_says_when_to_come_back_is_heard(
+    seconds: int, nanos: int, after: float
+) -> None:
+    """One that is throttling is not relieved by being asked more often."""
+    refusal = status.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    delay = {"seconds": seconds, "nanos": nanos}
+    refusal.details.add().Pack(error_details.DebugInfo(detail="queue is full"))
+    refusal.details.add().Pack(error_details.RetryInfo(retry_delay=delay))
+    service = TraceService()
+    service.fails = "RESOURCE_EXHAUSTED"
+    service.details = refusal.SerializeToString()
+
+    with service.serve() as port:
+        answer = export(plain(port))
+
+    assert answer == Later("grpc status RESOURCE_EXHAUSTED", after)
+
+
+@pytest.mark.parametrize(
+    "details", [b"\xff\xff\xff", status.Status().SerializeToString()]
+)
+def test_details_that_name_no_delay_are_none(details: bytes) -> None:
+    """What a proxy writes there must not cost the answer."""
+    service = TraceService()
+    service.fails = "UNAVAILABLE"
+    service.details = details
+
+    with service.serve() as port:
+        assert export(plain(port)) == Later("grpc status UNAVAILABLE")
+
+
+def test_a_message_too_large_for_the_collector_is_not_tried_again() -> None:
+    """It would be tried for ever, with everything else behind it."""
+    service = TraceService()
+
+    with service.serve() as port:
+        answer = export(plain(port), attribute="x" * 5_000_000)
+
+    assert isinstance(answer, Refused)
+    assert answer.reason.startswith("grpc status RESOURCE_EXHAUSTED, to a message of 5")
+    assert service.payloads == []
+
+
 def test_nobody_listening_is_a_reason_to_come_back() -> None:
     """A collector that is being restarted loses nothing."""
     with TraceService().serve() as port:
@@ -198,6 +252,72 @@ def test_an_address_without_scheme_is_tls_and_one_may_say_otherwise() -> None:
                     "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
                     "OTEL_EXPORTER_OTLP_ENDPOINT": f"127.0.0.1:{port}",
                     "OTEL_EXPORTER_OTLP_INSECURE": "true",
+                }
+            )
+        )
+
+    assert answer == Delivered()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "insecure"), [("http", "false"), ("HTTP", ""), ("HTTP", "false")]
+)
+def test_http_is_without_tls_whatever_the_variable_says(
+    scheme: str, insecure: str
+) -> None:
+    """The specification asks the variable only where there is no scheme."""
+    service = TraceService()
+
+    with service.serve() as port:
+        answer = export(
+            otlp_settings(
+                {
+                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"{scheme}://127.0.0.1:{port}",
+                    "OTEL_EXPORTER_OTLP_INSECURE": insecure,
+                }
+            )
+        )
+
+    assert answer == Delivered()
+
+
+def test_https_is_never_without_tls() -> None:
+    """Credentials would go over the network for everybody to read."""
+    service = TraceService()
+
+    with service.serve() as port:
+        answer = export(
+            otlp_settings(
+                {
+                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://127.0.0.1:{port}",
+                    "OTEL_EXPORTER_OTLP_INSECURE": "true",
+                    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=hidden",
+                }
+            )
+        )
+
+    assert isinstance(answer, Later)
+    assert service.metadata == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_stands_before_a_collector_on_the_loopback(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy's loopback is not ours, and a sidecar is reached without one."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    service = TraceService()
+
+    with service.serve() as port:
+        answer = export(
+            otlp_settings(
+                {
+                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{host}:{port}",
                 }
             )
         )

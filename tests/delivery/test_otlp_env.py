@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -116,6 +117,13 @@ def test_grpc_takes_a_url_and_a_host_with_a_port(endpoint: str) -> None:
         ("TRACES_ENDPOINT", "http://", "http:// or https://"),
         ("TRACES_ENDPOINT", "http://host:port", "http:// or https://"),
         ("TRACES_ENDPOINT", "http://[::1", "http:// or https://"),
+        ("TRACES_ENDPOINT", "http://ho\tst", "http:// or https://"),
+        ("ENDPOINT", "http://ho st/", "a name or an address"),
+        ("ENDPOINT", "http://*.collector/", "a name or an address"),
+        ("ENDPOINT", "http://a..b/", "a name or an address"),
+        ("ENDPOINT", "http://ex%20ample/", "a name or an address"),
+        ("TRACES_ENDPOINT", f"http://{'x' * 64}.example/", "a name or an address"),
+        ("TRACES_ENDPOINT", f"http://{'ö' * 64}.example/", "a name or an address"),
         ("TIMEOUT", "10s", "a positive number of seconds"),
         ("TIMEOUT", "0", "a positive number of seconds"),
         ("TIMEOUT", "-1", "a positive number of seconds"),
@@ -140,6 +148,55 @@ def test_a_value_that_cannot_be_meant_is_an_error_that_says_what_can(
 
     assert caught.value.setting == f"OTEL_EXPORTER_OTLP_{name}"
     assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("ENDPOINT", "http://ho st:4317", "a name or an address"),
+        ("ENDPOINT", "ho st:4317", "a name or an address"),
+        ("ENDPOINT", f"http://user:{HIDDEN}@collector:4317", "without user"),
+        ("HEADERS", "x-user=%C3%A9", "values in ASCII"),
+        ("HEADERS", "a|b=1", "names with letters"),
+        ("HEADERS", "trace-bin=abc", "'-bin'"),
+    ],
+)
+def test_what_grpc_cannot_send_is_an_error_that_says_so(
+    name: str, value: str, allowed: str
+) -> None:
+    """It would refuse every span, or come back for ever."""
+    with pytest.raises(SettingError, match=re.escape(allowed)) as caught:
+        settings(PROTOCOL="grpc", **{name: value})
+
+    assert caught.value.setting == f"OTEL_EXPORTER_OTLP_{name}"
+    assert HIDDEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "collector",
+        "my_collector.observability.svc.cluster.local.",
+        "xn--mnchen-3ya.example",
+        "münchen.example",
+        "10.0.0.1",
+        "[::1]",
+        "[fe80::1%25eth0]",
+    ],
+)
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_every_host_that_can_be_meant_is_taken(protocol: str, host: str) -> None:
+    """A check that is too strict keeps an application from starting."""
+    endpoint = f"http://{host}:4318"
+
+    found = settings(PROTOCOL=protocol, TRACES_ENDPOINT=endpoint)
+
+    assert found.endpoint == endpoint
+
+
+def test_a_time_without_end_is_one_that_sockets_know() -> None:
+    """A larger number would make every attempt fail."""
+    assert settings(TIMEOUT="1e300").timeout == 86_400
 
 
 def test_a_client_key_without_its_certificate_is_an_error(tmp_path: Path) -> None:

@@ -156,6 +156,23 @@ def test_large_spans_make_small_frames() -> None:
     assert all(len(one.payload) <= 1_000_000 for one in script.frames[1:])
 
 
+def test_no_frame_of_several_spans_is_larger_than_what_grpc_takes() -> None:
+    """The first batch is made before anybody knows how large the spans are."""
+    script = Script()
+    gate = threading.Event()
+
+    with spooling(script, encode=_encoder_behind(gate)) as running:
+        items = [Item(attribute="x" * 100_000) for _ in range(128)]
+        for item in items:
+            running.put(item)
+        gate.set()
+        settled = running.flush(10)
+
+    assert settled
+    assert script.ids == ids_of(items)
+    assert max(len(one.payload) for one in script.frames) <= 4_000_000
+
+
 def _encoder_behind(gate: threading.Event) -> Encode:
     def encode(spans: Sequence[SpanData]) -> Frame:
         gate.wait(10)
@@ -511,6 +528,24 @@ def test_a_shutdown_leaves_a_destination_that_hangs_behind() -> None:
     assert script.closed.wait(5)  # once it can, it lets go
     assert running.status().dropped == 3
     assert running.status().acknowledged == 0  # told as lost, and not told twice
+
+
+@pytest.mark.parametrize(
+    ("spans", "said"),
+    [(1, "1 span was not delivered"), (2, "2 spans were not delivered")],
+)
+def test_what_an_exit_leaves_behind_is_told_with_its_number(
+    spans: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the last word that anybody has of them."""
+    gate = threading.Event()
+
+    with spooling(Script(gate=gate)) as running:
+        put(running, spans)
+        running.shutdown(0.05)
+    gate.set()
+
+    assert said in caplog.text
 
 
 def test_a_flush_with_no_limit_is_possible() -> None:

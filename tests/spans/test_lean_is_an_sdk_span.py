@@ -154,6 +154,7 @@ def test_limits_cut_the_same() -> None:
     [
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "2"),
         ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3"),
+        ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3"),
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "1"),
         ("OTEL_SPAN_LINK_COUNT_LIMIT", "1"),
         ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "1"),

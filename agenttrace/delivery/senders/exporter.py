@@ -30,7 +30,7 @@ class Exporter(Protocol):
     """What is needed of a `SpanExporter`."""
 
     def export(self, spans: Sequence[ReadableSpan], /) -> object:
-        """Send *spans*; what is not `SpanExportResult.SUCCESS` is a failure."""
+        """Send *spans*; `SpanExportResult.SUCCESS` or None, else it is a failure."""
         ...
 
     def shutdown(self) -> None:
@@ -78,7 +78,9 @@ class ExporterSender:
         except Exception as error:  # noqa: BLE001 - an exporter may raise anything
             # Its message may hold what the spans hold.
             return Later(f"{self._name} raised {type(error).__name__}")
-        if result is SpanExportResult.SUCCESS:
+        # The SDK asks nobody for a result, and many an exporter has none: what says
+        # nothing, and did not raise, has the spans.
+        if result is SpanExportResult.SUCCESS or result is None:
             return Delivered()
         return Later(f"{self._name} failed")
 

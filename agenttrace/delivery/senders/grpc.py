@@ -14,10 +14,11 @@ import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from agenttrace._otel import suppress_instrumentation
 from agenttrace.delivery.forks import no_fork
-from agenttrace.delivery.otlp_env import Compression, shown
+from agenttrace.delivery.otlp_env import Compression, is_loopback, shown
 from agenttrace.delivery.senders import Answer, Later, Refused
 from agenttrace.delivery.senders.answers import delivered
 
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
     from agenttrace.delivery.otlp_env import OtlpSettings
 
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_DETAILS: Final = "grpc-status-details-bin"
+_USUAL_LIMIT: Final = 4 * 2**20
+"""Bytes that a grpc server takes in one message when it was told nothing else."""
 # The codes that the OTLP specification calls retryable.  It wants the server's delay
 # beside RESOURCE_EXHAUSTED; without one it is tried later all the same: nothing is
-# dropped because a collector is short of words.
+# dropped because a collector is short of words.  Unless the message is too large for
+# a server: that is told with the same code, and no later time makes it smaller.
 _LATER: Final = frozenset(
     {
         "ABORTED",
@@ -65,7 +70,7 @@ class GrpcSender:
                     metadata=tuple(self._settings.headers.items()),
                 )
         except Exception as error:  # noqa: BLE001 - grpc's own, and whatever a bad file or header makes of it
-            return _answer_to(error)
+            return _answer_to(error, len(frame.payload))
         return delivered(answer)
 
     def close(self) -> None:
@@ -82,12 +87,38 @@ class GrpcSender:
         return self._open[2]
 
 
-def _answer_to(error: Exception) -> Answer:
+def _answer_to(error: Exception, size: int) -> Answer:
     code = getattr(error, "code", None)
     name = getattr(code(), "name", "") if callable(code) else ""
     # Details and messages may hold what the request holds.
     reason = f"grpc status {name}" if name else type(error).__name__
-    return Later(reason) if name in _LATER or not name else Refused(reason)
+    if name and name not in _LATER:
+        return Refused(reason)
+    asked = _retry_delay(error)
+    if name == "RESOURCE_EXHAUSTED" and asked is None and size > _USUAL_LIMIT:
+        return Refused(f"{reason}, to a message of {size} bytes")
+    return Later(reason, asked)
+
+
+def _retry_delay(error: Exception) -> float | None:
+    """Return the seconds that the server asked to wait (`RetryInfo`), if it did."""
+    try:
+        trailing: Any = getattr(error, "trailing_metadata", tuple)() or ()
+        details = next((value for key, value in trailing if key == _DETAILS), None)
+        if details is None:
+            return None
+        with no_fork():
+            # With the official exporter comes the library that reads them.
+            kinds: Any = importlib.import_module("google.rpc.error_details_pb2")
+            statuses: Any = importlib.import_module("google.rpc.status_pb2")
+        for detail in statuses.Status.FromString(details).details:
+            info = kinds.RetryInfo()
+            if detail.Unpack(info):
+                seconds: float = info.retry_delay.ToNanoseconds() / 1e9
+                return max(seconds, 0.0)
+    except Exception:  # noqa: BLE001 - what garbage does to parsers is open-ended
+        return None
+    return None
 
 
 def _channel(settings: OtlpSettings) -> Any:  # noqa: ANN401 - grpc brings no types
@@ -98,19 +129,26 @@ def _channel(settings: OtlpSettings) -> Any:  # noqa: ANN401 - grpc brings no ty
         Compression.GZIP: grpc.Compression.Gzip,
         Compression.DEFLATE: grpc.Compression.Deflate,
     }[settings.compression]
-    scheme, separator, target = settings.endpoint.partition("://")
-    insecure = settings.insecure
-    if insecure is None:
-        insecure = bool(separator) and scheme == "http"
-    target = (target if separator else settings.endpoint).split("/", 1)[0]
+    endpoint = settings.endpoint
+    parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    # A variable may say what a URL does not; never that https goes without TLS.
+    insecure = parts.scheme == "http" or (
+        parts.scheme != "https" and settings.insecure is True
+    )
+    # A proxy's loopback is not ours, whatever http_proxy says.
+    options = [("grpc.enable_http_proxy", 0)] if is_loopback(parts.hostname) else []
     if insecure:
-        return grpc.insecure_channel(target, compression=compression)
+        return grpc.insecure_channel(
+            parts.netloc, options=options, compression=compression
+        )
     credentials = grpc.ssl_channel_credentials(
         _content(settings.certificate),
         _content(settings.client_key),
         _content(settings.client_certificate),
     )
-    return grpc.secure_channel(target, credentials, compression=compression)
+    return grpc.secure_channel(
+        parts.netloc, credentials, options=options, compression=compression
+    )
 
 
 def _content(path: str | None) -> bytes | None:

@@ -13,7 +13,6 @@ messages repeat what was sent, headers and URLs with credentials among it.
 from __future__ import annotations
 
 import gzip
-import ipaddress
 import math
 import os
 import time
@@ -26,7 +25,12 @@ from urllib.parse import unquote, urlsplit
 
 from agenttrace._otel import suppress_instrumentation
 from agenttrace.delivery.forks import no_fork
-from agenttrace.delivery.otlp_env import Compression, OtlpSettings, shown
+from agenttrace.delivery.otlp_env import (
+    Compression,
+    OtlpSettings,
+    is_loopback,
+    shown,
+)
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
 from agenttrace.delivery.senders.answers import delivered
 
@@ -200,17 +204,10 @@ def _headers(extra: Mapping[str, str], compression: Compression) -> dict[str, st
 
 
 def _proxies(endpoint: str) -> dict[str, str] | None:
-    host = urlsplit(endpoint).hostname or ""
+    host = urlsplit(endpoint).hostname
     # A proxy's loopback is not ours, whatever HTTP_PROXY says; requests knows only
     # what NO_PROXY says.
-    return {"no_proxy": host} if _is_loopback(host) else None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return {"no_proxy": host} if host and is_loopback(host) else None
 
 
 def _credentials(endpoint: str) -> tuple[str, str] | None:

@@ -64,7 +64,7 @@ class StoreSender:
             return Refused(str(error))
         if batch.size > self._writer.largest:
             return Refused(
-                f"{len(batch.rows)} spans of {batch.size} bytes do not fit into a "
+                f"{batch.size} bytes of spans ({len(batch.rows)}) do not fit into a "
                 f"store that may hold {self._writer.largest}"
             )
         try:
