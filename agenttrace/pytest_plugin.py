@@ -105,8 +105,11 @@ class LeakCheck:
         self._of_fixtures: dict[pytest.FixtureDef[Any], set[OpenSpan]] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
-        """Note what is open before the test has begun to set anything up."""
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Note what is open before the test has begun to set anything up.
+
+        A test that is run again, by a plugin for that, is judged again.
+        """
         if not self._watching:
             # Not in the process that only hands tests out to others (xdist's).
             self._watching = True

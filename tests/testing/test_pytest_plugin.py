@@ -482,3 +482,22 @@ def test_doctests_and_parameters_are_tests_like_others(suite: Run) -> None:
 
     result.assert_outcomes(passed=5, errors=1)
     result.stdout.fnmatch_lines(["ERROR test_suite.py::test_suite.documented - *"])
+
+
+def test_a_test_that_is_run_again_is_judged_again(
+    suite: Run, pytester: pytest.Pytester
+) -> None:
+    """Otherwise a suite with reruns has no leaks, whatever it leaves open."""
+    pytester.makeconftest("""
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            runtestprotocol(item, log=False, nextitem=nextitem)
+            runtestprotocol(item, log=True, nextitem=nextitem)
+            return True
+    """)
+
+    result = suite(TWO_TESTS, LEAKS)
+
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["ERROR *::test_that_leaks - Failed: 1 span left *"])
