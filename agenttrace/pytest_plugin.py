@@ -136,13 +136,14 @@ class LeakCheck:
         """Ask for what a fixture has left open after its teardown."""
         self._before -= self._of_fixtures.pop(fixturedef, set())
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self,
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note that the test has failed already."""
+        """Note that the test has failed already, were it expected or not."""
         report = yield
-        self._failed = self._failed or report.failed
+        as_expected = report.skipped and hasattr(report, "wasxfail")
+        self._failed = self._failed or report.failed or as_expected
         return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
