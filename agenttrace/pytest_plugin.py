@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
@@ -69,12 +69,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Import what delivery leaves to its own threads, before they do.
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse a marker that cannot be meant; import what delivery's threads would.
 
-    pytest compiles our modules itself, for their assertions, and in Python 3.11
-    `ast.parse` fails where another thread is in it as well: that of the suite.
+    They leave that to later, but pytest compiles our modules itself, for their
+    assertions, and in Python 3.11 `ast.parse` fails where another thread is in it as
+    well: that of the suite.
     """
+    _allowed(item)
     if sys.version_info < (3, 12) and _RUNTIME in sys.modules:
         for name in _LATE:
             importlib.import_module(name)
@@ -105,7 +107,7 @@ class LeakCheck:
         self._of_fixtures: dict[pytest.FixtureDef[Any], set[OpenSpan]] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
         """Note what is open before the test has begun to set anything up.
 
         A test that is run again, by a plugin for that, is judged again.
@@ -198,22 +200,38 @@ def _not_allowed(item: pytest.Item, left: list[OpenSpan]) -> list[OpenSpan]:
     """Return *left* without what the markers of *item* allow."""
     from agenttrace.testing.trees import fits  # noqa: PLC0415 - when there is a leak
 
+    names, number = _allowed(item)
+    left = [span for span in left if not any(fits(name, span.name) for name in names)]
+    return left if len(left) > number else []
+
+
+def _allowed(item: pytest.Item) -> tuple[list[str], int]:
+    """Return the names that the markers of *item* allow, and how many spans beside.
+
+    One that cannot be meant fails the test, whether it leaves anything open or not.
+    """
+    names: list[str] = []
     number = 0
     for marker in item.iter_markers(_MARKER):
-        if not marker.args:
-            return []
+        if not marker.args and not marker.kwargs:
+            names.append("*")
         for allowed in marker.args:
             if isinstance(allowed, str):
-                left = [span for span in left if not fits(allowed, span.name)]
-            elif isinstance(allowed, int) and not isinstance(allowed, bool):
+                names.append(allowed)
+            elif type(allowed) is int and allowed >= 0:
                 number += allowed
             else:
-                message = (
-                    f"@pytest.mark.{_MARKER}({allowed!r}): must be names of spans or "
-                    "a number of them"
-                )
-                pytest.fail(message, pytrace=False)
-    return left if len(left) > number else []
+                _refuse(repr(allowed))
+        for keyword, allowed in marker.kwargs.items():
+            _refuse(f"{keyword}={allowed!r}")
+    return names, number
+
+
+def _refuse(said: str) -> NoReturn:
+    message = (
+        f"@pytest.mark.{_MARKER}({said}): must be names of spans or a number of them"
+    )
+    pytest.fail(message, pytrace=False)
 
 
 def _open() -> tuple[OpenSpan, ...]:
