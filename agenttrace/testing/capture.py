@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from agenttrace.delivery.readable import from_readable
 from agenttrace.delivery.store.forest import arrange
 from agenttrace.errors import AgenttraceError
-from agenttrace.model import SpanData
+from agenttrace.model import Outcome, SpanData
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import leaks, trees
 from agenttrace.testing.origins import ORIGINS
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 
+_OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
 _PATIENCE: Final = 1.0
 """Seconds that a span which is just being told by another thread is waited for."""
 
@@ -233,7 +234,14 @@ class CapturedSpans:
             name: Their name, in which `*` stands for any text.
             outcome: How they ended: an `Outcome` or its word.
             operation: `gen_ai.operation.name`.
+
+        Raises:
+            ValueError: There is no such outcome.
         """
+        if outcome is not None and outcome not in _OUTCOMES:
+            words = ", ".join(_OUTCOMES)
+            message = f"outcome={outcome!r}: must be {words} (what is open is in .open)"
+            raise ValueError(message)
         return [
             span
             for span in self

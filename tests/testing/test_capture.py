@@ -224,6 +224,20 @@ def test_find_returns_those_that_are_like_that(agenttrace_spans: CapturedSpans) 
     assert found("execute_tool") == []
 
 
+@pytest.mark.parametrize("said", ["eror", "OK", "open"])
+def test_an_outcome_that_there_is_not_is_refused(
+    agenttrace_spans: CapturedSpans, said: str
+) -> None:
+    """Nothing is ever found by it, and that there is nothing often is the assertion."""
+    with pytest.raises(ValueError, match="must be") as refused:
+        agenttrace_spans.find(outcome=said)
+
+    assert str(refused.value) == (
+        f"outcome={said!r}: must be ok, error, timed_out, cancelled, abandoned, stuck, "
+        "lost (what is open is in .open)"
+    )
+
+
 def test_a_span_that_there_is_not_is_told_with_those_that_there_are(
     agenttrace_spans: CapturedSpans,
 ) -> None:
