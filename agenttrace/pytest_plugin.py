@@ -12,6 +12,7 @@ open until it has been torn down.
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -245,7 +246,8 @@ def _open() -> tuple[OpenSpan, ...]:
 def _text(left: list[OpenSpan]) -> str:
     from agenttrace.testing import leaks  # noqa: PLC0415 - when there is one
 
-    names = ", ".join(dict.fromkeys(f'"{span.name}"' for span in left))
+    quoted = (json.dumps(span.name, ensure_ascii=False) for span in left)
+    names = ", ".join(dict.fromkeys(quoted))
     return (
         f"{leaks.headline(left, is_open='left open')}\n\n{leaks.told(left)}\n\n"
         f"To allow it: @pytest.mark.{_MARKER}({names})"

@@ -221,6 +221,24 @@ def test_a_marker_allows_names_or_numbers_and_nothing_beyond(suite: Run) -> None
     )
 
 
+def test_the_marker_that_is_proposed_can_be_copied(suite: Run) -> None:
+    """Whatever the name of the span is, the line is Python, and allows it."""
+    tests = """
+        MARK
+        def test_that_leaks():
+            block = agenttrace.span('say "hi"\\nthere *')
+            block.__enter__()
+            kept.append(block)
+    """
+
+    told = suite(tests.replace("MARK", ""), LEAKS)
+    (proposed,) = re.findall("^To allow it: (.*)$", told.stdout.str(), re.MULTILINE)
+    copied = suite(tests.replace("MARK", proposed), LEAKS)
+
+    told.assert_outcomes(passed=1, errors=1)
+    copied.assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize("said", ["None", "1.5", "True", "-1", "name='triage'"])
 def test_a_marker_that_cannot_be_meant_is_refused_before_anything_leaks(
     suite: Run, said: str
