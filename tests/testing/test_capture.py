@@ -471,6 +471,19 @@ def test_a_span_from_before_is_captured_when_it_ends_and_never_blamed() -> None:
         assert spans.names == ["invoke_agent triage"]
 
 
+def test_what_an_earlier_test_has_dropped_is_not_captured() -> None:
+    """When the garbage collector finds it is chance, and so would every tree be."""
+    with fresh_runtime():
+        stream = triage("the weather")
+        next(stream)
+        by_hand = trace.get_tracer("test").start_span("by hand")
+        with capture_spans() as spans:
+            del stream, by_hand
+
+            assert spans.names == []
+        assert agenttrace.open_spans() == ()
+
+
 def test_captures_within_captures_see_the_same() -> None:
     """A helper that captures must not blind the test that uses it."""
     with capture_spans() as outer:
