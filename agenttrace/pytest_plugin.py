@@ -12,9 +12,10 @@ open until it has been torn down.
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
@@ -69,12 +70,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Import what delivery leaves to its own threads, before they do.
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse a marker that cannot be meant; import what delivery's threads would.
 
-    pytest compiles our modules itself, for their assertions, and in Python 3.11
-    `ast.parse` fails where another thread is in it as well: that of the suite.
+    They leave that to later, but pytest compiles our modules itself, for their
+    assertions, and in Python 3.11 `ast.parse` fails where another thread is in it as
+    well: that of the suite.
     """
+    _allowed(item)
     if sys.version_info < (3, 12) and _RUNTIME in sys.modules:
         for name in _LATE:
             importlib.import_module(name)
@@ -105,8 +108,11 @@ class LeakCheck:
         self._of_fixtures: dict[pytest.FixtureDef[Any], set[OpenSpan]] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
-        """Note what is open before the test has begun to set anything up."""
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        """Note what is open before the test has begun to set anything up.
+
+        A test that is run again, by a plugin for that, is judged again.
+        """
         if not self._watching:
             # Not in the process that only hands tests out to others (xdist's).
             self._watching = True
@@ -133,13 +139,14 @@ class LeakCheck:
         """Ask for what a fixture has left open after its teardown."""
         self._before -= self._of_fixtures.pop(fixturedef, set())
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self,
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note that the test has failed already."""
+        """Note that the test has failed already, were it expected or not."""
         report = yield
-        self._failed = self._failed or report.failed
+        as_expected = report.skipped and hasattr(report, "wasxfail")
+        self._failed = self._failed or report.failed or as_expected
         return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -194,22 +201,38 @@ def _not_allowed(item: pytest.Item, left: list[OpenSpan]) -> list[OpenSpan]:
     """Return *left* without what the markers of *item* allow."""
     from agenttrace.testing.trees import fits  # noqa: PLC0415 - when there is a leak
 
+    names, number = _allowed(item)
+    left = [span for span in left if not any(fits(name, span.name) for name in names)]
+    return left if len(left) > number else []
+
+
+def _allowed(item: pytest.Item) -> tuple[list[str], int]:
+    """Return the names that the markers of *item* allow, and how many spans beside.
+
+    One that cannot be meant fails the test, whether it leaves anything open or not.
+    """
+    names: list[str] = []
     number = 0
     for marker in item.iter_markers(_MARKER):
-        if not marker.args:
-            return []
+        if not marker.args and not marker.kwargs:
+            names.append("*")
         for allowed in marker.args:
             if isinstance(allowed, str):
-                left = [span for span in left if not fits(allowed, span.name)]
-            elif isinstance(allowed, int) and not isinstance(allowed, bool):
+                names.append(allowed)
+            elif type(allowed) is int and allowed >= 0:
                 number += allowed
             else:
-                message = (
-                    f"@pytest.mark.{_MARKER}({allowed!r}): must be names of spans or "
-                    "a number of them"
-                )
-                pytest.fail(message, pytrace=False)
-    return left if len(left) > number else []
+                _refuse(repr(allowed))
+        for keyword, allowed in marker.kwargs.items():
+            _refuse(f"{keyword}={allowed!r}")
+    return names, number
+
+
+def _refuse(said: str) -> NoReturn:
+    message = (
+        f"@pytest.mark.{_MARKER}({said}): must be names of spans or a number of them"
+    )
+    pytest.fail(message, pytrace=False)
 
 
 def _open() -> tuple[OpenSpan, ...]:
@@ -223,7 +246,8 @@ def _open() -> tuple[OpenSpan, ...]:
 def _text(left: list[OpenSpan]) -> str:
     from agenttrace.testing import leaks  # noqa: PLC0415 - when there is one
 
-    names = ", ".join(dict.fromkeys(f'"{span.name}"' for span in left))
+    quoted = (json.dumps(span.name, ensure_ascii=False) for span in left)
+    names = ", ".join(dict.fromkeys(quoted))
     return (
         f"{leaks.headline(left, is_open='left open')}\n\n{leaks.told(left)}\n\n"
         f"To allow it: @pytest.mark.{_MARKER}({names})"

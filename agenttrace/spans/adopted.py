@@ -116,9 +116,12 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         self._adoption.registry.collected.append((self.record, self))
 
 
-def _collected(adopted: weakref.ReferenceType[sdk.Span]) -> None:
-    # Runs anywhere, with any lock held.  See OpenSpans.sweep.
-    if isinstance(adopted, AdoptedSpan):
+def _collected(
+    adopted: weakref.ReferenceType[sdk.Span], ours: type[AdoptedSpan] = AdoptedSpan
+) -> None:
+    # Runs anywhere, with any lock held.  See OpenSpans.sweep.  Also at the end of the
+    # interpreter, which has taken this module's names away: so it asks for none.
+    if isinstance(adopted, ours):
         adopted.leave()
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from agenttrace.delivery.readable import from_readable
 from agenttrace.delivery.store.forest import arrange
 from agenttrace.errors import AgenttraceError
-from agenttrace.model import SpanData
+from agenttrace.model import EndedBy, Outcome, SpanData
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import leaks, trees
 from agenttrace.testing.origins import ORIGINS
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 
+_OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
 _PATIENCE: Final = 1.0
 """Seconds that a span which is just being told by another thread is waited for."""
 
@@ -42,7 +43,9 @@ _PATIENCE: Final = 1.0
 def capture_spans() -> Generator[CapturedSpans]:
     """Capture every span of this process that ends meanwhile.
 
-    What is captured can be looked at inside the block and after it.
+    What is captured can be looked at inside the block and after it.  A span from before
+    is captured as well when something ends it, but not when it was dropped and the
+    garbage collector happens to find it now.
 
     Raises:
         AgenttraceError: Tracing is disabled, so that every assertion would be about
@@ -124,12 +127,17 @@ class Recording:
                 self._claimed.add(_key(span))
 
     def told(self, form: object) -> None:
-        """Keep the first *form* of a span."""
+        """Keep the first *form* of a span.
+
+        What was started before and is found by the garbage collector only now has
+        been dropped by an earlier test, or is anybody's: it would be chance.
+        """
         data = form if isinstance(form, SpanData) else from_readable(form)  # type: ignore[arg-type]  # what else a tap is shown
         span = captured(data)
         with self._changed:
-            self._order.setdefault(span.key, len(self._order))
-            self._told.setdefault(span.key, span)
+            if span.key in self._order or span.ended_by != EndedBy.GC:
+                self._order.setdefault(span.key, len(self._order))
+                self._told.setdefault(span.key, span)
             self._claimed.discard(span.key)
             self._changed.notify_all()
 
@@ -233,7 +241,14 @@ class CapturedSpans:
             name: Their name, in which `*` stands for any text.
             outcome: How they ended: an `Outcome` or its word.
             operation: `gen_ai.operation.name`.
+
+        Raises:
+            ValueError: There is no such outcome.
         """
+        if outcome is not None and outcome not in _OUTCOMES:
+            words = ", ".join(_OUTCOMES)
+            message = f"outcome={outcome!r}: must be {words} (what is open is in .open)"
+            raise ValueError(message)
         return [
             span
             for span in self

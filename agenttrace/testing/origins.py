@@ -107,6 +107,10 @@ class Origins:
         """Listen to *spans* meanwhile, once, however many want it."""
         self._users += 1
         if self._users == 1:
+            # Nobody has told of those that ended since it last listened.
+            for span in [*self._open]:
+                if spans.find(span.span_id) is not span:
+                    self._open.pop(span, None)
             spans.add_listener(self)
         try:
             yield

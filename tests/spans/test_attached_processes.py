@@ -55,6 +55,27 @@ def told(spans: list[Received]) -> list[tuple[str, object]]:
     )
 
 
+def test_a_span_that_outlives_our_module_is_let_go_in_silence() -> None:
+    """At exit a module loses its names while a framework still holds handlers."""
+    ran = run("""
+        import logging  # it comes before us, so the interpreter empties it after us
+        import ctypes, sys
+        import agenttrace
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+
+        trace.set_tracer_provider(TracerProvider())
+        agenttrace.configure()
+        logging.held = trace.get_tracer("app").start_span("held")
+        for module in [*sys.modules.values()]:
+            if module.__name__ != "__main__":
+                # Something in C refers to it: then it is emptied, and not collected.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
+    """)
+
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+
+
 def test_a_global_provider_is_found_and_goes_on_sending(collector: Collector) -> None:
     """The application changes one line, and its backend shows outcomes."""
     ran = attached(

@@ -224,6 +224,20 @@ def test_find_returns_those_that_are_like_that(agenttrace_spans: CapturedSpans) 
     assert found("execute_tool") == []
 
 
+@pytest.mark.parametrize("said", ["eror", "OK", "open"])
+def test_an_outcome_that_there_is_not_is_refused(
+    agenttrace_spans: CapturedSpans, said: str
+) -> None:
+    """Nothing is ever found by it, and that there is nothing often is the assertion."""
+    with pytest.raises(ValueError, match="must be") as refused:
+        agenttrace_spans.find(outcome=said)
+
+    assert str(refused.value) == (
+        f"outcome={said!r}: must be ok, error, timed_out, cancelled, abandoned, stuck, "
+        "lost (what is open is in .open)"
+    )
+
+
 def test_a_span_that_there_is_not_is_told_with_those_that_there_are(
     agenttrace_spans: CapturedSpans,
 ) -> None:
@@ -455,6 +469,19 @@ def test_a_span_from_before_is_captured_when_it_ends_and_never_blamed() -> None:
             stream.close()
 
         assert spans.names == ["invoke_agent triage"]
+
+
+def test_what_an_earlier_test_has_dropped_is_not_captured() -> None:
+    """When the garbage collector finds it is chance, and so would every tree be."""
+    with fresh_runtime():
+        stream = triage("the weather")
+        next(stream)
+        by_hand = trace.get_tracer("test").start_span("by hand")
+        with capture_spans() as spans:
+            del stream, by_hand
+
+            assert spans.names == []
+        assert agenttrace.open_spans() == ()
 
 
 def test_captures_within_captures_see_the_same() -> None:

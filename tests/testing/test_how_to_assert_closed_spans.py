@@ -28,10 +28,10 @@ def test_every_block_of_the_page_runs_and_the_last_one_fails_as_shown(
     pytester: pytest.Pytester,
 ) -> None:
     """It is copied before it is read."""
-    desk, *tests = blocks("python")
+    desk, conftest, *tests = blocks("python")
     (settings,) = blocks("toml")
     (shown,) = blocks("text")
-    pytester.makepyfile(desk=desk, test_desk="\n\n".join(tests))
+    pytester.makepyfile(desk=desk, conftest=conftest, test_desk="\n\n".join(tests))
     pytester.makepyprojecttoml(settings)
 
     result = pytester.runpytest_subprocess(

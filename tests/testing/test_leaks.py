@@ -16,7 +16,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 import agenttrace
+from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import capture_spans, fresh_runtime
+from agenttrace.testing.origins import Origins, Shape
 from tests.testing.given import expected, triage
 
 if TYPE_CHECKING:
@@ -294,6 +296,22 @@ def test_what_a_reference_cycle_holds_is_open_until_it_is_collected(
     finally:
         gc.enable()
     assert agenttrace_spans.span("invoke_agent triage").outcome == "abandoned"
+
+
+def test_what_has_ended_unheard_is_not_remembered_for_good(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """A fixture that is torn down after the capture has one in every test."""
+    origins = Origins()
+    with ExitStack() as beyond, origins.noted(PROCESS.spans):
+        beyond.enter_context(agenttrace.span("plan"))
+        (plan,) = agenttrace_spans.open
+        while_open = origins.of(plan)
+
+    with origins.noted(PROCESS.spans):
+        long_after = origins.of(plan)
+
+    assert (while_open.shape, long_after.shape) == (Shape.BLOCK, None)
 
 
 def leak_in_a_cycle() -> None:

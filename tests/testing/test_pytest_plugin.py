@@ -207,25 +207,55 @@ def test_a_marker_allows_names_or_numbers_and_nothing_beyond(suite: Run) -> None
 
         @allow(1)
         def test_more_than_that(): leak(); leak()
-
-        @allow(None)
-        def test_wrong_argument(): leak()
         """,
         LEAKS,
         "--strict-markers",
     )
 
-    result.assert_outcomes(passed=8, errors=3)
+    result.assert_outcomes(passed=7, errors=2)
     result.stdout.fnmatch_lines(
         [
             "ERROR *::test_another_name - Failed: 1 span left open: invoke_*",
             "ERROR *::test_more_than_that - Failed: 2 spans left open: *",
-            "ERROR *::test_wrong_argument - Failed: @pytest.mark.agenttrace*",
         ]
     )
-    assert section(result, "ERROR at teardown of test_wrong_argument") == (
-        "@pytest.mark.agenttrace_allow_open(None): must be names of spans or a number "
-        "of them"
+
+
+def test_the_marker_that_is_proposed_can_be_copied(suite: Run) -> None:
+    """Whatever the name of the span is, the line is Python, and allows it."""
+    tests = """
+        MARK
+        def test_that_leaks():
+            block = agenttrace.span('say "hi"\\nthere *')
+            block.__enter__()
+            kept.append(block)
+    """
+
+    told = suite(tests.replace("MARK", ""), LEAKS)
+    (proposed,) = re.findall("^To allow it: (.*)$", told.stdout.str(), re.MULTILINE)
+    copied = suite(tests.replace("MARK", proposed), LEAKS)
+
+    told.assert_outcomes(passed=1, errors=1)
+    copied.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("said", ["None", "1.5", "True", "-1", "name='triage'"])
+def test_a_marker_that_cannot_be_meant_is_refused_before_anything_leaks(
+    suite: Run, said: str
+) -> None:
+    """Its author is beside it today, and whoever meets the first leak is not."""
+    result = suite(
+        f"""
+        @pytest.mark.agenttrace_allow_open({said})
+        def test_that_is_clean(): pass
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(errors=1)
+    assert section(result, "ERROR at setup of test_that_is_clean") == (
+        f"@pytest.mark.agenttrace_allow_open({said}): must be names of spans or a "
+        "number of them"
     )
 
 
@@ -482,3 +512,39 @@ def test_doctests_and_parameters_are_tests_like_others(suite: Run) -> None:
 
     result.assert_outcomes(passed=5, errors=1)
     result.stdout.fnmatch_lines(["ERROR test_suite.py::test_suite.documented - *"])
+
+
+def test_a_test_that_is_run_again_is_judged_again(
+    suite: Run, pytester: pytest.Pytester
+) -> None:
+    """Otherwise a suite with reruns has no leaks, whatever it leaves open."""
+    pytester.makeconftest("""
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            runtestprotocol(item, log=False, nextitem=nextitem)
+            runtestprotocol(item, log=True, nextitem=nextitem)
+            return True
+    """)
+
+    result = suite(TWO_TESTS, LEAKS)
+
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["ERROR *::test_that_leaks - Failed: 1 span left *"])
+
+
+def test_a_test_that_fails_as_expected_and_leaks_is_one_test(suite: Run) -> None:
+    """Its leak is no second result: the totals would not be those of the suite."""
+    result = suite(
+        """
+        @pytest.mark.xfail
+        def test_by_mark(): leak(); assert False
+
+        def test_by_word(): leak(); pytest.xfail("later")
+        """,
+        LEAKS,
+        "--xfail-tb",
+    )
+
+    result.assert_outcomes(xfailed=2)
+    assert result.stdout.str().count("- Captured spans left open teardown -") == 2
