@@ -8,6 +8,7 @@ has no runs.
 from __future__ import annotations
 
 import sqlite3
+import stat
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +57,17 @@ _ALL_OK: Final = """traces.errors = 0 AND traces.trace_id NOT IN (
 
 
 class StoreUnreadableError(AgenttraceError):
-    """The store is damaged, or not one that this version can read."""
+    """The store is damaged, out of reach, or not one that this version can read."""
 
     def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(
-            f"{path} cannot be read ({reason}). The next process that writes there "
-            "sets a damaged file aside and begins a new one."
-        )
+        message = f"{path} cannot be read ({reason})."
+        # A writer does nothing about a directory, or a file that it may not open.
+        if isinstance(reason, sqlite3.Error) and schema.is_damage(reason):
+            message += (
+                " The next process that writes there sets a damaged file aside and "
+                "begins a new one."
+            )
+        super().__init__(message)
 
 
 class AmbiguousTraceError(AgenttraceError, ValueError):
@@ -132,7 +137,7 @@ class Reader:
                 which every span did.
 
         Raises:
-            StoreUnreadableError: The file is damaged or not a store.
+            StoreUnreadableError: The file is damaged, out of reach or not a store.
         """
         conditions = ["traces.started >= :since"] if since is not None else []
         if service is not None:
@@ -165,7 +170,7 @@ class Reader:
 
         Raises:
             AmbiguousTraceError: There are several.
-            StoreUnreadableError: The file is damaged or not a store.
+            StoreUnreadableError: The file is damaged, out of reach or not a store.
         """
         low, high = _range_of(prefix)
         found: list[Run] = self._ask(
@@ -195,7 +200,7 @@ class Reader:
 
         Raises:
             AmbiguousTraceError: It fits several runs.
-            StoreUnreadableError: The file is damaged or not a store.
+            StoreUnreadableError: The file is damaged, out of reach or not a store.
         """
         run = self.run(trace_id_prefix)
         if run is None:
@@ -258,7 +263,10 @@ class Reader:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreUnreadableError(self.path, error) from None
+            raise StoreUnreadableError(self.path, error.strerror or error) from None
+        if not stat.S_ISREG(found.st_mode):
+            # SQLite would call a directory an I/O error, and wait for a pipe.
+            raise StoreUnreadableError(self.path, "not a file")
         return (found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns
 
 
