@@ -76,6 +76,13 @@ def command(  # noqa: PLR0913 - one argument per option
             "TRACE names one run: --last, --service and --outcome do not go with it."
         )
         raise click.UsageError(message)
+    if trace is not None and not trace.strip():
+        # Most likely a shell variable that is not set.
+        message = (
+            "TRACE is empty: give the beginning of a trace id, or leave it out for the "
+            "last runs."
+        )
+        raise click.UsageError(message)
     reader = Reader(state_dir / FILE_NAME)
     if trace is not None:
         found = reader.run(trace)

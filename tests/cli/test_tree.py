@@ -435,6 +435,36 @@ def test_wrong_usage_is_told_as_such(
     assert show(*args).exit_code == 2
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_trace_id_is_wrong_usage(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result], nothing: str
+) -> None:
+    """It is a shell variable that is not set, and fits every run there is."""
+    keep(triage())
+
+    result = show(nothing)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "TRACE is empty" in result.stderr
+
+
+def test_an_id_that_fits_many_runs_names_a_few_and_says_what_to_do(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
+) -> None:
+    """A list that stops without a word reads as if it were all of them."""
+    traces = [bytes([0xAB, number]) * 8 for number in range(6)]
+    keep([span(trace, "chat") for trace in traces[:5]])
+    all_of_them = show("ab")
+    keep([span(traces[5], "chat")])
+
+    some_of_them = show("ab")
+
+    named = ", ".join(trace.hex() for trace in traces[:5])
+    told = f"Error: 'ab' fits several runs, more digits tell them apart: {named}"
+    assert all_of_them.stderr == f"{told}\n"
+    assert some_of_them.stderr == f"{told}, ...\n"
+
+
 def test_a_damaged_store_is_told_in_one_line(
     show: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -32,6 +32,8 @@ _PATIENCE: Final = 5.0
 """Seconds to wait for another process that opens or repairs the file."""
 _ATTEMPTS: Final = 5
 _ID_DIGITS: Final = 32
+_TOLD: Final = 5
+"""Runs that are named where a part of a trace id fits many."""
 
 # The earliest root: there is one, unless a run was continued from elsewhere.
 _RUNS: Final = """
@@ -74,7 +76,11 @@ class AmbiguousTraceError(AgenttraceError, ValueError):
     """A part of a trace id fits several runs."""
 
     def __init__(self, prefix: str, found: list[str]) -> None:
-        super().__init__(f"{prefix!r} fits several runs: {', '.join(found)}")
+        more = ", ..." if len(found) > _TOLD else ""
+        super().__init__(
+            f"{prefix!r} fits several runs, more digits tell them apart: "
+            f"{', '.join(found[:_TOLD])}{more}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +183,8 @@ class Reader:
             lambda connection: [
                 _run(connection, row)
                 for row in connection.execute(
-                    f"{_RUNS} WHERE traces.trace_id BETWEEN ? AND ? LIMIT 5",
-                    (low, high),
+                    f"{_RUNS} WHERE traces.trace_id BETWEEN ? AND ? LIMIT ?",
+                    (low, high, _TOLD + 1),
                 ).fetchall()
             ],
             missing=[],
