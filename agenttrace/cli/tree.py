@@ -89,7 +89,7 @@ def command(  # noqa: PLR0913 - one argument per option
         runs = [found] if found else []
     else:
         runs = reader.runs(
-            last or _LAST,
+            min(last or _LAST, sys.maxsize),  # SQLite's integers end there
             service=service,
             outcome=Outcome(outcome) if outcome else None,
         )

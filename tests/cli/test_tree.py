@@ -435,6 +435,17 @@ def test_wrong_usage_is_told_as_such(
     assert show(*args).exit_code == 2
 
 
+def test_more_runs_than_can_be_counted_are_all_runs(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
+) -> None:
+    """Whoever wants every run types nines until it looks like enough."""
+    keep(triage())
+
+    result = show("--json", "--last", "9" * 30)
+
+    assert [run["trace_id"] for run in loaded(result)] == [TRIAGE.hex()]
+
+
 @pytest.mark.parametrize("nothing", ["", " "])
 def test_an_empty_trace_id_is_wrong_usage(
     keep: Callable[[list[SpanData]], None], show: Callable[..., Result], nothing: str
