@@ -71,7 +71,7 @@ def command(  # noqa: PLR0913 - one argument per option
 
     With --json: a list of runs, the newest first, each with its nested spans.
     """
-    if trace is not None and (last or service or outcome):
+    if trace is not None and (last, service, outcome) != (None, None, None):
         message = (
             "TRACE names one run: --last, --service and --outcome do not go with it."
         )
@@ -98,9 +98,8 @@ def command(  # noqa: PLR0913 - one argument per option
     else:
         _print_trees(reader, runs, limit=None if everything else render.LIMIT)
     if not runs:
-        click.echo(
-            _why_nothing(reader, trace, chosen=bool(service or outcome)), err=True
-        )
+        chosen = service is not None or outcome is not None
+        click.echo(_why_nothing(reader, trace, chosen=chosen), err=True)
         ctx.exit(NOTHING)
 
 

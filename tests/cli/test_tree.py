@@ -435,6 +435,19 @@ def test_wrong_usage_is_told_as_such(
     assert show(*args).exit_code == 2
 
 
+def test_an_empty_service_is_a_service_that_no_run_has(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
+) -> None:
+    """It must not be told that the store is empty, and go looking for lost spans."""
+    keep(triage())
+
+    alone, beside_an_id = show("--service", ""), show("a1", "--service", "")
+
+    assert alone.exit_code == 1
+    assert "is like that" in alone.stderr
+    assert beside_an_id.exit_code == 2
+
+
 def test_more_runs_than_can_be_counted_are_all_runs(
     keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
 ) -> None:
