@@ -127,7 +127,10 @@ def _print_trees(reader: Reader, runs: Sequence[Run], *, limit: int | None) -> N
             render.render(forest, run=run, limit=limit, ascii_only=ascii_only)
         )
         unread = 0 if to_read is None else run.spans - to_read
-        if unread > 0:
+        if not forest:
+            # A writer with little room may evict a run while we look.
+            console.print("No span to show: newer runs took their place, or damage.")
+        elif unread > 0:
             console.print(f"{unread:,} more spans were not read: --all shows them.")
 
 

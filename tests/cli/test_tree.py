@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -433,6 +435,22 @@ def test_wrong_usage_is_told_as_such(
 ) -> None:
     """Exit code 1 means that nothing was found, and scripts rely on it."""
     assert show(*args).exit_code == 2
+
+
+def test_a_run_that_was_evicted_while_somebody_looks_is_told_as_such(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result], tmp_path: Path
+) -> None:
+    """A line that counts three spans, with none beneath it, looks like a fault."""
+    keep(triage())
+    # Between the account of a run and its spans is where the eviction comes.
+    with closing(sqlite3.connect(tmp_path / "traces.db")) as store:
+        store.execute("DELETE FROM spans")
+        store.commit()
+
+    result = show()
+
+    told = "No span to show: newer runs took their place, or damage."
+    assert tree_of(result) == [told]
 
 
 def test_an_empty_service_is_a_service_that_no_run_has(
