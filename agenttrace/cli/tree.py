@@ -71,9 +71,16 @@ def command(  # noqa: PLR0913 - one argument per option
 
     With --json: a list of runs, the newest first, each with its nested spans.
     """
-    if trace is not None and (last or service or outcome):
+    if trace is not None and (last, service, outcome) != (None, None, None):
         message = (
             "TRACE names one run: --last, --service and --outcome do not go with it."
+        )
+        raise click.UsageError(message)
+    if trace is not None and not trace.strip():
+        # Most likely a shell variable that is not set.
+        message = (
+            "TRACE is empty: give the beginning of a trace id, or leave it out for the "
+            "last runs."
         )
         raise click.UsageError(message)
     reader = Reader(state_dir / FILE_NAME)
@@ -82,7 +89,7 @@ def command(  # noqa: PLR0913 - one argument per option
         runs = [found] if found else []
     else:
         runs = reader.runs(
-            last or _LAST,
+            min(last or _LAST, sys.maxsize),  # SQLite's integers end there
             service=service,
             outcome=Outcome(outcome) if outcome else None,
         )
@@ -91,9 +98,8 @@ def command(  # noqa: PLR0913 - one argument per option
     else:
         _print_trees(reader, runs, limit=None if everything else render.LIMIT)
     if not runs:
-        click.echo(
-            _why_nothing(reader, trace, chosen=bool(service or outcome)), err=True
-        )
+        chosen = service is not None or outcome is not None
+        click.echo(_why_nothing(reader, trace, chosen=chosen), err=True)
         ctx.exit(NOTHING)
 
 
@@ -121,7 +127,10 @@ def _print_trees(reader: Reader, runs: Sequence[Run], *, limit: int | None) -> N
             render.render(forest, run=run, limit=limit, ascii_only=ascii_only)
         )
         unread = 0 if to_read is None else run.spans - to_read
-        if unread > 0:
+        if not forest:
+            # A writer with little room may evict a run while we look.
+            console.print("No span to show: newer runs took their place, or damage.")
+        elif unread > 0:
             console.print(f"{unread:,} more spans were not read: --all shows them.")
 
 

@@ -22,7 +22,7 @@ from agenttrace.demo.account import SERVICE
 from agenttrace.settings import state_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Collection, Generator
     from contextlib import AbstractContextManager
 
     from agenttrace.delivery.store import Node, Run
@@ -148,7 +148,7 @@ class Terminal:
     def close(self, account: Account) -> None:
         """Show the table, the verdict and where to look."""
         self._console.print()
-        self._console.print(self._table(account))
+        self._console.print(self._fitting_table(account))
         self._console.print(_verdict(account))
         sent = account.sent
         if sent is not None and sent.acknowledged >= account.started:
@@ -158,28 +158,43 @@ class Terminal:
             )
         self._console.print(Text(f"See the runs again: {_tree_command(account)}"))
 
-    def _table(self, account: Account) -> Table:
+    def _fitting_table(self, account: Account) -> Table:
+        """Return the table, without what says least where the terminal is narrow."""
+        unlimited = self._console.options.update(width=_PIPE_WIDTH)
+        titles = list(_COLUMNS)
+        for spared in _SPARED:
+            table = self._table(account, titles)
+            needed = self._console.measure(table, options=unlimited).maximum
+            if needed <= self._console.width:
+                return table
+            titles.remove(spared)
+        return self._table(account, titles)
+
+    def _table(self, account: Account, titles: Collection[str]) -> Table:
         table = Table(
             box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
         )
-        for title, justify in _COLUMNS.items():
-            table.add_column(title, justify=justify, no_wrap=True)
+        for title in titles:
+            table.add_column(title, justify=_COLUMNS[title], no_wrap=True)
         for entry in account.entries:
-            table.add_row(*self._cells(entry))
+            cells = self._cells(entry)
+            table.add_row(*(cells[title] for title in titles))
         return table
 
-    def _cells(self, entry: Entry) -> list[RenderableType]:
+    def _cells(self, entry: Entry) -> dict[str, RenderableType]:
         root, run, scenario = entry.root, entry.run, entry.act.scenario
         complete = not entry.missing
-        return [
-            scenario.title,
-            scenario.expected.value,
-            render.badge(root.outcome if root else None, ascii_only=self._ascii),
-            str(len(entry.act.started)),
-            Text(str(entry.found), "" if complete else "bold red"),
-            render.duration(run.duration) if run else "",
-            _tokens(run),
-        ]
+        return {
+            "run": scenario.title,
+            "expected": scenario.expected.value,
+            "seen": render.badge(
+                root.outcome if root else None, ascii_only=self._ascii
+            ),
+            "started": str(len(entry.act.started)),
+            "stored": Text(str(entry.found), "" if complete else "bold red"),
+            "took": render.duration(run.duration) if run else "",
+            "tokens": _tokens(run),
+        }
 
     def _print(self, what: RenderableType) -> None:
         """Print *what* indented, without blanks at the ends of its lines."""
@@ -222,6 +237,8 @@ _COLUMNS: Final[dict[str, JustifyMethod]] = {
     "took": "right",
     "tokens": "right",
 }
+_SPARED: Final = ("tokens", "took", "expected")
+"""Columns that a narrow terminal does without, first to last."""
 
 
 def _verdict(account: Account) -> Text:

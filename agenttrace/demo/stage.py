@@ -93,7 +93,8 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
 
     Raises:
         MissingExtraError: The libraries of the demo are not installed.
-        SettingError: A variable of the environment cannot be meant.
+        SettingError: A variable of the environment cannot be meant, or the store
+            cannot be written.
     """
     check_extra()
     if live is not None and not os.environ.get("OPENAI_API_KEY"):
@@ -101,6 +102,7 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
             setting="OPENAI_API_KEY", value=None, allowed="set, to ask a real model"
         )
     store = state_dir / FILE_NAME
+    _check_writable(store)
     acts: list[Act] = []
     with (
         _undisturbed(),
@@ -115,6 +117,26 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
                 screen.show(entry)
         runtime.flush(_DELIVERY_TIMEOUT)
     return _left(runtime.status(), store, acts, scripted=not live)
+
+
+def _check_writable(store: Path) -> None:
+    """Raise `SettingError` where spans cannot be kept: there would be nothing to see.
+
+    A disk that is full, or goes away in between, the account tells.
+    """
+    try:
+        store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        writable = os.access(store.parent, os.W_OK | os.X_OK) and (
+            not store.exists() or (store.is_file() and os.access(store, os.W_OK))
+        )
+    except OSError:
+        writable = False
+    if not writable:
+        raise SettingError(
+            setting="state_dir",
+            value=str(store.parent),
+            allowed=f"a directory where {store.name} can be written; see --state-dir",
+        )
 
 
 def close(played: Played, screen: Screen) -> Account:

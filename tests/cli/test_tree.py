@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -433,6 +435,76 @@ def test_wrong_usage_is_told_as_such(
 ) -> None:
     """Exit code 1 means that nothing was found, and scripts rely on it."""
     assert show(*args).exit_code == 2
+
+
+def test_a_run_that_was_evicted_while_somebody_looks_is_told_as_such(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result], tmp_path: Path
+) -> None:
+    """A line that counts three spans, with none beneath it, looks like a fault."""
+    keep(triage())
+    # Between the account of a run and its spans is where the eviction comes.
+    with closing(sqlite3.connect(tmp_path / "traces.db")) as store:
+        store.execute("DELETE FROM spans")
+        store.commit()
+
+    result = show()
+
+    told = "No span to show: newer runs took their place, or damage."
+    assert tree_of(result) == [told]
+
+
+def test_an_empty_service_is_a_service_that_no_run_has(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
+) -> None:
+    """It must not be told that the store is empty, and go looking for lost spans."""
+    keep(triage())
+
+    alone, beside_an_id = show("--service", ""), show("a1", "--service", "")
+
+    assert alone.exit_code == 1
+    assert "is like that" in alone.stderr
+    assert beside_an_id.exit_code == 2
+
+
+def test_more_runs_than_can_be_counted_are_all_runs(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
+) -> None:
+    """Whoever wants every run types nines until it looks like enough."""
+    keep(triage())
+
+    result = show("--json", "--last", "9" * 30)
+
+    assert [run["trace_id"] for run in loaded(result)] == [TRIAGE.hex()]
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_trace_id_is_wrong_usage(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result], nothing: str
+) -> None:
+    """It is a shell variable that is not set, and fits every run there is."""
+    keep(triage())
+
+    result = show(nothing)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "TRACE is empty" in result.stderr
+
+
+def test_an_id_that_fits_many_runs_names_a_few_and_says_what_to_do(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
+) -> None:
+    """A list that stops without a word reads as if it were all of them."""
+    traces = [bytes([0xAB, number]) * 8 for number in range(6)]
+    keep([span(trace, "chat") for trace in traces[:5]])
+    all_of_them = show("ab")
+    keep([span(traces[5], "chat")])
+
+    some_of_them = show("ab")
+
+    named = ", ".join(trace.hex() for trace in traces[:5])
+    told = f"Error: 'ab' fits several runs, more digits tell them apart: {named}"
+    assert all_of_them.stderr == f"{told}\n"
+    assert some_of_them.stderr == f"{told}, ...\n"
 
 
 def test_a_damaged_store_is_told_in_one_line(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,6 @@ from agenttrace.model import Outcome, ResourceData, ScopeData, SpanData
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SECOND = 1_000_000_000
 WAIT = 10.0
@@ -241,6 +241,19 @@ def test_a_damaged_store_is_an_error_that_says_what_happens_next(path: Path) -> 
 
     with pytest.raises(StoreUnreadableError, match="sets a damaged file aside"):
         Reader(path).runs(5)
+
+
+def test_what_is_no_file_is_an_error_that_promises_nothing(path: Path) -> None:
+    """No writer sets a directory aside: somebody has to do something about it."""
+    path.mkdir()
+
+    with pytest.raises(StoreUnreadableError) as directory:
+        Reader(path).runs(5)
+    with pytest.raises(StoreUnreadableError) as beneath_a_file:
+        Reader(Path(__file__) / "traces.db").runs(5)
+
+    assert str(directory.value) == f"{path} cannot be read (not a file)."
+    assert str(beneath_a_file.value).endswith(" cannot be read (Not a directory).")
 
 
 def test_a_span_whose_bytes_are_damaged_is_left_out(

@@ -337,6 +337,21 @@ def test_a_real_model_needs_a_key() -> None:
     assert "Traceback" not in ran.stderr
 
 
+def test_a_store_that_cannot_be_written_is_told_before_the_first_run(
+    tmp_path: Path,
+) -> None:
+    """Fifteen seconds of runs without trees, and a list of lost spans, say less."""
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / FILE_NAME).mkdir(parents=True)
+
+    for place in ("file", "file/beneath", "taken"):
+        ran = run("--state-dir", str(tmp_path / place))
+
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert f"state_dir='{tmp_path / place}'" in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("library", ["fastapi", "uvicorn", "rich", "h11"])
 def test_a_missing_extra_is_told_in_one_line(library: str) -> None:
     """It says what to install, before anything else has happened."""

@@ -8,6 +8,7 @@ has no runs.
 from __future__ import annotations
 
 import sqlite3
+import stat
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ _PATIENCE: Final = 5.0
 """Seconds to wait for another process that opens or repairs the file."""
 _ATTEMPTS: Final = 5
 _ID_DIGITS: Final = 32
+_TOLD: Final = 5
+"""Runs that are named where a part of a trace id fits many."""
 
 # The earliest root: there is one, unless a run was continued from elsewhere.
 _RUNS: Final = """
@@ -56,20 +59,28 @@ _ALL_OK: Final = """traces.errors = 0 AND traces.trace_id NOT IN (
 
 
 class StoreUnreadableError(AgenttraceError):
-    """The store is damaged, or not one that this version can read."""
+    """The store is damaged, out of reach, or not one that this version can read."""
 
     def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(
-            f"{path} cannot be read ({reason}). The next process that writes there "
-            "sets a damaged file aside and begins a new one."
-        )
+        message = f"{path} cannot be read ({reason})."
+        # A writer does nothing about a directory, or a file that it may not open.
+        if isinstance(reason, sqlite3.Error) and schema.is_damage(reason):
+            message += (
+                " The next process that writes there sets a damaged file aside and "
+                "begins a new one."
+            )
+        super().__init__(message)
 
 
 class AmbiguousTraceError(AgenttraceError, ValueError):
     """A part of a trace id fits several runs."""
 
     def __init__(self, prefix: str, found: list[str]) -> None:
-        super().__init__(f"{prefix!r} fits several runs: {', '.join(found)}")
+        more = ", ..." if len(found) > _TOLD else ""
+        super().__init__(
+            f"{prefix!r} fits several runs, more digits tell them apart: "
+            f"{', '.join(found[:_TOLD])}{more}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +143,7 @@ class Reader:
                 which every span did.
 
         Raises:
-            StoreUnreadableError: The file is damaged or not a store.
+            StoreUnreadableError: The file is damaged, out of reach or not a store.
         """
         conditions = ["traces.started >= :since"] if since is not None else []
         if service is not None:
@@ -165,15 +176,15 @@ class Reader:
 
         Raises:
             AmbiguousTraceError: There are several.
-            StoreUnreadableError: The file is damaged or not a store.
+            StoreUnreadableError: The file is damaged, out of reach or not a store.
         """
         low, high = _range_of(prefix)
         found: list[Run] = self._ask(
             lambda connection: [
                 _run(connection, row)
                 for row in connection.execute(
-                    f"{_RUNS} WHERE traces.trace_id BETWEEN ? AND ? LIMIT 5",
-                    (low, high),
+                    f"{_RUNS} WHERE traces.trace_id BETWEEN ? AND ? LIMIT ?",
+                    (low, high, _TOLD + 1),
                 ).fetchall()
             ],
             missing=[],
@@ -195,7 +206,7 @@ class Reader:
 
         Raises:
             AmbiguousTraceError: It fits several runs.
-            StoreUnreadableError: The file is damaged or not a store.
+            StoreUnreadableError: The file is damaged, out of reach or not a store.
         """
         run = self.run(trace_id_prefix)
         if run is None:
@@ -258,7 +269,10 @@ class Reader:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreUnreadableError(self.path, error) from None
+            raise StoreUnreadableError(self.path, error.strerror or error) from None
+        if not stat.S_ISREG(found.st_mode):
+            # SQLite would call a directory an I/O error, and wait for a pipe.
+            raise StoreUnreadableError(self.path, "not a file")
         return (found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns
 
 
