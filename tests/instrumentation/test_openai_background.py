@@ -141,6 +141,15 @@ def test_a_raw_poll_is_read_too(responses: Way, spans: Spans) -> None:
     assert spans.one().ending == OK
 
 
+def test_a_poll_is_known_by_its_path_alone(responses: Way, spans: Spans) -> None:
+    """The client's beta resources ask with a query behind it."""
+    first = begin(responses, "polls=1")
+    path = f"/responses/{first.id}?beta=true"
+    responses.wait(responses.client.get(path, cast_to=object))
+
+    assert spans.one().ending == OK
+
+
 def test_a_stream_in_the_background_is_one_span(responses: Way, spans: Spans) -> None:
     """Read to its end it is like any other stream."""
     items = responses.read(responses.stream("ok", background=True))

@@ -89,6 +89,8 @@ def _call(
     streamed = bool(kwargs.get("stream"))
     is_post = options.method.lower() == "post"
     recorder = _RECORDERS.get(options.url) if is_post else None
+    if recorder is None and is_post:
+        recorder = _RECORDERS.get(requests.path_of(options.url))
     if recorder is None:
         return background.visit(client, options, streamed=streamed)
     context = otel.get_current()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from agenttrace import semconv
 from agenttrace.boundary.streams import Visit
 from agenttrace.instrumentation.openai.recording import FINAL, NOTHING, ModelRecorder
-from agenttrace.instrumentation.openai.requests import Read, Request
+from agenttrace.instrumentation.openai.requests import Read, Request, path_of
 from agenttrace.model import EndedBy
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ def visit(client: object, options: Any, *, streamed: bool) -> Visit | None:  # n
         options: Its `FinalRequestOptions`.
         streamed: Whether events are asked for.
     """
-    url: str = options.url
-    if not _waiting or not url.startswith(_PREFIX):
+    if not _waiting:
         return None
-    identity, _, action = url.removeprefix(_PREFIX).partition("/")
+    path = path_of(options.url)
+    if not path.startswith(_PREFIX):
+        return None
+    identity, _, action = path.removeprefix(_PREFIX).partition("/")
     known = _waiting.get(identity)
     method = options.method.lower()
     if known is None or (method, action) not in _VISITS:

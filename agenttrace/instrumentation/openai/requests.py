@@ -113,6 +113,18 @@ class Request:
         return seconds if seconds is not None and seconds > USUAL_SILENCE else None
 
 
+def path_of(url: str) -> str:
+    """Return the path that *url*, relative to a base, asks for: as the API names it.
+
+    Callers of `client.post` may leave the slash out, and the client's own beta
+    resources put a query behind it.
+
+    >>> path_of("responses?beta=true")
+    '/responses'
+    """
+    return "/" + url.partition("?")[0].strip("/")
+
+
 def number(value: object) -> object:
     """Return *value* if it is a number."""
     is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
