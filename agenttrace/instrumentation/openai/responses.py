@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from agenttrace import content, semconv
-from agenttrace.instrumentation.openai import background, messages, requests
+from agenttrace.instrumentation.openai import background, messages, requests, wire
 from agenttrace.instrumentation.openai.recording import (
     FINAL,
     NOTHING,
@@ -91,12 +91,14 @@ class ResponsesRecorder(ModelRecorder):
 
     def note(self, answer: Any) -> bool:  # noqa: ANN401 - a Response, or plain JSON
         """Take note of a response object; return whether its status is a new one."""
+        if type(answer) is dict:  # of an event that the client has no model for
+            answer = wire.plain(answer)
         self._last = answer
         self._id, self._model = answer.id, answer.model
         before, self.status = self.status, answer.status
         self._complete = bool(_finish_reason(answer))
         if answer.error is not None:
-            self._error = (str(answer.error.code), str(answer.error.message))
+            self._error = _failure(answer.error)
         return before is not None and before != self.status
 
     def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - an event, or plain JSON
@@ -114,7 +116,8 @@ class ResponsesRecorder(ModelRecorder):
         if kind in _LAST:
             self._complete = True
             if kind == _ERROR:
-                self._error = (str(item.code), str(item.message))
+                # The client raises where the API puts it one level deeper.
+                self._error = _failure(getattr(item, "error", None) or item)
             else:
                 self.note(item.response)
             return FINAL
@@ -140,7 +143,7 @@ class ResponsesRecorder(ModelRecorder):
     def verdict(self) -> Ending | None:
         """Return how it ended, where the API says in the answer that it went wrong."""
         if self._error is not None or self.status == "failed":
-            code, message = self._error or ("_OTHER", "the response failed")
+            code, message = self._error or _failure(None)
             return Ending(
                 Outcome.ERROR,
                 EndedBy.RETURN,
@@ -177,6 +180,13 @@ class ResponsesRecorder(ModelRecorder):
         else:
             return {}
         return content.attribute_of(semconv.GEN_AI_OUTPUT_MESSAGES, said)
+
+
+def _failure(error: object) -> tuple[str, str]:
+    """Return code and message of what the API calls an error; it may have neither."""
+    code = getattr(error, "code", None) or "_OTHER"
+    message = getattr(error, "message", None) or "the response failed"
+    return str(code), str(message)
 
 
 def _finish_reason(response: Any) -> str:  # noqa: ANN401 - a Response, or plain JSON
