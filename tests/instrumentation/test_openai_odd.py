@@ -9,7 +9,8 @@ import pytest
 from openai import OpenAI
 
 import agenttrace
-from tests.instrumentation.given import HTTP
+from agenttrace.testing import fresh_runtime
+from tests.instrumentation.given import HTTP, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ RESPONSE: dict[str, Any] = {
 USAGE = {"input_tokens": 7, "output_tokens": 9, "total_tokens": 16}
 
 
-def client_of(answer: Any) -> OpenAI:  # noqa: ANN401 - any JSON, or events
+def client_of(answer: dict[str, Any] | tuple[dict[str, Any], ...]) -> OpenAI:
     """Return a client whose server answers with events (a tuple) or with JSON."""
     if isinstance(answer, tuple):
         body = "".join(f"data: {json.dumps(event)}\n\n" for event in answer).encode()
@@ -41,6 +42,23 @@ def client_of(answer: Any) -> OpenAI:  # noqa: ANN401 - any JSON, or events
     http = HTTP.Client(transport=HTTP.MockTransport(respond))
     return OpenAI(
         base_url="http://odd/v1", api_key="unused", max_retries=0, http_client=http
+    )
+
+
+def completion(message: object) -> dict[str, Any]:
+    """Return a chat completion of one choice."""
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    answer = {"id": "c_1", "object": "chat.completion", "created": 1, "model": "m"}
+    usage = {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16}
+    return {**answer, "choices": [choice], "usage": usage}
+
+
+def chunks(*deltas: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return the chunks of a chat that is complete with them."""
+    chunk = {"id": "c_1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return tuple(
+        {**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        for delta, reason in [*[(each, None) for each in deltas], ({}, "stop")]
     )
 
 
@@ -126,3 +144,78 @@ def test_an_error_event_is_told_by_what_it_has(
     assert span.ending == ("error", "return")
     assert (span.span.attributes or {})["error.type"] == told[0]
     assert span.span.status.description == told[1]
+
+
+def test_content_that_cannot_be_read_costs_no_other_fact(spans: Spans) -> None:
+    """An answer without a message still has been paid for."""
+    with (
+        fresh_runtime(capture_content=True, swallows={"openai.content"}) as fresh,
+        client_of(completion(None)) as client,
+    ):
+        client.chat.completions.create(model="m", messages=[])
+        (span,) = map(Seen, fresh.exported())
+
+    assert span.ending == OK
+    assert span["response.id"] == "c_1"
+    assert span["usage.output_tokens"] == 9
+    assert spans.all() == []
+
+
+class Unreadable(dict[str, object]):
+    """A message that is sent as JSON and cannot be asked for anything."""
+
+    def get(self, *_: object) -> object:
+        """Refuse."""
+        message = "not like that"
+        raise TypeError(message)
+
+
+def test_messages_that_cannot_be_read_have_a_span_all_the_same(spans: Spans) -> None:
+    """It is the call that somebody looks for, and not its prompt."""
+    given = [Unreadable(role="user", content="hello")]
+    with (
+        fresh_runtime(capture_content=True, swallows={"openai.content"}) as fresh,
+        client_of(completion({"role": "assistant", "content": "hi"})) as client,
+    ):
+        client.chat.completions.create(
+            model="m", messages=[], extra_body={"messages": given}
+        )
+        (span,) = map(Seen, fresh.exported())
+
+    assert span.ending == OK
+    assert span["input.messages"] is None
+    assert "hi" in span["output.messages"]
+    assert spans.all() == []
+
+
+def test_a_tool_call_that_is_none_is_told_as_far_as_it_goes(spans: Spans) -> None:
+    """The server is about to refuse it, and the span has to say what was sent."""
+    del spans
+    asked: Any = [{"role": "assistant", "tool_calls": [{"id": "c", "function": "f"}]}]
+    with (
+        fresh_runtime(capture_content=True) as fresh,
+        client_of(completion({"role": "assistant", "content": "hi"})) as client,
+    ):
+        client.chat.completions.create(model="m", messages=asked)
+        (span,) = map(Seen, fresh.exported())
+
+    assert '"id": "c", "name": null' in span["input.messages"]
+
+
+def test_an_answer_in_parts_is_the_text_of_its_parts(spans: Spans) -> None:
+    """Compatible servers send them where a model reasons, whole and streamed."""
+    del spans
+    parts = [{"type": "text", "text": "hello"}]
+    with fresh_runtime(capture_content=True) as fresh:
+        with client_of(completion({"role": "assistant", "content": parts})) as client:
+            client.chat.completions.create(model="m", messages=[])
+        with client_of(chunks({"content": parts})) as client:
+            list(client.chat.completions.create(model="m", messages=[], stream=True))
+        seen = [Seen(span) for span in fresh.exported()]
+
+    for span in seen:
+        assert (
+            '"parts": [{"type": "text", "content": "hello"}]'
+            in (span["output.messages"])
+        )
+        assert span["response.finish_reasons"] == ("stop",)

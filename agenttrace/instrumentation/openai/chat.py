@@ -15,9 +15,10 @@ from agenttrace.instrumentation.openai.recording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from agenttrace.boundary.recorder import Progress
+    from agenttrace.instrumentation.openai.messages import Spoken
     from agenttrace.instrumentation.openai.requests import Request
     from agenttrace.model import Attributes
 
@@ -74,12 +75,7 @@ class ChatRecorder(ModelRecorder):
             [choice.finish_reason or "" for choice in choices]
         )
         if self.captures:
-            attributes.update(
-                content.attribute_of(
-                    semconv.GEN_AI_OUTPUT_MESSAGES,
-                    [messages.of_choice(choice) for choice in choices],
-                )
-            )
+            attributes.update(self.content_of(_said, choices))
         return attributes
 
     def item(self, item: Any, /) -> Progress:  # noqa: ANN401, C901 - a chunk, or plain JSON; each call more would cost every chunk
@@ -139,12 +135,22 @@ class ChatRecorder(ModelRecorder):
             attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(
                 [self._finished[index] for index in sorted(self._finished)]
             )
-        said = None
         if self._spoken is not None:
-            said = self._spoken.messages(self._finished)
-        if said:
-            attributes |= content.attribute_of(semconv.GEN_AI_OUTPUT_MESSAGES, said)
+            attributes.update(self.content_of(self._said_so_far, self._spoken))
         return attributes
+
+    def _said_so_far(self, spoken: Spoken) -> Attributes:
+        said = spoken.messages(self._finished)
+        if not said:
+            return {}
+        return content.attribute_of(semconv.GEN_AI_OUTPUT_MESSAGES, said)
+
+
+def _said(choices: Sequence[Any]) -> Attributes:
+    return content.attribute_of(
+        semconv.GEN_AI_OUTPUT_MESSAGES,
+        [messages.of_choice(choice) for choice in choices],
+    )
 
 
 def _described(

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, cast
 
-from agenttrace import content, semconv
+from agenttrace import content, safety, semconv
 from agenttrace.boundary import streams
 from agenttrace.boundary.recorder import Progress
 from agenttrace.instrumentation.openai import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from agenttrace.boundary.call import Call
     from agenttrace.instrumentation.openai.requests import Read, Request
     from agenttrace.model import Attributes, Opening
+
+P = ParamSpec("P")
 
 NOTHING: Final = Progress.NOTHING
 PROGRESS: Final = Progress.PROGRESS
@@ -89,8 +91,21 @@ class ModelRecorder:
     def request(self) -> Opening:
         """Return how the span opens."""
         self._began = time.perf_counter()
-        more: Attributes = self.messages() if self.captures else {}
+        more: Attributes = self.content_of(self.messages) if self.captures else {}
         return self._request.opening(self.operation, self.readers, more)
+
+    @staticmethod
+    def content_of(
+        read: Callable[P, Mapping[str, object]], *about: P.args, **more: P.kwargs
+    ) -> Attributes:
+        """Return content; what cannot be read costs itself alone, and not the span.
+
+        Args:
+            read: Returns it as attributes.
+            about: Its arguments.
+            more: Further ones.
+        """
+        return safety.guarded("openai.content", read, *about, **more) or {}
 
     def result(self, value: Any, /) -> Attributes:  # noqa: ANN401 - any of the five forms
         """Return what is known from what came back, if it came back at once."""

@@ -91,7 +91,7 @@ class ResponsesRecorder(ModelRecorder):
 
     def note(self, answer: Any) -> bool:  # noqa: ANN401 - a Response, or plain JSON
         """Take note of a response object; return whether its status is a new one."""
-        if type(answer) is dict:  # of an event that the client has no model for
+        if answer.__class__ is dict:  # of an event that the client has no model for
             answer = wire.plain(answer)
         self._last = answer
         self._id, self._model = answer.id, answer.model
@@ -168,7 +168,7 @@ class ResponsesRecorder(ModelRecorder):
         if usage is not None:
             attributes |= _usage(usage)
         if self.captures:
-            attributes |= self._said(reason)
+            attributes.update(self.content_of(self._said, reason))
         return attributes
 
     def _said(self, reason: str) -> dict[str, str]:
