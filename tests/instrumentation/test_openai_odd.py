@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from openai import OpenAI
+from openai import BaseModel, OpenAI, Stream
 
 import agenttrace
 from agenttrace.testing import fresh_runtime
@@ -219,3 +219,69 @@ def test_an_answer_in_parts_is_the_text_of_its_parts(spans: Spans) -> None:
             in (span["output.messages"])
         )
         assert span["response.finish_reasons"] == ("stop",)
+
+
+class Mine(BaseModel):
+    """What an application wants of an answer."""
+
+    id: str
+
+
+@pytest.mark.parametrize("cast_to", [Mine, object, dict[str, Any]])
+def test_an_answer_in_a_model_of_the_applications_own_is_read(
+    spans: Spans,
+    cast_to: Any,  # noqa: ANN401 - any class
+) -> None:
+    """It has the fields that somebody wanted, and need have none of the API's."""
+    asked: Any = {"body": {"model": "m"}, "cast_to": cast_to}
+    streamed: Any = {**asked, "stream": True, "stream_cls": Stream[cast_to]}
+    whole = completion({"role": "assistant", "content": "hi"})
+
+    with client_of(whole) as client:
+        client.post("/chat/completions", **asked)
+    with client_of(chunks({"content": "hi"})) as client:
+        items = list(client.post("/chat/completions", **streamed))
+
+    seen = [Seen(span) for span in spans.all()]
+    assert [span.ending for span in seen] == [OK, OK]
+    assert [span["response.id"] for span in seen] == ["c_1", "c_1"]
+    assert [span["response.finish_reasons"] for span in seen] == [("stop",)] * 2
+    assert [span["partial"] for span in seen] == [None, None]
+    assert seen[0]["usage.output_tokens"] == 9
+    assert seen[1]["items"] == len(items)
+
+
+def test_a_stream_out_of_a_raw_response_is_read_in_any_class(spans: Spans) -> None:
+    """Which one is said when it is parsed."""
+    with client_of(chunks({"content": "hi"})) as client:
+        raw = client.chat.completions.with_raw_response.create(
+            model="m", messages=[], stream=True
+        )
+        items = list(raw.parse(to=Stream[Mine]))
+
+    span = spans.one()
+    assert isinstance(items[0], Mine)
+    assert span["response.finish_reasons"] == ("stop",)
+
+
+def test_an_answer_of_another_kind_is_no_failure(spans: Spans) -> None:
+    """Where a gateway answers in its own way there is nothing to read."""
+    with client_of({"foo": 1}) as client:
+        client.post("/chat/completions", body={"model": "m"}, cast_to=Mine)
+
+    assert spans.one().ending == OK
+
+
+def test_a_number_of_choices_that_is_none_is_one(spans: Spans) -> None:
+    """Lenient servers take it, and the stream is complete with its only choice."""
+    with client_of(chunks({"content": "hi"})) as client:
+        body: Any = {"n": "1"}
+        list(
+            client.chat.completions.create(
+                model="m", messages=[], stream=True, extra_body=body
+            )
+        )
+
+    span = spans.one()
+    assert span.ending == OK
+    assert span["partial"] is None

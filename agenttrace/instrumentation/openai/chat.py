@@ -56,7 +56,9 @@ class ChatRecorder(ModelRecorder):
         self._id: object = None
         self._model: object = None
         self._usage: Any = None
-        self._choices = request.parameters.get("n") or 1
+        asked = request.parameters.get("n")
+        # A server may take it for a number where the conventions do not.
+        self._choices = asked if isinstance(asked, int) else 1
         self._finished: dict[int, str] = {}
         self._spoken = messages.Spoken() if self.captures else None
 

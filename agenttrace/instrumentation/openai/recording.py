@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, cast, get_origin
 
 from agenttrace import content, safety, semconv
 from agenttrace.boundary import streams
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     from agenttrace.boundary.call import Call
+    from agenttrace.boundary.recorder import Recorder
     from agenttrace.instrumentation.openai.requests import Read, Request
     from agenttrace.model import Attributes, Opening
 
@@ -114,6 +115,8 @@ class ModelRecorder:
             value = self._whole.value()
         elif form is _RAW:
             value = wire.parsed(value.http_response.content)
+        elif form is _FOREIGN:
+            value = wire.plain(value)
         elif form is _OTHER:
             # An HTTP response has it in bytes.
             value = wire.plain(getattr(value, "content", value))
@@ -144,6 +147,8 @@ class ModelRecorder:
         form = _form_of(value)
         if form in _COMPLETE:
             return False
+        if form is _STREAM:
+            read_as_given(call, value)
         response = value.response if form is _STREAM else value.http_response
         if response.is_closed:
             if form is not _STREAM:
@@ -169,6 +174,35 @@ class ModelRecorder:
         return PROGRESS
 
 
+class _Plainly:
+    """Has a recorder read as plain JSON what the client makes of items on request.
+
+    Args:
+        recorder: The recorder.
+    """
+
+    __slots__ = ("_recorder",)
+
+    def __init__(self, recorder: Any) -> None:  # noqa: ANN401 - any that reads plain JSON
+        self._recorder = recorder
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it has
+        return getattr(self._recorder, name)
+
+    def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - whatever was asked for
+        """Take note of one item; one that is no object says nothing."""
+        item = wire.plain(item)
+        return NOTHING if item is None else self._recorder.item(item)
+
+
+def read_as_given(call: Call, stream: Any) -> None:  # noqa: ANN401 - a Stream or AsyncStream
+    """Prepare *call* for items that are not of the client's own classes."""
+    asked: Any = getattr(stream, "_cast_to", None)
+    kind = get_origin(asked) or asked
+    if kind in _JSON or _form_of_class(kind) is _FOREIGN:
+        call.recorder = cast("Recorder", _Plainly(call.recorder))
+
+
 def known_usage(
     given: object, said: object, cached: object, reasoning: object
 ) -> dict[str, object]:
@@ -192,9 +226,13 @@ def known_usage(
 _MODEL: Final = "model"
 _STREAM: Final = "stream"
 _RAW: Final = "raw"
+_FOREIGN: Final = "foreign"
+"""A model of the application's own, with the fields that it wants."""
 _OTHER: Final = "other"
 """What `client.post` was asked for, as it is for what has no method yet."""
-_COMPLETE: Final = (_MODEL, _OTHER)
+_COMPLETE: Final = (_MODEL, _FOREIGN, _OTHER)
+_JSON: Final = (object, dict, list, str)
+"""What JSON can be asked for as."""
 
 
 def _form_of(value: object) -> str:
@@ -210,4 +248,8 @@ def _form_of_class(cls: Hashable) -> str:
         return _RAW
     if hasattr(cls, "_iter_events"):
         return _STREAM
-    return _MODEL if hasattr(cls, "model_fields") else _OTHER
+    if not hasattr(cls, "model_fields"):
+        return _OTHER
+    bases = cast("type", cls).__mro__
+    is_own = any(base.__module__.startswith("openai.types.") for base in bases)
+    return _MODEL if is_own else _FOREIGN
