@@ -108,6 +108,24 @@ def test_silence_counts_from_the_first_poll_on(responses: Way, spans: Spans) -> 
     assert spans.one().ending == ("cancelled", "cancel")
 
 
+def test_silence_does_not_count_while_no_stream_is_open(
+    responses: Way, spans: Spans
+) -> None:
+    """A stream that was left is nobody's, and a webhook may bring the rest."""
+    stream = responses.stream("ok;chunks=12;gap=0.01", background=True)
+    first, *_ = responses.take(stream, 6)
+    (record,) = agenttrace.open_spans()
+    holds = [record.holds]
+    responses.wait(stream.close())
+    holds.append(record.holds)
+    again = responses.wait(responses.resource.retrieve(first.response.id, stream=True))
+    holds.append(record.holds)
+    responses.read(again)
+
+    assert holds == [0, 1, 0]
+    assert spans.one().ending == OK
+
+
 def test_a_poll_that_fails_is_not_the_end(
     responses: Way, spans: Spans, server: ModelServer
 ) -> None:
