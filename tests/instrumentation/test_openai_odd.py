@@ -285,3 +285,43 @@ def test_a_number_of_choices_that_is_none_is_one(spans: Spans) -> None:
     span = spans.one()
     assert span.ending == OK
     assert span["partial"] is None
+
+
+REFUSED: dict[str, Any] = {"error": {"code": 429, "message": "too much"}}
+
+
+def test_an_error_in_place_of_an_answer_is_an_error(spans: Spans) -> None:
+    """Gateways send one with a status of 200, and the client returns it as it is."""
+    with client_of(REFUSED) as client:
+        client.chat.completions.create(model="m", messages=[])
+
+    span = spans.one()
+    assert span.ending == ("error", "return")
+    assert (span.span.attributes or {})["error.type"] == "429"
+    assert span.span.status.description == "too much"
+    assert span["response.finish_reasons"] is None
+
+
+def test_an_error_among_the_lines_of_a_chat_is_an_error(spans: Spans) -> None:
+    """To whoever reads events the client raises it; a proxy passes it on."""
+    with (
+        client_of((*chunks({"content": "hi"})[:1], REFUSED)) as client,
+        client.chat.completions.with_streaming_response.create(
+            model="m", messages=[], stream=True
+        ) as response,
+    ):
+        lines = list(response.iter_lines())
+
+    span = spans.one()
+    assert "too much" in str(lines)
+    assert span.ending == ("error", "return")
+    assert (span.span.attributes or {})["error.type"] == "429"
+    assert span["partial"] is True
+
+
+def test_an_empty_list_of_choices_is_no_error(spans: Spans) -> None:
+    """Usage comes so at the end of a stream, and word on content filters before it."""
+    with client_of({**completion(None), "choices": [], "error": None}) as client:
+        client.chat.completions.create(model="m", messages=[])
+
+    assert spans.one().ending == OK

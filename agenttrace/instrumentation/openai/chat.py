@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agenttrace import content, semconv
@@ -11,6 +12,7 @@ from agenttrace.instrumentation.openai.recording import (
     NOTHING,
     PROGRESS,
     ModelRecorder,
+    failure,
     known_usage,
 )
 
@@ -49,7 +51,15 @@ class ChatRecorder(ModelRecorder):
         "response_format": (semconv.GEN_AI_OUTPUT_TYPE, requests.output_type),
     }
 
-    __slots__ = ("_choices", "_finished", "_id", "_model", "_spoken", "_usage")
+    __slots__ = (
+        "_choices",
+        "_finished",
+        "_id",
+        "_model",
+        "_spoken",
+        "_usage",
+        "verdict",
+    )
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -73,6 +83,9 @@ class ChatRecorder(ModelRecorder):
         """Return what is known from a whole completion."""
         choices = answer.choices or ()
         attributes = _described(answer.id, answer.model, answer.usage)
+        if not choices:
+            self._says_so(answer)
+            return attributes
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(
             [choice.finish_reason or "" for choice in choices]
         )
@@ -88,8 +101,11 @@ class ChatRecorder(ModelRecorder):
         usage = item.usage
         if usage is not None:
             self._usage = usage
+        choices = item.choices
+        if not choices:
+            return FINAL if self._says_so(item) else NOTHING
         progress = NOTHING
-        for choice in item.choices or ():
+        for choice in choices:
             delta = choice.delta
             if delta is not None:
                 text = delta.content
@@ -109,6 +125,18 @@ class ChatRecorder(ModelRecorder):
         if progress is not NOTHING and self._first is None:
             self.noted()
         return progress
+
+    def _says_so(self, answer: Any) -> bool:  # noqa: ANN401 - a model, or plain JSON
+        """Take note if *answer* says that there is none; return whether it does.
+
+        Gateways answer 200 and an error; and what the client raises for in the middle
+        of a stream is a line like the others to whoever reads the lines.
+        """
+        error = getattr(answer, "error", None)
+        if error:
+            # Not a method: every call would be asked, for the sake of these.
+            self.verdict = partial(failure, error)
+        return bool(error)
 
     def _also(self, index: int, delta: Any) -> bool:  # noqa: ANN401 - a delta, or plain JSON
         """Take note of what is not text; return whether there was any."""

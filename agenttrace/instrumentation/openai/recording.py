@@ -17,6 +17,7 @@ from agenttrace import content, safety, semconv
 from agenttrace.boundary import streams
 from agenttrace.boundary.recorder import Progress
 from agenttrace.instrumentation.openai import wire
+from agenttrace.model import EndedBy, Ending, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -201,6 +202,23 @@ def read_as_given(call: Call, stream: Any) -> None:  # noqa: ANN401 - a Stream o
     kind = get_origin(asked) or asked
     if kind in _JSON or _form_of_class(kind) is _FOREIGN:
         call.recorder = cast("Recorder", _Plainly(call.recorder))
+
+
+def failure(error: object) -> Ending:
+    """Return how a call ended that was answered with what the API calls an error.
+
+    Args:
+        error: It, in any form; it may have neither code nor message.
+    """
+    told = wire.plain(error) or error
+    code = getattr(told, "code", None) or "_OTHER"
+    message = getattr(told, "message", None) or "the response failed"
+    return Ending(
+        Outcome.ERROR,
+        EndedBy.RETURN,
+        message=str(message),
+        attributes={semconv.ERROR_TYPE: str(code)},
+    )
 
 
 def known_usage(

@@ -11,6 +11,7 @@ from agenttrace.instrumentation.openai.recording import (
     NOTHING,
     PROGRESS,
     ModelRecorder,
+    failure,
     known_usage,
 )
 from agenttrace.model import EndedBy, Ending, Outcome
@@ -48,7 +49,7 @@ class ResponsesRecorder(ModelRecorder):
         self._id: object = None
         self._model: object = None
         self._last: Any = None
-        self._error: tuple[str, str] | None = None
+        self._error: object = None
         self._spoken: list[str] | None = [] if self.captures else None
         self.status: str | None = None
         """The response's status when last heard of."""
@@ -98,7 +99,7 @@ class ResponsesRecorder(ModelRecorder):
         before, self.status = self.status, answer.status
         self._complete = bool(_finish_reason(answer))
         if answer.error is not None:
-            self._error = _failure(answer.error)
+            self._error = answer.error
         return before is not None and before != self.status
 
     def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - an event, or plain JSON
@@ -117,7 +118,7 @@ class ResponsesRecorder(ModelRecorder):
             self._complete = True
             if kind == _ERROR:
                 # The client raises where the API puts it one level deeper.
-                self._error = _failure(getattr(item, "error", None) or item)
+                self._error = getattr(item, "error", None) or item
             else:
                 self.note(item.response)
             return FINAL
@@ -143,13 +144,7 @@ class ResponsesRecorder(ModelRecorder):
     def verdict(self) -> Ending | None:
         """Return how it ended, where the API says in the answer that it went wrong."""
         if self._error is not None or self.status == "failed":
-            code, message = self._error or _failure(None)
-            return Ending(
-                Outcome.ERROR,
-                EndedBy.RETURN,
-                message=message,
-                attributes={semconv.ERROR_TYPE: code},
-            )
+            return failure(self._error)
         if self.status == "cancelled":
             return Ending(Outcome.CANCELLED, EndedBy.CANCEL)
         return None
@@ -180,13 +175,6 @@ class ResponsesRecorder(ModelRecorder):
         else:
             return {}
         return content.attribute_of(semconv.GEN_AI_OUTPUT_MESSAGES, said)
-
-
-def _failure(error: object) -> tuple[str, str]:
-    """Return code and message of what the API calls an error; it may have neither."""
-    code = getattr(error, "code", None) or "_OTHER"
-    message = getattr(error, "message", None) or "the response failed"
-    return str(code), str(message)
 
 
 def _finish_reason(response: Any) -> str:  # noqa: ANN401 - a Response, or plain JSON
