@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import openai
 import pytest
 from openai import BaseModel, OpenAI, Stream
 
@@ -15,6 +16,7 @@ from tests.instrumentation.given import HTTP, Seen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agenttrace.testing.model_server import ModelServer
     from tests.instrumentation.given import Spans
 
 OK = ("ok", "return")
@@ -325,3 +327,20 @@ def test_an_empty_list_of_choices_is_no_error(spans: Spans) -> None:
         client.chat.completions.create(model="m", messages=[])
 
     assert spans.one().ending == OK
+
+
+def test_the_server_is_the_one_that_the_module_has_been_given(
+    spans: Spans, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client behind `openai.chat` looks each time, and is made only once."""
+    monkeypatch.setattr(openai, "api_key", "unused")
+    monkeypatch.setattr(openai, "max_retries", 0)
+    monkeypatch.setattr(openai, "base_url", "http://127.0.0.1:1/v1/")
+    with pytest.raises(openai.APIConnectionError):
+        openai.chat.completions.create(model="m", messages=[])
+
+    monkeypatch.setattr(openai, "base_url", f"{server.base_url}/")
+    openai.chat.completions.create(model="ok", messages=[])
+
+    ports = [Seen(span)["server.port"] for span in spans.all()]
+    assert ports == [1, server.port]
