@@ -108,6 +108,24 @@ def test_silence_counts_from_the_first_poll_on(responses: Way, spans: Spans) -> 
     assert spans.one().ending == ("cancelled", "cancel")
 
 
+def test_silence_does_not_count_while_no_stream_is_open(
+    responses: Way, spans: Spans
+) -> None:
+    """A stream that was left is nobody's, and a webhook may bring the rest."""
+    stream = responses.stream("ok;chunks=12;gap=0.01", background=True)
+    first, *_ = responses.take(stream, 6)
+    (record,) = agenttrace.open_spans()
+    holds = [record.holds]
+    responses.wait(stream.close())
+    holds.append(record.holds)
+    again = responses.wait(responses.resource.retrieve(first.response.id, stream=True))
+    holds.append(record.holds)
+    responses.read(again)
+
+    assert holds == [0, 1, 0]
+    assert spans.one().ending == OK
+
+
 def test_a_poll_that_fails_is_not_the_end(
     responses: Way, spans: Spans, server: ModelServer
 ) -> None:
@@ -137,6 +155,15 @@ def test_a_raw_poll_is_read_too(responses: Way, spans: Spans) -> None:
         )
     ).parse()
     responses.wait(responses.resource.with_raw_response.retrieve(first.id))
+
+    assert spans.one().ending == OK
+
+
+def test_a_poll_is_known_by_its_path_alone(responses: Way, spans: Spans) -> None:
+    """The client's beta resources ask with a query behind it."""
+    first = begin(responses, "polls=1")
+    path = f"/responses/{first.id}?beta=true"
+    responses.wait(responses.client.get(path, cast_to=object))
 
     assert spans.one().ending == OK
 

@@ -131,6 +131,19 @@ def test_other_endpoints_are_not_traced(chat: Way, spans: Spans) -> None:
     assert spans.all() == []
 
 
+@pytest.mark.parametrize("form", ["{}", "/{}?beta=true", "/{}/"])
+def test_a_path_is_known_however_it_is_written(
+    way: Way, spans: Spans, form: str
+) -> None:
+    """The client takes all of them, and its beta resources write one with a query."""
+    path = form.format("chat/completions" if way.api == CHAT else "responses")
+    body = {"model": "ok", **way.asked()}
+
+    way.wait(way.client.post(path, body=body, cast_to=object))
+
+    assert spans.one()["response.finish_reasons"] == ("stop",)
+
+
 def test_a_parsed_answer_is_traced_as_any(way: Way, spans: Spans) -> None:
     """The client parses inside the call; the answer is what the call returns."""
     kind = "response_format" if way.api == CHAT else "text_format"

@@ -26,7 +26,7 @@ from agenttrace import _otel, safety, tracing
 from agenttrace.boundary import streams
 from agenttrace.boundary.call import Call
 from agenttrace.instrumentation._patching import Instrumentor, Patch
-from agenttrace.instrumentation.openai import background, requests
+from agenttrace.instrumentation.openai import background, recording, requests
 from agenttrace.instrumentation.openai.chat import ChatRecorder
 from agenttrace.instrumentation.openai.embeddings import EmbeddingsRecorder
 from agenttrace.instrumentation.openai.responses import ResponsesRecorder
@@ -89,6 +89,8 @@ def _call(
     streamed = bool(kwargs.get("stream"))
     is_post = options.method.lower() == "post"
     recorder = _RECORDERS.get(options.url) if is_post else None
+    if recorder is None and is_post:
+        recorder = _RECORDERS.get(requests.path_of(options.url))
     if recorder is None:
         return background.visit(client, options, streamed=streamed)
     context = otel.get_current()
@@ -101,6 +103,7 @@ def _follow_made(stream: Any) -> None:  # noqa: ANN401 - a Stream or AsyncStream
     """Follow the items of a stream that was made out of a response we follow."""
     body = streams.body_of(stream.response)
     if body is not None:
+        recording.read_as_given(body.call, stream)
         body.follow_items(stream, "_iterator")
 
 

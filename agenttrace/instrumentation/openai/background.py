@@ -6,9 +6,10 @@ and `responses.cancel`) tell how it goes on and make no spans of their own.  A p
 no progress; another status is.
 
 Nobody has to poll: another process may, or a webhook bring the answer.  So silence
-counts from the first poll on, and a response that is never polled is not stuck.  It is
-kept here, up to a bound; beyond that the oldest is let go, and its span ends as that of
-anything dropped does.
+counts from the first poll on, and while a stream of it is open; a response that is
+never polled is not stuck, nor is one whose stream was left.  It is kept here, up to a
+bound; beyond that the oldest is let go, and its span ends as that of anything dropped
+does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from agenttrace import semconv
 from agenttrace.boundary.streams import Visit
 from agenttrace.instrumentation.openai.recording import FINAL, NOTHING, ModelRecorder
-from agenttrace.instrumentation.openai.requests import Read, Request
+from agenttrace.instrumentation.openai.requests import Read, Request, path_of
 from agenttrace.model import EndedBy
 
 if TYPE_CHECKING:
@@ -48,10 +49,12 @@ def visit(client: object, options: Any, *, streamed: bool) -> Visit | None:  # n
         options: Its `FinalRequestOptions`.
         streamed: Whether events are asked for.
     """
-    url: str = options.url
-    if not _waiting or not url.startswith(_PREFIX):
+    if not _waiting:
         return None
-    identity, _, action = url.removeprefix(_PREFIX).partition("/")
+    path = path_of(options.url)
+    if not path.startswith(_PREFIX):
+        return None
+    identity, _, action = path.removeprefix(_PREFIX).partition("/")
     known = _waiting.get(identity)
     method = options.method.lower()
     if known is None or (method, action) not in _VISITS:
@@ -85,16 +88,14 @@ class Background:
         if visit.recorder.claims(visit, value):
             return True
         visit.recorder.result(value)
-        record = self._call.record
-        if self._kept_as is not None and record is not None:
-            # Nobody has asked for it yet, and perhaps nobody here will.
-            record.holds += 1
-            self._held = True
+        if self._kept_as is not None:
+            self._hold()
         return self._kept_as is not None or self._call.done
 
     def visit(self, request: Request) -> Visit:
         """Return a request that is made for this response."""
-        return Visit(self._call, _PollRecorder(request, self), self._visited)
+        ended = self._left if request.is_streamed else self._visited
+        return Visit(self._call, _PollRecorder(request, self), ended)
 
     def polled(self) -> None:
         """Note that it is asked for: from the first time on, silence counts."""
@@ -129,8 +130,21 @@ class Background:
         """Wait for it no longer: it ends as what is dropped does, at its last word."""
         self._call.abandon(EndedBy.GC)
 
+    def _hold(self) -> None:
+        """Let silence not count: nobody listens, and perhaps nobody here will."""
+        record = self._call.record
+        if record is not None and not self._held:
+            record.holds += 1
+            self._held = True
+
+    def _left(self, ending: Ending) -> None:
+        """Note that a stream is over, which may go on for somebody else."""
+        self._visited(ending)
+        if not self._call.done:
+            self._hold()
+
     def _visited(self, ending: Ending) -> None:
-        """Note that a request is over, a stream above all: the response may go on."""
+        """Note that a request is over: the response may go on."""
         if self._call.final:
             self._end()
         elif self._kept_as is None:

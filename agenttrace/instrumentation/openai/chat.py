@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agenttrace import content, semconv
@@ -11,13 +12,15 @@ from agenttrace.instrumentation.openai.recording import (
     NOTHING,
     PROGRESS,
     ModelRecorder,
+    failure,
     known_usage,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from agenttrace.boundary.recorder import Progress
+    from agenttrace.instrumentation.openai.messages import Spoken
     from agenttrace.instrumentation.openai.requests import Request
     from agenttrace.model import Attributes
 
@@ -48,14 +51,24 @@ class ChatRecorder(ModelRecorder):
         "response_format": (semconv.GEN_AI_OUTPUT_TYPE, requests.output_type),
     }
 
-    __slots__ = ("_choices", "_finished", "_id", "_model", "_spoken", "_usage")
+    __slots__ = (
+        "_choices",
+        "_finished",
+        "_id",
+        "_model",
+        "_spoken",
+        "_usage",
+        "verdict",
+    )
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         self._id: object = None
         self._model: object = None
         self._usage: Any = None
-        self._choices = request.parameters.get("n") or 1
+        asked = request.parameters.get("n")
+        # A server may take it for a number where the conventions do not.
+        self._choices = asked if isinstance(asked, int) else 1
         self._finished: dict[int, str] = {}
         self._spoken = messages.Spoken() if self.captures else None
 
@@ -70,16 +83,14 @@ class ChatRecorder(ModelRecorder):
         """Return what is known from a whole completion."""
         choices = answer.choices or ()
         attributes = _described(answer.id, answer.model, answer.usage)
+        if not choices:
+            self._says_so(answer)
+            return attributes
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(
             [choice.finish_reason or "" for choice in choices]
         )
         if self.captures:
-            attributes.update(
-                content.attribute_of(
-                    semconv.GEN_AI_OUTPUT_MESSAGES,
-                    [messages.of_choice(choice) for choice in choices],
-                )
-            )
+            attributes.update(self.content_of(_said, choices))
         return attributes
 
     def item(self, item: Any, /) -> Progress:  # noqa: ANN401, C901 - a chunk, or plain JSON; each call more would cost every chunk
@@ -90,8 +101,11 @@ class ChatRecorder(ModelRecorder):
         usage = item.usage
         if usage is not None:
             self._usage = usage
+        choices = item.choices
+        if not choices:
+            return FINAL if self._says_so(item) else NOTHING
         progress = NOTHING
-        for choice in item.choices or ():
+        for choice in choices:
             delta = choice.delta
             if delta is not None:
                 text = delta.content
@@ -111,6 +125,18 @@ class ChatRecorder(ModelRecorder):
         if progress is not NOTHING and self._first is None:
             self.noted()
         return progress
+
+    def _says_so(self, answer: Any) -> bool:  # noqa: ANN401 - a model, or plain JSON
+        """Take note if *answer* says that there is none; return whether it does.
+
+        Gateways answer 200 and an error; and what the client raises for in the middle
+        of a stream is a line like the others to whoever reads the lines.
+        """
+        error = getattr(answer, "error", None)
+        if error:
+            # Not a method: every call would be asked, for the sake of these.
+            self.verdict = partial(failure, error)
+        return bool(error)
 
     def _also(self, index: int, delta: Any) -> bool:  # noqa: ANN401 - a delta, or plain JSON
         """Take note of what is not text; return whether there was any."""
@@ -139,12 +165,22 @@ class ChatRecorder(ModelRecorder):
             attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = tuple(
                 [self._finished[index] for index in sorted(self._finished)]
             )
-        said = None
         if self._spoken is not None:
-            said = self._spoken.messages(self._finished)
-        if said:
-            attributes |= content.attribute_of(semconv.GEN_AI_OUTPUT_MESSAGES, said)
+            attributes.update(self.content_of(self._said_so_far, self._spoken))
         return attributes
+
+    def _said_so_far(self, spoken: Spoken) -> Attributes:
+        said = spoken.messages(self._finished)
+        if not said:
+            return {}
+        return content.attribute_of(semconv.GEN_AI_OUTPUT_MESSAGES, said)
+
+
+def _said(choices: Sequence[Any]) -> Attributes:
+    return content.attribute_of(
+        semconv.GEN_AI_OUTPUT_MESSAGES,
+        [messages.of_choice(choice) for choice in choices],
+    )
 
 
 def _described(

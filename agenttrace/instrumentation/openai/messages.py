@@ -44,7 +44,9 @@ def of_instructions(given: object) -> list[Part]:
 def of_choice(choice: Any) -> Message:  # noqa: ANN401 - a Choice, or plain JSON
     """Return one choice of a completion."""
     message = choice.message
-    parts = [_text(text) for text in (message.content, message.refusal) if text]
+    parts = _parts(message.content) if message.content else []
+    if message.refusal:
+        parts.append(_text(message.refusal))
     parts += [_chat_call(call) for call in message.tool_calls or ()]
     return _answered(parts, choice.finish_reason)
 
@@ -88,9 +90,9 @@ class Spoken:
         self._texts: dict[int, list[str]] = {}
         self._calls: dict[int, dict[int, Part]] = {}
 
-    def text(self, index: int, text: str) -> None:
-        """Add *text* to the choice *index*."""
-        self._texts.setdefault(index, []).append(text)
+    def text(self, index: int, text: object) -> None:
+        """Add *text*, which compatible servers may send in parts, to a choice."""
+        self._texts.setdefault(index, []).append(_plain_text(text))
 
     def tool_call(self, index: int, call: Any) -> None:  # noqa: ANN401 - a delta, or plain JSON
         """Add a piece of a tool call to the choice *index*."""
@@ -121,7 +123,8 @@ def _chat_message(message: Mapping[str, Any]) -> Message:
     if message.get("refusal"):
         parts.append(_text(message["refusal"]))
     for call in _objects(message.get("tool_calls")):
-        function: Mapping[str, Any] = call.get("function") or call.get("custom") or {}
+        given = _objects([call.get("function") or call.get("custom")])
+        function: Mapping[str, Any] = given[0] if given else {}
         arguments = function.get("arguments", function.get("input"))
         parts.append(_call(call.get("id"), function.get("name"), arguments))
     return {"role": role, "parts": parts}

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, cast, get_origin
 
-from agenttrace import content, semconv
+from agenttrace import content, safety, semconv
 from agenttrace.boundary import streams
 from agenttrace.boundary.recorder import Progress
 from agenttrace.instrumentation.openai import wire
+from agenttrace.model import EndedBy, Ending, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from agenttrace.boundary.call import Call
+    from agenttrace.boundary.recorder import Recorder
     from agenttrace.instrumentation.openai.requests import Read, Request
     from agenttrace.model import Attributes, Opening
+
+P = ParamSpec("P")
 
 NOTHING: Final = Progress.NOTHING
 PROGRESS: Final = Progress.PROGRESS
@@ -89,8 +93,21 @@ class ModelRecorder:
     def request(self) -> Opening:
         """Return how the span opens."""
         self._began = time.perf_counter()
-        more: Attributes = self.messages() if self.captures else {}
+        more: Attributes = self.content_of(self.messages) if self.captures else {}
         return self._request.opening(self.operation, self.readers, more)
+
+    @staticmethod
+    def content_of(
+        read: Callable[P, Mapping[str, object]], *about: P.args, **more: P.kwargs
+    ) -> Attributes:
+        """Return content; what cannot be read costs itself alone, and not the span.
+
+        Args:
+            read: Returns it as attributes.
+            about: Its arguments.
+            more: Further ones.
+        """
+        return safety.guarded("openai.content", read, *about, **more) or {}
 
     def result(self, value: Any, /) -> Attributes:  # noqa: ANN401 - any of the five forms
         """Return what is known from what came back, if it came back at once."""
@@ -99,6 +116,8 @@ class ModelRecorder:
             value = self._whole.value()
         elif form is _RAW:
             value = wire.parsed(value.http_response.content)
+        elif form is _FOREIGN:
+            value = wire.plain(value)
         elif form is _OTHER:
             # An HTTP response has it in bytes.
             value = wire.plain(getattr(value, "content", value))
@@ -129,6 +148,8 @@ class ModelRecorder:
         form = _form_of(value)
         if form in _COMPLETE:
             return False
+        if form is _STREAM:
+            read_as_given(call, value)
         response = value.response if form is _STREAM else value.http_response
         if response.is_closed:
             if form is not _STREAM:
@@ -154,6 +175,52 @@ class ModelRecorder:
         return PROGRESS
 
 
+class _Plainly:
+    """Has a recorder read as plain JSON what the client makes of items on request.
+
+    Args:
+        recorder: The recorder.
+    """
+
+    __slots__ = ("_recorder",)
+
+    def __init__(self, recorder: Any) -> None:  # noqa: ANN401 - any that reads plain JSON
+        self._recorder = recorder
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it has
+        return getattr(self._recorder, name)
+
+    def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - whatever was asked for
+        """Take note of one item; one that is no object says nothing."""
+        item = wire.plain(item)
+        return NOTHING if item is None else self._recorder.item(item)
+
+
+def read_as_given(call: Call, stream: Any) -> None:  # noqa: ANN401 - a Stream or AsyncStream
+    """Prepare *call* for items that are not of the client's own classes."""
+    asked: Any = getattr(stream, "_cast_to", None)
+    kind = get_origin(asked) or asked
+    if kind in _JSON or _form_of_class(kind) is _FOREIGN:
+        call.recorder = cast("Recorder", _Plainly(call.recorder))
+
+
+def failure(error: object) -> Ending:
+    """Return how a call ended that was answered with what the API calls an error.
+
+    Args:
+        error: It, in any form; it may have neither code nor message.
+    """
+    told = wire.plain(error) or error
+    code = getattr(told, "code", None) or "_OTHER"
+    message = getattr(told, "message", None) or "the response failed"
+    return Ending(
+        Outcome.ERROR,
+        EndedBy.RETURN,
+        message=str(message),
+        attributes={semconv.ERROR_TYPE: str(code)},
+    )
+
+
 def known_usage(
     given: object, said: object, cached: object, reasoning: object
 ) -> dict[str, object]:
@@ -177,9 +244,13 @@ def known_usage(
 _MODEL: Final = "model"
 _STREAM: Final = "stream"
 _RAW: Final = "raw"
+_FOREIGN: Final = "foreign"
+"""A model of the application's own, with the fields that it wants."""
 _OTHER: Final = "other"
 """What `client.post` was asked for, as it is for what has no method yet."""
-_COMPLETE: Final = (_MODEL, _OTHER)
+_COMPLETE: Final = (_MODEL, _FOREIGN, _OTHER)
+_JSON: Final = (object, dict, list, str)
+"""What JSON can be asked for as."""
 
 
 def _form_of(value: object) -> str:
@@ -195,4 +266,8 @@ def _form_of_class(cls: Hashable) -> str:
         return _RAW
     if hasattr(cls, "_iter_events"):
         return _STREAM
-    return _MODEL if hasattr(cls, "model_fields") else _OTHER
+    if not hasattr(cls, "model_fields"):
+        return _OTHER
+    bases = cast("type", cls).__mro__
+    is_own = any(base.__module__.startswith("openai.types.") for base in bases)
+    return _MODEL if is_own else _FOREIGN

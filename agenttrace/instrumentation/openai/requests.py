@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from opentelemetry.trace import SpanKind
 
@@ -77,12 +77,16 @@ class Request:
         """
         model = self.parameters.get("model")
         name = f"{operation} {model}" if model else operation
+        # The type checkers do not believe that every class can be hashed.
+        kind = _kind_of(cast("Hashable", type(self._client)))
         # In openai 3 the property imports a module each time: that is a microsecond.
-        url = getattr(self._client, "_base_url", None) or self._client.base_url
+        url = getattr(self._client, "_base_url", None) if kind.keeps_url else None
+        url = url or self._client.base_url
         host: str = url.host
+        is_azure = kind.is_azure or host.endswith(_AZURE_HOSTS)
         attributes: dict[str, object] = {
             semconv.GEN_AI_OPERATION_NAME: operation,
-            semconv.GEN_AI_PROVIDER_NAME: _provider(self._client, host),
+            semconv.GEN_AI_PROVIDER_NAME: _AZURE if is_azure else _OPENAI,
             semconv.SERVER_ADDRESS: host,
             semconv.SERVER_PORT: url.port or _PORTS.get(url.scheme, 0),
         }
@@ -111,6 +115,18 @@ class Request:
             if seconds == _CLIENTS_OWN:
                 return None
         return seconds if seconds is not None and seconds > USUAL_SILENCE else None
+
+
+def path_of(url: str) -> str:
+    """Return the path that *url*, relative to a base, asks for: as the API names it.
+
+    Callers of `client.post` may leave the slash out, and the client's own beta
+    resources put a query behind it.
+
+    >>> path_of("responses?beta=true")
+    '/responses'
+    """
+    return "/" + url.partition("?")[0].strip("/")
 
 
 def number(value: object) -> object:
@@ -168,17 +184,27 @@ def _field(value: object, name: str) -> object:
     return None
 
 
-def _provider(client: object, host: str) -> str:
-    # The type checkers do not believe that every class can be hashed.
-    if host.endswith(_AZURE_HOSTS) or _is_azure(cast("Hashable", type(client))):
-        return _AZURE
-    return _OPENAI
+class _Kind(NamedTuple):
+    """What a class of clients says of its instances.
+
+    Args:
+        is_azure: Whether it is one of those for Azure.
+        keeps_url: Whether the library's own property is what tells the base URL.  The
+            client behind `openai.chat` looks at `openai.base_url` each time.
+    """
+
+    is_azure: bool
+    keeps_url: bool
 
 
 @lru_cache(maxsize=64)
-def _is_azure(client: Hashable) -> bool:
+def _kind_of(client: Hashable) -> _Kind:
     bases = cast("type", client).__mro__
-    return any(base.__module__ == "openai.lib.azure" for base in bases)
+    telling = next((base for base in bases if "base_url" in vars(base)), None)
+    return _Kind(
+        any(base.__module__ == "openai.lib.azure" for base in bases),
+        getattr(telling, "__module__", None) == "openai._base_client",
+    )
 
 
 def _is_mapping(value: object) -> bool:

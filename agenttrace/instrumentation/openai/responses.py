@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from agenttrace import content, semconv
-from agenttrace.instrumentation.openai import background, messages, requests
+from agenttrace.instrumentation.openai import background, messages, requests, wire
 from agenttrace.instrumentation.openai.recording import (
     FINAL,
     NOTHING,
     PROGRESS,
     ModelRecorder,
+    failure,
     known_usage,
 )
 from agenttrace.model import EndedBy, Ending, Outcome
@@ -48,7 +49,7 @@ class ResponsesRecorder(ModelRecorder):
         self._id: object = None
         self._model: object = None
         self._last: Any = None
-        self._error: tuple[str, str] | None = None
+        self._error: object = None
         self._spoken: list[str] | None = [] if self.captures else None
         self.status: str | None = None
         """The response's status when last heard of."""
@@ -91,12 +92,14 @@ class ResponsesRecorder(ModelRecorder):
 
     def note(self, answer: Any) -> bool:  # noqa: ANN401 - a Response, or plain JSON
         """Take note of a response object; return whether its status is a new one."""
+        if answer.__class__ is dict:  # of an event that the client has no model for
+            answer = wire.plain(answer)
         self._last = answer
         self._id, self._model = answer.id, answer.model
         before, self.status = self.status, answer.status
         self._complete = bool(_finish_reason(answer))
         if answer.error is not None:
-            self._error = (str(answer.error.code), str(answer.error.message))
+            self._error = answer.error
         return before is not None and before != self.status
 
     def item(self, item: Any, /) -> Progress:  # noqa: ANN401 - an event, or plain JSON
@@ -114,7 +117,8 @@ class ResponsesRecorder(ModelRecorder):
         if kind in _LAST:
             self._complete = True
             if kind == _ERROR:
-                self._error = (str(item.code), str(item.message))
+                # The client raises where the API puts it one level deeper.
+                self._error = getattr(item, "error", None) or item
             else:
                 self.note(item.response)
             return FINAL
@@ -140,13 +144,7 @@ class ResponsesRecorder(ModelRecorder):
     def verdict(self) -> Ending | None:
         """Return how it ended, where the API says in the answer that it went wrong."""
         if self._error is not None or self.status == "failed":
-            code, message = self._error or ("_OTHER", "the response failed")
-            return Ending(
-                Outcome.ERROR,
-                EndedBy.RETURN,
-                message=message,
-                attributes={semconv.ERROR_TYPE: code},
-            )
+            return failure(self._error)
         if self.status == "cancelled":
             return Ending(Outcome.CANCELLED, EndedBy.CANCEL)
         return None
@@ -165,7 +163,7 @@ class ResponsesRecorder(ModelRecorder):
         if usage is not None:
             attributes |= _usage(usage)
         if self.captures:
-            attributes |= self._said(reason)
+            attributes.update(self.content_of(self._said, reason))
         return attributes
 
     def _said(self, reason: str) -> dict[str, str]:

@@ -37,12 +37,20 @@ def parsed(content: bytes) -> Any:  # noqa: ANN401 - any JSON
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - any JSON
-    """Return *value*, which is JSON parsed or in bytes; None where it is no object."""
+    """Return *value*, which is JSON in any form; None where it is no object.
+
+    Args:
+        value: It, parsed, or in bytes, or in models of pydantic.
+    """
     found = parsed(value) if isinstance(value, bytes) else _plain(value)
     return found if isinstance(found, Plain) else None
 
 
 def _plain(value: object) -> object:
+    if hasattr(type(value), "model_fields"):
+        # Not `model_dump`: that would run what the application has put into it.
+        more = cast("dict[str, object]", getattr(value, "model_extra", None) or {})
+        value = {**vars(value), **more}
     if isinstance(value, dict):
         items = cast("dict[str, object]", value).items()
         return Plain({key: _plain(each) for key, each in items})
