@@ -227,12 +227,15 @@ def test_a_disabled_runtime_traces_nothing_and_changes_nothing(variable: str) ->
         def f():
             with agenttrace.span("x") as s:
                 return s.is_recording()
-        print(f(), runtime.status().mode, c._RUNTIME_CONTEXT is before)
+        @agenttrace.span("y")
+        def g():
+            return 1
+        print(f(), g(), runtime.status().mode, c._RUNTIME_CONTEXT is before)
         """,
         environment={variable: "true"},
     )
 
-    assert (ran.out, ran.err) == ("False disabled True\n", "")
+    assert (ran.out, ran.err) == ("False 1 disabled True\n", "")
     assert not (ran.state_dir / "traces.db").exists()
 
 
