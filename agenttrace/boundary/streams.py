@@ -63,12 +63,12 @@ class Body:
         return getattr(self._body, name)
 
     def __iter__(self) -> Any:  # noqa: ANN401 - an iterator of bytes
-        if self._itemised:
+        if self._itemised and self._is_pulled():
             return iter(self._body)
         return self._driven(iter(self._body))
 
     def __aiter__(self) -> Any:  # noqa: ANN401 - an asynchronous iterator of bytes
-        if self._itemised:
+        if self._itemised and self._is_pulled():
             return aiter(self._body)
         return self._driven(aiter(self._body))
 
@@ -95,6 +95,11 @@ class Body:
         # Weak, or whoever keeps the response would keep the stream as well.
         self._pulls = weakref.ref(pulls)
 
+    def _is_pulled(self) -> bool:
+        """Return whether it is the items that are pulled, and not the bytes beside."""
+        pulls = None if self._pulls is None else self._pulls()
+        return pulls is not None and _is_running(pulls)
+
     def _driven(self, parts: Any) -> Any:  # noqa: ANN401 - an iterator of either colour
         pulls = _driven(self.call, parts, self._take)
         self._pulls = weakref.ref(pulls)
@@ -113,8 +118,7 @@ class Body:
     def _closed(self) -> None:
         if self.call.done:
             return
-        pulls = None if self._pulls is None else self._pulls()
-        if pulls is None or not _is_running(pulls):
+        if not self._is_pulled():
             safety.guarded("stream.closed", self.call.abandon)
 
 

@@ -173,3 +173,28 @@ def test_a_streaming_response_that_is_dropped_is_abandoned(
     way.collect()
 
     assert spans.one().ending == ("abandoned", "gc")
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_stream_whose_response_is_read_instead_is_read(
+    way: Way, spans: Spans, *, raw: bool
+) -> None:
+    """A proxy asks for a stream and passes on the lines of the response under it."""
+    if raw:
+        stream = way.wait(
+            way.resource.with_raw_response.create(
+                model="ok", stream=True, **way.asked()
+            )
+        ).parse()
+    else:
+        stream = way.stream("ok")
+
+    response = stream.response
+    lines = way.read(response.aiter_lines() if way.is_async else response.iter_lines())
+
+    span = spans.one()
+    assert span.ending == OK
+    assert span["items"] == sum(
+        line.startswith("data:") and "[DONE]" not in line for line in lines
+    )
+    assert span["response.finish_reasons"] == ("stop",)
