@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
@@ -331,8 +331,32 @@ def error_type_of(ending: Ending) -> str | None:
 
 
 def text_of(error: BaseException) -> str:
-    """Return the message of *error*; an exception whose `str` fails has none."""
+    """Return the message of *error*; an exception whose `str` fails has none.
+
+    That of pydantic quotes the value it is about, which may be what a model answered or
+    a tool was given.  That is content, and is left out of it.
+    """
     try:
+        if quotes_input(error):
+            return _without_input(error)
         return str(error)
     except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
         return "<no message: its __str__ failed>"
+
+
+def quotes_input(error: BaseException) -> bool:
+    """Return whether the message of *error* quotes what it is about."""
+    return class_name(type(error)) == _VALIDATION_ERROR
+
+
+def _without_input(error: Any) -> str:  # noqa: ANN401 - pydantic's, which is not imported
+    lines = [f"{error.error_count()} validation error(s) for {error.title}"]
+    for each in error.errors(
+        include_input=False, include_url=False, include_context=False
+    ):
+        lines.append(".".join(str(step) for step in each["loc"]))
+        lines.append(f"  {each['msg']} [type={each['type']}]")
+    return "\n".join(lines)
+
+
+_VALIDATION_ERROR: Final = "pydantic_core._pydantic_core.ValidationError"

@@ -16,7 +16,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from agenttrace import _otel, attributes, safety, semconv
 from agenttrace.attributes import clean, mapping_of
-from agenttrace.model import EventData, LinkData, class_name, text_of
+from agenttrace.model import EventData, LinkData, class_name, quotes_input, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -372,8 +372,17 @@ def _stack_of(error: BaseException) -> str:
 
 
 def _formatted(error: BaseException) -> str:
-    return "".join(
+    stack = "".join(
         traceback.format_exception(
             type(error), error, error.__traceback__, limit=-_STACK_LIMIT
         )
     )
+    told: BaseException | None = error
+    for _ in range(_STACK_LIMIT):
+        if told is None:
+            break
+        if quotes_input(told):
+            # What its message is not to say, the stack is not to say either.
+            stack = stack.replace(str(told), text_of(told))
+        told = told.__cause__ or told.__context__
+    return stack

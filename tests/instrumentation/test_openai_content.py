@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import BaseModel, ValidationError
 
 import agenttrace
 from tests.instrumentation.given import CHAT, LONG, Spans
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 PRIVATE = "my number is 12345"
 IN, OUT = "input.messages", "output.messages"
+
+
+class Number(BaseModel):
+    """What a structured output is asked to be."""
+
+    number: int
 
 
 @pytest.fixture
@@ -51,6 +58,39 @@ def test_nothing_is_captured_unless_asked_for(way: Way, spans: Spans) -> None:
         attributes = dict(span.attributes or {})
         del attributes["gen_ai.request.model"], attributes["gen_ai.response.model"]
         assert "12345" not in str(attributes)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_an_answer_that_cannot_be_parsed_is_not_quoted(
+    way: Way, spans: Spans, *, wrapped: bool
+) -> None:
+    """Pydantic quotes what it refuses, in its message and so in every stack."""
+    kind = "response_format" if way.api == CHAT else "text_format"
+    options: dict[str, Any] = {kind: Number}
+
+    @agenttrace.agent
+    def ask() -> None:
+        try:
+            way.wait(
+                way.resource.parse(
+                    model='json={"number": "is 12345"}', **way.asked(), **options
+                )
+            )
+        except ValidationError as error:
+            if not wrapped:
+                raise
+            message = "no number"
+            raise ValueError(message) from error
+
+    with pytest.raises(ValueError, match="number"):
+        ask()
+
+    model, agent = spans.all()
+    for span in (model, agent):
+        (event,) = span.events
+        assert "12345" not in str(event.attributes)
+        assert "12345" not in str(span.status.description)
+    assert "int_parsing" in str(model.status.description)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
