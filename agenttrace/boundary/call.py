@@ -26,7 +26,6 @@ from opentelemetry import context as otel
 from agenttrace import safety, semconv, tracing
 from agenttrace.boundary import generators
 from agenttrace.boundary.recorder import Progress, Recorder
-from agenttrace.clock import COARSE
 from agenttrace.context.scope import Scope, detach
 from agenttrace.model import (
     EndedBy,
@@ -101,15 +100,19 @@ class Call:
         try:
             progress = self.recorder.item(item)
         except Exception as error:  # noqa: BLE001 - runs inside the application
-            safety.swallow(f"{type(self.recorder).__qualname__}.item", error)
-            progress = Progress.PROGRESS
+            progress = self.misread(error)
         if progress is _NOTHING:
             return
         if progress is _FINAL:
             self.final = True
         record = self.record
         if record is not None:
-            record.words[record.word] = COARSE.now  # `beat`, for every chunk there is
+            record.beat()
+
+    def misread(self, error: Exception) -> Progress:
+        """Note that the recorder failed with *error*; return what its item means."""
+        safety.swallow(f"{type(self.recorder).__qualname__}.item", error)
+        return Progress.PROGRESS
 
     def succeed(self, value: object = None) -> None:
         """End it: the operation returned *value*, or its stream was read to the end."""

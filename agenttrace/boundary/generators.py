@@ -16,8 +16,9 @@ import asyncio
 import contextlib
 import functools
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from agenttrace.boundary.recorder import Progress
 from agenttrace.clock import COARSE
 from agenttrace.context import scope
 from agenttrace.context.collector import COLLECTOR, FINISHED
@@ -27,19 +28,23 @@ if TYPE_CHECKING:
 
     from agenttrace.boundary.call import Call
 
+# Bound once: looking a member up costs more than using it.
+_NOTHING: Final = Progress.NOTHING
+_FINAL: Final = Progress.FINAL
+
 
 def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is one
     call: Call,
     source: list[Generator[Any, Any, Any]],
-    take: Callable[[Any], None] | None = None,
+    read: Callable[[Any], Progress] | None = None,
 ) -> Generator[Any, Any, Any]:
     """Run a generator, the body, step by step inside the span of *call*.
 
     Args:
         call: Whose span it is, and who is told how it ends.
         source: Holds the body by the time of the first step.
-        take: Given every item before the consumer is, and answers for heartbeat and
-            count; None counts each item as progress.
+        read: Given every item before the consumer is, and says what it means; None
+            takes each for progress.
     """
     if call.span is None:
         call.begin()
@@ -68,13 +73,24 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
             put_away(token)
             # What was sent in, and from which context, is not ours to keep alive.
             token = argument = None
-            if take is None:
+            if read is None:
+                items += 1
                 if tick is not coarse.now:
                     tick = coarse.now
                     beat()
-                items += 1
             else:
-                take(item)
+                # `Call.take`, whose frame would cost more than what it does.
+                call.items += 1
+                try:
+                    progress = read(item)
+                except Exception as error:  # noqa: BLE001 - runs inside the application
+                    progress = call.misread(error)
+                if progress is not _NOTHING:
+                    if tick is not coarse.now:
+                        tick = coarse.now
+                        beat()
+                    if progress is _FINAL:
+                        call.final = True
             try:
                 # Nor is the item: it is the consumer's alone, as if from the body.
                 argument = yield (item, item := None)[0]
@@ -104,7 +120,7 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
 async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is one
     call: Call,
     body: AsyncGenerator[Any, Any],
-    take: Callable[[Any], None] | None = None,
+    read: Callable[[Any], Progress] | None = None,
 ) -> AsyncGenerator[Any, Any]:
     """Run *body* step by step inside the span of *call*: `drive`, awaited."""
     call.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
@@ -140,13 +156,24 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
                 inner = kept
             # What was sent in, and from which context, is not ours to keep alive.
             token = argument = None
-            if take is None:
+            if read is None:
+                items += 1
                 if tick is not coarse.now:
                     tick = coarse.now
                     beat()
-                items += 1
             else:
-                take(item)
+                # `Call.take`, whose frame would cost more than what it does.
+                call.items += 1
+                try:
+                    progress = read(item)
+                except Exception as error:  # noqa: BLE001 - runs inside the application
+                    progress = call.misread(error)
+                if progress is not _NOTHING:
+                    if tick is not coarse.now:
+                        tick = coarse.now
+                        beat()
+                    if progress is _FINAL:
+                        call.final = True
             try:
                 # Nor is the item: it is the consumer's alone, as if from the body.
                 argument = yield (item, item := None)[0]

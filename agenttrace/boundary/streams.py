@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from agenttrace import safety
 from agenttrace.boundary import generators
 from agenttrace.boundary.call import Call
+from agenttrace.boundary.recorder import Progress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable
@@ -105,15 +106,16 @@ class Body:
         self._pulls = weakref.ref(pulls)
         return pulls
 
-    def _take(self, part: bytes) -> None:
+    def _take(self, part: bytes) -> Progress:
+        self.call.items -= 1  # the part is counted; what counts is in it
         if self._read is None:
-            return
+            return Progress.NOTHING
         items = safety.guarded("stream.read", _all, self._read, part)
         if items is None:
             self._read = None  # it would only fail again, and in the middle
-            return
-        for item in items:
+        for item in items or ():
             self.call.take(item)
+        return Progress.NOTHING
 
     def _closed(self) -> None:
         if self.call.done:
@@ -175,7 +177,7 @@ def follow_items(call: Call, stream: Any, attribute: str) -> Any:  # noqa: ANN40
     By itself for a stream whose bytes are there already; closing that one has no effect
     that could be noticed.  Returns what is pulled from now on.
     """
-    pulls = _driven(call, getattr(stream, attribute), call.take)
+    pulls = _driven(call, getattr(stream, attribute), call.recorder.item)
     setattr(stream, attribute, pulls)
     call.alive = alive_of(stream)
     return pulls
@@ -194,17 +196,17 @@ def alive_of(owner: object) -> Callable[[], object]:
     return weakref.ref(owner, _ignore)
 
 
-def _driven(call: Call, pulls: Any, take: Callable[[Any], None]) -> Any:  # noqa: ANN401 - an iterator of either colour
+def _driven(call: Call, pulls: Any, read: Callable[[Any], Progress]) -> Any:  # noqa: ANN401 - an iterator of either colour
     """Return a generator of the same colour that pulls from *pulls* inside *call*."""
     driven: Any
     if type(pulls) is types.GeneratorType:
-        driven = generators.drive(call, [cast("Pulls", pulls)], take)
+        driven = generators.drive(call, [cast("Pulls", pulls)], read)
     elif type(pulls) is types.AsyncGeneratorType:
-        driven = generators.drive_async(call, cast("AsyncPulls", pulls), take)
+        driven = generators.drive_async(call, cast("AsyncPulls", pulls), read)
     elif hasattr(pulls, "__anext__"):
-        return generators.drive_async(call, _async_generator(pulls), take)
+        return generators.drive_async(call, _async_generator(pulls), read)
     else:
-        return generators.drive(call, [_generator(pulls)], take)
+        return generators.drive(call, [_generator(pulls)], read)
     driven.__name__, driven.__qualname__ = pulls.__name__, pulls.__qualname__
     return driven
 

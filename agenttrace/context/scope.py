@@ -60,6 +60,7 @@ class Scope:
             below.  A token keeps the `contextvars.Context` that it was made in, and
             the scope before it: a task that outlives this scope would keep all that.
             A `Standin` where something else was attached in its place.
+        home: Where it was entered.
     """
 
     # Who is a scope has the slots: so it can be something else as well.
@@ -68,6 +69,7 @@ class Scope:
     context: Context | None
     dead: bool
     token: Any
+    home: SafeRuntimeContext
 
     def seen(self) -> Context:
         """Return the context, making it where nobody has asked before."""
@@ -83,6 +85,7 @@ class Scope:
     def enter(self, runtime: _otel.RuntimeContext) -> None:
         """Make the context current in *runtime*, the one in use."""
         if not self.dead and isinstance(runtime, SafeRuntimeContext):
+            self.home = runtime
             runtime.push(self)
         else:
             # A scope stands in the variable once, and never again: tasks that were
@@ -93,9 +96,7 @@ class Scope:
     def leave(self) -> None:
         """End it, wherever and whenever this is called."""
         if not self.dead:
-            runtime = _otel.runtime_context()
-            if isinstance(runtime, SafeRuntimeContext):
-                runtime.end(self)
+            self.home.end(self)
         elif isinstance(self.token, Standin):
             standin, self.token = self.token, None
             detach(standin.token)

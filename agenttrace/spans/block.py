@@ -48,7 +48,16 @@ class SpanBlock(Opening, Scope):
     decorator, every call is a span of its own.
     """
 
-    __slots__ = ("_manner", "_outer", "_span", "_tracer", "context", "dead", "token")
+    __slots__ = (
+        "_manner",
+        "_outer",
+        "_span",
+        "_tracer",
+        "context",
+        "dead",
+        "home",
+        "token",
+    )
 
     def __init__(  # noqa: PLR0913, PLR0917 - by position: keywords double the cost of a call  # pylint: disable=super-init-not-called
         self,

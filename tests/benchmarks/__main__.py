@@ -13,6 +13,7 @@ from tests.benchmarks import harness, table
 from tests.benchmarks.budgets import CASES
 
 ROUNDS: Final = 12
+PROCESSES: Final = 3
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
     conditions: list[str] = []
     for case in arguments.cases or CASES:
         print(f"{case} ...", file=sys.stderr, flush=True)  # noqa: T201 - progress
-        found, under = harness.measure(case, arguments.rounds)
+        found, under = harness.measure(case, arguments.rounds, PROCESSES)
         figures += found
         conditions = list(dict.fromkeys([*conditions, *under]))
     if arguments.json:

@@ -1,7 +1,9 @@
 """What every benchmark needs: tracing that is on, fair turns, and a median.
 
 A case measures in a process of its own (`python -m tests.benchmarks.cases.span`), so
-that none finds the caches, threads and garbage of another.  What is compared takes
+that none finds the caches, threads and garbage of another; in a release's table in
+several, because where things happen to lie in memory is worth some per cent in one
+process and another value in the next.  What is compared takes
 turns within that process, in small batches and in alternating order: a machine that is
 shared becomes slower for minutes, and then it does for both.  Times are CPU times.
 
@@ -39,25 +41,26 @@ class Figure:
 
     Args:
         row: The row's key in `budgets.BUDGETS`.
-        value: The median of the rounds, in the row's unit.
-        low: Their lower quartile.
-        high: Their upper quartile.
-        made_of: What the value was computed from, for the reader.
+        samples: What each round came to, in the row's unit.
+        made_of: What they were computed from, for the reader.
     """
 
     row: str
-    value: float
-    low: float
-    high: float
+    samples: Sequence[float]
     made_of: str = ""
 
+    @property
+    def value(self) -> float:
+        """The median of the rounds."""
+        return median(self.samples)
 
-def figure(row: str, samples: Sequence[float], made_of: str = "") -> Figure:
-    """Return the figure that *samples*, one a round, amount to."""
-    if len(samples) < 2:
-        return Figure(row, samples[0], samples[0], samples[0], made_of)
-    low, middle, high = quantiles(samples, n=4, method="inclusive")
-    return Figure(row, middle, low, high, made_of)
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Between which half of the rounds lie."""
+        if len(self.samples) < 2:
+            return self.value, self.value
+        low, _, high = quantiles(self.samples, n=4, method="inclusive")
+        return low, high
 
 
 def in_turns(
@@ -71,7 +74,8 @@ def in_turns(
     Args:
         rounds: How many samples each side gets.
         sides: What to measure; each measures itself and returns what it found.
-        takes: A sample is the median of so many, which take turns as well.
+        takes: A sample is the lower quartile of so many, which take turns as well:
+            whatever else a machine does only ever adds to them.
     """
     samples: list[list[float]] = [[] for _ in sides]
     # What was there before is nobody's; with it, collections would cost more the
@@ -86,8 +90,13 @@ def in_turns(
                 values.append(side())
         if number:
             for values, new in zip(samples, taken, strict=True):
-                values.append(median(new))
+                values.append(_undisturbed(new))
     return samples
+
+
+def _undisturbed(takes: list[float]) -> float:
+    """Return the lower quartile of *takes*."""
+    return sorted(takes)[len(takes) // 4]
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
@@ -167,8 +176,10 @@ def main(case: Callable[[int], Iterable[Figure]]) -> None:
         json.dump({"figures": figures, "conditions": conditions()}, sys.stdout)
 
 
-def measure(case: str, rounds: int) -> tuple[list[Figure], list[str]]:
-    """Run the case of that name in a process of its own.
+def measure(
+    case: str, rounds: int, processes: int = 1
+) -> tuple[list[Figure], list[str]]:
+    """Run the case of that name in processes of its own.
 
     Returns:
         Its figures, and the conditions under which they were measured.
@@ -176,9 +187,19 @@ def measure(case: str, rounds: int) -> tuple[list[Figure], list[str]]:
     Raises:
         RuntimeError: It failed.
     """
-    done = run("-m", f"tests.benchmarks.cases.{case}", str(rounds))
-    answer: dict[str, Any] = json.loads(done)
-    return [Figure(**each) for each in answer["figures"]], answer["conditions"]
+    found: dict[str, Figure] = {}
+    conditions: list[str] = []
+    for _ in range(processes):
+        share = max(1, rounds // processes)
+        done = run("-m", f"tests.benchmarks.cases.{case}", str(share))
+        answer: dict[str, Any] = json.loads(done)
+        conditions = answer["conditions"]
+        for more in answer["figures"]:
+            new = Figure(**more)
+            before = found.get(new.row)
+            samples = [*(before.samples if before else ()), *new.samples]
+            found[new.row] = Figure(new.row, samples, new.made_of)
+    return list(found.values()), conditions
 
 
 def run(*arguments: str, more: Mapping[str, str] | None = None) -> str:

@@ -40,7 +40,12 @@ def circumstances(conditions: Sequence[str]) -> str:
 def as_json(figures: Sequence[Figure], conditions: Sequence[str]) -> str:
     """Return everything for programs."""
     rows = [
-        {**BUDGETS[each.row]._asdict(), **asdict(each), "verdict": verdict(each)}
+        {
+            **BUDGETS[each.row]._asdict(),
+            **asdict(each),
+            "value": each.value,
+            "verdict": verdict(each),
+        }
         for each in figures
     ]
     return json.dumps({"measured": circumstances(conditions), "rows": rows}, indent=2)
@@ -106,9 +111,8 @@ def verdict(figure: Figure) -> str:
 
 
 def _spread(figure: Figure, unit: str) -> str:
-    if figure.low == figure.high:
-        return ""
-    return f"{_number(figure.low, unit)} to {_number(figure.high, unit)}"
+    low, high = figure.quartiles
+    return "" if low == high else f"{_number(low, unit)} to {_number(high, unit)}"
 
 
 def _number(value: float, unit: str) -> str:

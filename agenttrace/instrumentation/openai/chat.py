@@ -95,14 +95,11 @@ class ChatRecorder(ModelRecorder):
 
     def item(self, item: Any, /) -> Progress:  # noqa: ANN401, C901 - a chunk, or plain JSON; each call more would cost every chunk
         """Take note of one chunk."""
-        if self._id is None:
-            self._items = True
-            self._id, self._model = item.id, item.model
-        usage = item.usage
-        if usage is not None:
-            self._usage = usage
+        if item.usage is not None:
+            self._usage = item.usage
         choices = item.choices
         if not choices:
+            self._begins(item)
             return FINAL if self._says_so(item) else NOTHING
         progress = NOTHING
         for choice in choices:
@@ -122,9 +119,16 @@ class ChatRecorder(ModelRecorder):
                 if len(self._finished) >= self._choices:
                     self._complete = True
                     progress = FINAL
-        if progress is not NOTHING and self._first is None:
-            self.noted()
+        if self._first is None:
+            self._begins(item)
+            if progress is not NOTHING:
+                self.noted()
         return progress
+
+    def _begins(self, item: Any) -> None:  # noqa: ANN401 - a chunk, or plain JSON
+        """Take note of what every chunk says of the whole."""
+        self._items = True
+        self._id, self._model = item.id, item.model
 
     def _says_so(self, answer: Any) -> bool:  # noqa: ANN401 - a model, or plain JSON
         """Take note if *answer* says that there is none; return whether it does.

@@ -29,7 +29,7 @@ def measure(_rounds: int) -> Iterator[harness.Figure]:
         assert runtime.flush(120)
         took = time.monotonic() - began
         lost = SPANS - receiver.spans()
-    yield harness.figure(
+    yield harness.Figure(
         "burst", [lost], f"made in {made:.2g} s, delivered after {took:.2g} s"
     )
 

@@ -55,7 +55,7 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
         }
         for row, pair in sides.items():
             traced, plain = harness.in_turns(rounds * 4, *pair, takes=TAKES)
-            yield harness.figure(
+            yield harness.Figure(
                 row, harness.ratios(traced, plain), harness.against(traced, plain)
             )
         assert runtime.status().started == 2 * TAKES * (rounds * 4 + 1)

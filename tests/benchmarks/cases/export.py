@@ -50,7 +50,7 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
             partial(microseconds, sdk.tracer.start_as_current_span, sdk.flush),
         )
         assert receiver.spans("/sdk/v1/traces") == SPANS * (rounds * 3 + 1)
-    yield harness.figure(
+    yield harness.Figure(
         "export", harness.ratios(ours, theirs), harness.against(ours, theirs)
     )
 

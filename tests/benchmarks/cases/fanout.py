@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 RUNS: Final = 2000
+TAKES: Final = 5
 
 
 async def run(start: Callable[[str], AbstractContextManager[Any]]) -> None:
@@ -58,9 +59,11 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
             sdk.flush()
             return took
 
-        ours, without, theirs = harness.in_turns(rounds * 3, traced, plain, by_the_sdk)
+        ours, without, theirs = harness.in_turns(
+            rounds, traced, plain, by_the_sdk, takes=TAKES
+        )
     sdk_adds = median(harness.differences(theirs, without))
-    yield harness.figure(
+    yield harness.Figure(
         "fanout",
         harness.differences(ours, without),
         f"a run untraced {median(without):.3g} us, the SDK adds {sdk_adds:.3g} us",

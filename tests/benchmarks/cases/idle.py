@@ -52,7 +52,7 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
             before = wake_ups()
             time.sleep(1.0)
             samples.append(wake_ups() - before)
-    yield harness.figure("idle", samples)
+    yield harness.Figure("idle", samples)
 
 
 if __name__ == "__main__":

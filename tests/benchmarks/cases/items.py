@@ -114,7 +114,7 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
     for row, place in (("item", 0), ("async_item", 2)):
         more = [sample[place] for sample in samples]
         unit = [sample[place + 1] for sample in samples]
-        yield harness.figure(
+        yield harness.Figure(
             row, harness.ratios(more, unit), harness.against(more, unit, "ns")
         )
 

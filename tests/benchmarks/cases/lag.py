@@ -51,7 +51,7 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
             lambda: runner.run(lag(some_spans)),
             lambda: runner.run(lag(nothing)),
         )
-    yield harness.figure(
+    yield harness.Figure(
         "lag", harness.differences(busy, idle), harness.against(busy, idle, "ms")
     )
 

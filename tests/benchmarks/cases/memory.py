@@ -53,8 +53,8 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
         open_and_close(runtime)
         samples = [open_and_close(runtime) for _ in range(max(rounds // 2, 2))]
         tracemalloc.stop()
-    yield harness.figure("memory", [full for full, _ in samples])
-    yield harness.figure("left", [left for _, left in samples])
+    yield harness.Figure("memory", [full for full, _ in samples])
+    yield harness.Figure("left", [left for _, left in samples])
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
                 partial(microseconds, start, runtime.flush),
                 by_the_sdk,
             )
-            yield harness.figure(
+            yield harness.Figure(
                 row, harness.ratios(ours, theirs), harness.against(ours, theirs)
             )
 

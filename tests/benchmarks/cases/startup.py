@@ -61,7 +61,7 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
             lambda: float(harness.run("-c", THEIRS, more=more)),
         )
     sdk = f"the SDK with its exporter, and no instrumentation: {median(theirs):.0f} ms"
-    yield harness.figure("startup", ours, sdk)
+    yield harness.Figure("startup", ours, sdk)
 
 
 if __name__ == "__main__":
