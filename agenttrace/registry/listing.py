@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -57,6 +58,7 @@ class OpenSpans:
         """Spans whose object was collected without an end; see `sweep`."""
         self.cut_short: list[tuple[Resumable, Ending | BaseException | None]] = []
         """Spans whose ending did not come to its own end; see `sweep`."""
+        self._resuming: dict[int, int] = {}
         self._overdue = 0
         self.epoch = object()
         self._open: dict[bytes, OpenSpan] = {}
@@ -152,9 +154,7 @@ class OpenSpans:
                 may be that of a stream which knows better how its span ended.
         """
         for cut in self.cut_short[:]:
-            safety.guarded("sweep", cut[0].resume, cut[1])
-            with contextlib.suppress(ValueError):  # another thread sweeps as well
-                self.cut_short.remove(cut)
+            self._go_on_with(cut)
         due = len(self.collected)
         if patient:
             due = min(due, self._overdue)
@@ -170,6 +170,26 @@ class OpenSpans:
                 self.collected.remove(found)
         self._overdue = len(self.collected)
         return swept
+
+    def _go_on_with(self, cut: tuple[Resumable, Ending | BaseException | None]) -> None:
+        """Do what is left of one ending, unless another thread is at it."""
+        me = threading.get_ident()
+        # One step, whoever comes at the same time.
+        if self._resuming.setdefault(id(cut), me) != me:
+            return
+        try:
+            safety.guarded("sweep", cut[0].resume, cut[1])
+        except BaseException:
+            # Signal handlers run on the main thread alone, which will come again.
+            # Elsewhere it is code of the application that raises it, each time, and
+            # would end this thread.
+            if threading.current_thread() is threading.main_thread():
+                raise
+            safety.count(safety.Count.SPANS_DROPPED)
+        # Last, or an interrupt in between would lose it.
+        with contextlib.suppress(ValueError):
+            self.cut_short.remove(cut)
+        self._resuming.pop(id(cut), None)
 
     def judge(self, span: OpenSpan, ending: Ending) -> bool:
         """Tell how *span* ended though its owner still has it; False if too late.
@@ -196,6 +216,7 @@ class OpenSpans:
         self._open = {}
         self.collected = deque()
         self.cut_short = []
+        self._resuming = {}
         self.slots = MemorySlots()
         self.awake = self.wake is None
 

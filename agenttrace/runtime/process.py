@@ -24,6 +24,10 @@ from agenttrace.watchdog.ticker import Ticker
 if TYPE_CHECKING:
     from agenttrace.spans.provider import Provider
 
+_PATIENCE: Final = 0.1
+"""Seconds that whoever flushes waits for a span that another thread is telling."""
+_MOMENT: Final = 0.001
+
 
 class Lives(Protocol):
     """What the hooks need of a runtime."""
@@ -66,6 +70,11 @@ class Process:
     def sweep(self) -> None:
         """End the spans whose object was collected without an end."""
         self.spans.sweep(_collected)
+        deadline = time.monotonic() + _PATIENCE
+        while self.spans.cut_short and time.monotonic() < deadline:
+            # The ticker is telling one, and will have done so in a moment.
+            time.sleep(_MOMENT)
+            self.spans.sweep(_collected)
 
     def _after_fork(self) -> None:
         # Whatever other threads held at the fork is held for ever.

@@ -42,8 +42,8 @@ from agenttrace.model import (
     status_of,
 )
 from agenttrace.registry import Claim, OpenSpan
+from agenttrace.spans.ids import LAST_INSTANT, instant
 from agenttrace.spans.provider import late_id
-from agenttrace.spans.tracer import LAST_INSTANT, instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,17 +10,18 @@ from opentelemetry.context.context import Context
 from agenttrace import _otel, safety
 from agenttrace.context.scope import Scope
 from agenttrace.model import RETURNED, Attributes, Opening, ending_of, text_of
+from agenttrace.spans.lean import LeanSpan
 from agenttrace.tracing import ENTERED_ALREADY, F, every_call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from agenttrace.spans.lean import LeanSpan
     from agenttrace.spans.tracer import LeanTracer
 
 SPAN_KEY: Final = _otel.span_key()
 _put_into: Final = _otel.put_into
+_new: Final = object.__new__
 
 
 class Manner(NamedTuple):
@@ -98,13 +99,12 @@ class SpanBlock(Opening, Scope):
         runtime = _otel.runtime_context()
         current = runtime.get_current()
         try:
+            span: LeanSpan = _new(LeanSpan)
             if manner is None:
-                span = self._tracer.begin(self, current)
+                span.begin(self._tracer, self, current)
             else:
-                parent = manner.parent
-                span = self._tracer.begin(
-                    self, current if parent is None else parent, manner.start_time
-                )
+                parent = current if manner.parent is None else manner.parent
+                span.begin(self._tracer, self, parent, manner.start_time)
                 span.on_exception(
                     record=manner.record_exception, set_status=manner.set_status
                 )

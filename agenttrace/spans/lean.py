@@ -5,20 +5,23 @@ What makes it cheap: ids stay bytes, a `SpanContext` is built only when somebody
 attributes are a plain dict, nothing is copied at the end, and no lock is taken: the
 registry decides who ends it.
 
-This module owns a span's ending; what it takes down is `recorded`'s, ids, sampling and
-limits are the tracer's, and where ended spans go is the provider's.
+This module owns how a span starts and ends; what it takes down is `recorded`'s,
+sampling and limits are the tracer's, and where ended spans go is the provider's.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from opentelemetry.trace import StatusCode
+from opentelemetry.sdk.trace import sampling
+from opentelemetry.trace import StatusCode, TraceFlags
 
-from agenttrace import attributes, safety, semconv
+from agenttrace import _otel, attributes, safety, semconv
+from agenttrace.context.bound import BOUND_KEY
 from agenttrace.model import (
     RETURNED,
     EndedBy,
@@ -32,15 +35,29 @@ from agenttrace.model import (
     status_of,
     text_of,
 )
-from agenttrace.registry import Claim, Teller
+from agenttrace.registry import Claim, OpenSpan, Teller
+from agenttrace.spans.ids import instant, random_bits
 from agenttrace.spans.recorded import RecordedSpan, event_data, link_data
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
+    from opentelemetry.context.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import SpanContext
 
+    from agenttrace.model import Opening
+    from agenttrace.spans.tracer import LeanTracer
+
+# Past what `OpenSpan` makes of it.
+_refer: Final = cast(
+    "Callable[[type[OpenSpan], RecordedSpan], OpenSpan]",
+    weakref.ReferenceType[RecordedSpan].__new__,
+)
+_SPAN_KEY: Final = _otel.span_key()
+_SAMPLED: Final = int(TraceFlags.SAMPLED)
+_MAX_NAME: Final = attributes.MAX_NAME
 _now: Final = time.time_ns
 _OUTCOME: Final = semconv.OUTCOME
 _ENDED_BY: Final = semconv.ENDED_BY
@@ -48,6 +65,7 @@ _ENDED_BY: Final = semconv.ENDED_BY
 _OK: Final = Outcome.OK
 _OK_TEXT: Final = Outcome.OK.value
 _RETURN_TEXT: Final = EndedBy.RETURN.value
+_UNSET: Final = StatusCode.UNSET
 _ERROR: Final = StatusCode.ERROR
 _FIRST: Final = Claim.FIRST
 
@@ -57,6 +75,95 @@ class LeanSpan(RecordedSpan):
 
     queued: bool = False
     """Whether a sink has taken it (see `delivery.spooler.Ended`)."""
+
+    def begin(  # noqa: C901, PLR0912, PLR0915 - the hot path in one piece: a call costs more than its branches
+        self,
+        tracer: LeanTracer,
+        opening: Opening,
+        context: Context,
+        start_time: int | None = None,
+    ) -> None:
+        """Start it below whatever is current in *context*, and register it."""
+        name = opening.name
+        if type(name) is not str or len(name) > _MAX_NAME:
+            name = str(attributes.clean(name, _MAX_NAME))
+        parent: Any = context.get(_SPAN_KEY)
+        # `isinstance` asks an abstract base class, which is slow to say no.
+        kind_of_parent: Any = type(parent)  # pyright: ignore[reportUnknownVariableType]  # of anything
+        if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
+            trace_id, parent_id, flags = parent.trace_id, parent.span_id, parent.flags
+            trace_state = parent._trace_state  # noqa: SLF001 - our own class
+            parent_record = parent.record
+        else:
+            line = None if parent is None else tracer.line_of(parent)
+            if line is None:
+                trace_id, parent_id, flags = (
+                    tracer.new_trace_id(),
+                    b"",
+                    tracer.root_flags,
+                )
+                trace_state = parent_record = None
+            else:
+                trace_id, parent_id, flags, trace_state, parent_record, remote = line
+                self.remote_parent = remote
+        recording = sampled = flags & _SAMPLED != 0
+        values: dict[str, Any] = {}
+        given: Mapping[str, object] | None = opening.attributes
+        if BOUND_KEY in context:
+            values.update(context[BOUND_KEY])  # type: ignore[call-overload]  # `bind` put a dict there
+        if not tracer.default_sampler:
+            verdict = tracer.ask_sampler(
+                context, trace_id, name, opening, {**values, **(given or {})}
+            )
+            recording = verdict.decision is not sampling.Decision.DROP
+            sampled = verdict.decision is sampling.Decision.RECORD_AND_SAMPLE
+            flags = (flags & ~_SAMPLED) | (_SAMPLED if sampled else 0)
+            trace_state = verdict.trace_state
+            given = dict(verdict.attributes or {})  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType, reportUnknownVariableType]  # as the SDK types it
+        if tracer.default_ids:
+            span_id = (random_bits(64) or 1).to_bytes(8, "big")
+        else:
+            span_id = tracer.id_generator.generate_span_id().to_bytes(8, "big")
+        if not recording:
+            self.__class__ = UnsampledSpan  # pyright: ignore[reportAttributeAccessIssue]  # a subclass, of the same layout
+        self._tracer = tracer
+        self._name = name
+        self._kind = opening.kind
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.flags = flags
+        self._trace_state = trace_state
+        self._start_time = started_at = (
+            _now() if start_time is None else instant(start_time)
+        )
+        self._attributes = values
+        self._end_time = None
+        self._code = _UNSET
+        if given:
+            self.set_attributes(given)
+        if opening.links:
+            safety.guarded("span.links", self.link_all, opening.links)
+        self.record = record = _refer(OpenSpan, self)
+        record.__init__(  # type: ignore[misc]  # the other half of what a class call does
+            self,
+            trace_id,
+            span_id,
+            parent_id,
+            parent_record,
+            name,
+            opening.operation,
+            started_at,
+            sampled,
+            opening.heartbeat_timeout,
+            opening.max_duration,
+        )
+        tracer.registry.started(record)
+        if not sampled:
+            safety.count(safety.Count.SPANS_UNSAMPLED)
+        chain = tracer.provider.chain
+        if chain.processors and recording:
+            chain.started(self, context)
 
     def end(self, end_time: int | None = None) -> None:
         """End the span as its owner, who says nothing of how it went.

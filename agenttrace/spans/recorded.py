@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _SCALARS: Final = attributes.SCALARS
 _now: Final = time.time_ns
-_UNSET: Final = StatusCode.UNSET
 _STACK_LIMIT: Final = 100
 """Innermost frames of a recorded stack: deep recursion must not become megabytes."""
 
@@ -44,32 +43,20 @@ class Limited(dict[str, Any]):
 class RecordedSpan(sdk.Span):
     """What a lean span has taken down so far."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - built in one place, on the hot path  # pylint: disable=super-init-not-called
-        self,
-        tracer: LeanTracer,
-        name: str,
-        kind: SpanKind,
-        trace_id: bytes,
-        span_id: bytes,
-        parent_id: bytes,
-        flags: int,
-        trace_state: TraceState | None,
-        values: dict[str, Any],
-        start_time: int,
-    ) -> None:
-        self._tracer = tracer
-        self._name = name
-        self._kind = kind
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.parent_id = parent_id
-        self.flags = flags
-        self._trace_state = trace_state
-        self._attributes: Any = values
-        self._start_time = start_time
-        self._end_time: int | None = None
-        self._code: StatusCode = _UNSET
-        self.record: OpenSpan | None = None
+    # Set at the start of each, in `LeanSpan.begin`.
+    _tracer: LeanTracer
+    _name: str
+    _kind: SpanKind
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    flags: int
+    _trace_state: TraceState | None
+    _attributes: Any
+    _start_time: int | None
+    _end_time: int | None
+    _code: StatusCode
+    record: OpenSpan | None
 
     # What is set late, on few spans, or never, is a class attribute until then.  No
     # more than that: CPython 3.11 does not specialise reading what the class has too.

@@ -7,12 +7,8 @@ provider, other libraries' included.
 
 from __future__ import annotations
 
-import os
-import random
 import sys
-import time
-import weakref
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -22,7 +18,6 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanKind
 
 from agenttrace import _otel, attributes, safety, semconv
-from agenttrace.context.bound import BOUND_KEY
 from agenttrace.model import (
     NO_ATTRIBUTES,
     Attributes,
@@ -30,41 +25,27 @@ from agenttrace.model import (
     ScopeData,
     identity_of,
 )
-from agenttrace.registry import OpenSpan
 from agenttrace.spans.block import Manner, SpanBlock
-from agenttrace.spans.lean import LeanSpan, UnsampledSpan
+from agenttrace.spans.ids import random_bits
+from agenttrace.spans.lean import LeanSpan
 from agenttrace.spans.recorded import Limited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from opentelemetry.context.context import Context
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import Link, TraceState
 
-    from agenttrace.registry import OpenSpans
+    from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.spans.provider import Provider
 
-SPAN_KEY: Final = _otel.span_key()
 _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
-_MAX_NAME: Final = attributes.MAX_NAME
 _INTERNAL: Final = SpanKind.INTERNAL
 _USUAL: Final = Manner()
-_now: Final = time.time_ns
-LAST_INSTANT: Final = (1 << 64) - 1
 _new: Final = object.__new__
-# Past what `OpenSpan` makes of it.
-_refer: Final = cast(
-    "Callable[[type[OpenSpan], LeanSpan], OpenSpan]",
-    weakref.ReferenceType[LeanSpan].__new__,
-)
-# Our own generator: `random.seed(0)` in the application must not repeat our ids.
-_random: Final = random.Random()  # noqa: S311 - ids are not secrets
-_random_bits: Final = _random.getrandbits
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
 
 
 class LeanTracer(sdk.Tracer):
@@ -171,91 +152,16 @@ class LeanTracer(sdk.Tracer):
         )
         return block
 
-    def begin(  # noqa: C901, PLR0912, PLR0915 - the hot path in one piece: a call costs more than its branches
+    def begin(
         self, opening: Opening, context: Context, start_time: int | None = None
     ) -> LeanSpan:
         """Start a span below whatever is current in *context*, and register it."""
-        name = opening.name
-        if type(name) is not str or len(name) > _MAX_NAME:
-            name = str(attributes.clean(name, attributes.MAX_NAME))
-        parent: Any = context.get(SPAN_KEY)
-        # `isinstance` asks an abstract base class, which is slow to say no.
-        kind_of_parent: Any = type(parent)  # pyright: ignore[reportUnknownVariableType]  # of anything
-        if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
-            line = None
-            trace_id, parent_id, flags = parent.trace_id, parent.span_id, parent.flags
-            trace_state = parent._trace_state  # noqa: SLF001 - our own class
-            parent_record = parent.record
-        else:
-            line = None if parent is None else self._line_of(parent)
-            if line is None:
-                trace_id, parent_id, flags = self._new_trace_id(), b"", self.root_flags
-                trace_state = parent_record = None
-            else:
-                trace_id, parent_id, flags, trace_state, parent_record, _ = line
-        recording = sampled = flags & _SAMPLED != 0
-        values: dict[str, Any] = {}
-        given: Mapping[str, object] | None = opening.attributes
-        bound = context.get(BOUND_KEY)
-        if bound:
-            values.update(bound)  # type: ignore[call-overload]  # `bind` put a dict there
-        if not self.default_sampler:
-            verdict = self._ask_sampler(
-                context, trace_id, name, opening, {**values, **(given or {})}
-            )
-            recording = verdict.decision is not sampling.Decision.DROP
-            sampled = verdict.decision is sampling.Decision.RECORD_AND_SAMPLE
-            flags = (flags & ~_SAMPLED) | (_SAMPLED if sampled else 0)
-            trace_state = verdict.trace_state
-            given = dict(verdict.attributes or {})  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType, reportUnknownVariableType]  # as the SDK types it
-        if self.default_ids:
-            span_id = (_random_bits(64) or 1).to_bytes(8, "big")
-        else:
-            span_id = self.id_generator.generate_span_id().to_bytes(8, "big")
-        started_at = _now() if start_time is None else instant(start_time)
         # Past the SDK's `__new__`, which asks who makes spans, and its `__init__`.
-        span: LeanSpan = _new(LeanSpan if recording else UnsampledSpan)
-        span.__init__(  # type: ignore[misc]  # the other half of what a class call does
-            self,
-            name,
-            opening.kind,
-            trace_id,
-            span_id,
-            parent_id,
-            flags,
-            trace_state,
-            values,
-            started_at,
-        )
-        if given:
-            span.set_attributes(given)
-        if opening.links:
-            safety.guarded("span.links", span.link_all, opening.links)
-        if line is not None:
-            span.remote_parent = line[5]
-        span.record = record = _refer(OpenSpan, span)
-        record.__init__(  # type: ignore[misc]  # as above
-            span,
-            trace_id,
-            span_id,
-            parent_id,
-            parent_record,
-            name,
-            opening.operation,
-            started_at,
-            sampled,
-            opening.heartbeat_timeout,
-            opening.max_duration,
-        )
-        self.registry.started(record)
-        if not sampled:
-            safety.count(safety.Count.SPANS_UNSAMPLED)
-        chain = self.provider.chain
-        if chain.processors and recording:
-            chain.started(span, context)
+        span: LeanSpan = _new(LeanSpan)
+        span.begin(self, opening, context, start_time)
         return span
 
-    def _line_of(
+    def line_of(
         self, parent: object
     ) -> tuple[bytes, bytes, int, TraceState, OpenSpan | None, bool] | None:
         """Return what a child inherits from a *parent* that is not ours."""
@@ -272,7 +178,7 @@ class LeanTracer(sdk.Tracer):
             context.is_remote,
         )
 
-    def _ask_sampler(
+    def ask_sampler(
         self,
         context: Context,
         trace_id: bytes,
@@ -280,6 +186,7 @@ class LeanTracer(sdk.Tracer):
         opening: Opening,
         values: dict[str, Any],
     ) -> sampling.SamplingResult:
+        """Return what the sampler, which is not the default one, says of a span."""
         verdict: Any = safety.guarded(
             "sampler",
             self.sampler.should_sample,
@@ -299,9 +206,10 @@ class LeanTracer(sdk.Tracer):
             decision = verdict
         return sampling.SamplingResult(decision, values)
 
-    def _new_trace_id(self) -> bytes:
+    def new_trace_id(self) -> bytes:
+        """Return the id of a new trace."""
         if self.default_ids:
-            return (_random_bits(128) or 1).to_bytes(16, "big")
+            return (random_bits(128) or 1).to_bytes(16, "big")
         return self.id_generator.generate_trace_id().to_bytes(16, "big")
 
     def limited(self, given: Mapping[str, Any] | None, limit: int | None) -> Limited:
@@ -319,15 +227,6 @@ class LeanTracer(sdk.Tracer):
                 values.dropped += 1
             values[name] = attributes.clean(value, self.limits.max_attribute_length)
         return values
-
-
-def instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for a time
-    """Return *given* as nanoseconds that OTLP can carry, or now if it is no time."""
-    # Many write `time.time() * 1e9`, which is a float.
-    nanoseconds = safety.guarded("start_time", int, given)
-    if nanoseconds is None:
-        return _now()
-    return min(max(nanoseconds, 0), LAST_INSTANT)
 
 
 def _said(given: Mapping[str, Any] | None) -> tuple[Attributes, str | None]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agenttrace import safety
 from agenttrace.clock import COARSE
-from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.model import RETURNED, EndedBy, Ending, Outcome
 from agenttrace.registry import MemorySlots, OpenSpan, OpenSpans
 from tests.core import programs
 
@@ -74,6 +76,58 @@ def test_a_span_whose_start_was_interrupted_does_not_trouble_the_sweeper() -> No
     swept = registry.sweep(lambda _: Ending(Outcome.ABANDONED, EndedBy.GC))
 
     assert (swept, first.told, len(second.told)) == (1, [], 1)
+
+
+class Stubborn:
+    """A span whose ending is cut short each time, as by its exception's `__str__`."""
+
+    def resume(self, cause: object) -> None:
+        del cause
+        raise KeyboardInterrupt
+
+
+def test_what_cuts_an_ending_short_each_time_does_not_end_the_sweeping_thread() -> None:
+    """The ticker sweeps: without it nothing stuck would be noticed ever again."""
+    registry = OpenSpans()
+    registry.cut_short.append((Stubborn(), None))
+    before = safety.counts()["spans_dropped"]
+
+    with ThreadPoolExecutor(1) as ticker:
+        ticker.submit(registry.sweep, lambda _: RETURNED).result()
+
+    assert registry.cut_short == []
+    assert safety.counts()["spans_dropped"] == before + 1
+
+
+class Slow:
+    """A span that is being told by one thread when the next one comes."""
+
+    def __init__(self) -> None:
+        self.told = 0
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+
+    def resume(self, cause: object) -> None:
+        del cause
+        self.told += 1
+        self.begun.set()
+        self.may_end.wait(20)
+
+
+def test_two_threads_that_sweep_at_once_tell_an_ending_once() -> None:
+    """A flush comes while the ticker is at it, and a span id has one final form."""
+    registry, span = OpenSpans(), Slow()
+    registry.cut_short.append((span, None))
+
+    with ThreadPoolExecutor(1) as ticker:
+        sweeping = ticker.submit(registry.sweep, lambda _: RETURNED)
+        assert span.begun.wait(20)
+        registry.sweep(lambda _: RETURNED)
+        still_there = len(registry.cut_short)
+        span.may_end.set()
+        sweeping.result()
+
+    assert (span.told, still_there, registry.cut_short) == (1, 1, [])
 
 
 def test_a_segment_of_slots_is_made_without_a_lock() -> None:
