@@ -122,7 +122,11 @@ class Call:
 
     def fail(self, error: BaseException) -> None:
         """End it: *error* came out."""
-        if issubclass(type(error), GeneratorExit):  # its `__class__` is not asked
+        kind = type(error)  # its `__class__` is not asked
+        if issubclass(kind, GeneratorExit) or (
+            # Of what is dropped, the loop cancels the closing when it ends itself.
+            issubclass(kind, asyncio.CancelledError) and self._is_dropped()
+        ):
             self.abandon()
         else:
             self.finish(ending_of(error))
@@ -139,14 +143,17 @@ class Call:
             return
         outcome = Outcome.ABANDONED
         if ended_by is None:
-            dropped = self.alive is not None and self.alive() is None
-            ended_by = EndedBy.GC if dropped else EndedBy.CLOSE
+            ended_by = EndedBy.GC if self._is_dropped() else EndedBy.CLOSE
             if self.loop is not None and self.loop.is_closed():
                 outcome = Outcome.LOST
         ending = Ending(outcome, ended_by, message=_MESSAGES.get(outcome))
         if ended_by is EndedBy.GC:
             self._date_back(ending)
         self.finish(ending)
+
+    def _is_dropped(self) -> bool:
+        """Return whether nobody holds what is awaited or iterated any more."""
+        return self.alive is not None and self.alive() is None
 
     def _date_back(self, ending: Ending) -> None:
         """Let what the garbage collector found end at its last sign of life."""

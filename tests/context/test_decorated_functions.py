@@ -373,6 +373,26 @@ async def test_an_async_generator_that_was_begun_is_the_very_object() -> None:
     await begun.aclose()
 
 
+def test_a_stream_that_is_left_last_of_all_is_abandoned(spans: Spans) -> None:
+    """A script that breaks out and is done: `asyncio.run` cancels the closing of it."""
+
+    @agenttrace.agent
+    async def stream() -> AsyncGenerator[int]:
+        while True:
+            yield 1
+
+    async def main() -> None:
+        async for _ in stream():
+            break
+
+    asyncio.run(main())
+
+    (span,) = spans()
+    attributes = span.attributes or {}
+    assert attributes[semconv.OUTCOME] == "abandoned"
+    assert attributes[semconv.ENDED_BY] == "gc"
+
+
 @pytest.mark.asyncio
 async def test_a_task_ends_its_span_when_it_is_done(spans: Spans) -> None:
     """Its identity matters to `cancel` and `gather`; the span goes on with it."""
