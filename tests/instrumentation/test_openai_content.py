@@ -67,14 +67,14 @@ def test_an_answer_that_cannot_be_parsed_is_not_quoted(
     """Pydantic quotes what it refuses, in its message and so in every stack."""
     kind = "response_format" if way.api == CHAT else "text_format"
     options: dict[str, Any] = {kind: Number}
+    # Not in the call itself: a stack shows its lines.
+    model_that_says = 'json={"number": "is 12345"}'
 
     @agenttrace.agent
     def ask() -> None:
         try:
             way.wait(
-                way.resource.parse(
-                    model='json={"number": "is 12345"}', **way.asked(), **options
-                )
+                way.resource.parse(model=model_that_says, **way.asked(), **options)
             )
         except ValidationError as error:
             if not wrapped:
