@@ -319,6 +319,8 @@ def test_an_error_among_the_lines_of_a_chat_is_an_error(spans: Spans) -> None:
     assert span.ending == ("error", "return")
     assert (span.span.attributes or {})["error.type"] == "429"
     assert span["partial"] is True
+    # The error has no id, which takes nothing from what the chunks have said.
+    assert span["response.id"] is not None
 
 
 def test_an_empty_list_of_choices_is_no_error(spans: Spans) -> None:

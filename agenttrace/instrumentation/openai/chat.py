@@ -99,7 +99,8 @@ class ChatRecorder(ModelRecorder):
             self._usage = item.usage
         choices = item.choices
         if not choices:
-            self._begins(item)
+            if self._first is None:
+                self._begins(item)
             return FINAL if self._says_so(item) else NOTHING
         progress = NOTHING
         for choice in choices:
