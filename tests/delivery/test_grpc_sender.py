@@ -149,13 +149,16 @@ def test_grpc_goes_over_tls_with_the_configured_certificates(tmp_path: Path) -> 
     assert service.names == ["plan"]
 
 
-def plain(port: int) -> OtlpSettings:
+def settings_for(endpoint: str, **more: str) -> OtlpSettings:
+    """Return the settings of grpc to *endpoint*; *more* goes by the variables' ends."""
+    variables = {"PROTOCOL": "grpc", "ENDPOINT": endpoint, **more}
     return otlp_settings(
-        {
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
-        }
+        {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}
     )
+
+
+def plain(port: int) -> OtlpSettings:
+    return settings_for(f"http://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize(
@@ -246,15 +249,7 @@ def test_an_address_without_scheme_is_tls_and_one_may_say_otherwise() -> None:
     service = TraceService()
 
     with service.serve() as port:
-        answer = export(
-            otlp_settings(
-                {
-                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"127.0.0.1:{port}",
-                    "OTEL_EXPORTER_OTLP_INSECURE": "true",
-                }
-            )
-        )
+        answer = export(settings_for(f"127.0.0.1:{port}", INSECURE="true"))
 
     assert answer == Delivered()
 
@@ -269,15 +264,7 @@ def test_http_is_without_tls_whatever_the_variable_says(
     service = TraceService()
 
     with service.serve() as port:
-        answer = export(
-            otlp_settings(
-                {
-                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"{scheme}://127.0.0.1:{port}",
-                    "OTEL_EXPORTER_OTLP_INSECURE": insecure,
-                }
-            )
-        )
+        answer = export(settings_for(f"{scheme}://127.0.0.1:{port}", INSECURE=insecure))
 
     assert answer == Delivered()
 
@@ -288,13 +275,10 @@ def test_https_is_never_without_tls() -> None:
 
     with service.serve() as port:
         answer = export(
-            otlp_settings(
-                {
-                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://127.0.0.1:{port}",
-                    "OTEL_EXPORTER_OTLP_INSECURE": "true",
-                    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=hidden",
-                }
+            settings_for(
+                f"https://127.0.0.1:{port}",
+                INSECURE="true",
+                HEADERS="authorization=hidden",
             )
         )
 
@@ -313,13 +297,6 @@ def test_no_proxy_stands_before_a_collector_on_the_loopback(
     service = TraceService()
 
     with service.serve() as port:
-        answer = export(
-            otlp_settings(
-                {
-                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-                    "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{host}:{port}",
-                }
-            )
-        )
+        answer = export(settings_for(f"http://{host}:{port}"))
 
     assert answer == Delivered()
