@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from opentelemetry.trace import Link, SpanKind, StatusCode
+
+from agenttrace.exceptions import class_name, text_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -204,31 +205,6 @@ STUCK_ERROR_TYPE: Final = "stuck"
 LOST_ERROR_TYPE: Final = "process_lost"
 
 
-@lru_cache(maxsize=1024)
-def _name_of(cls: Hashable) -> str:
-    if not isinstance(cls, type):
-        return str(cls)
-    module = cls.__module__
-    return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
-
-
-def class_name(cls: type) -> str:
-    """Return the name of *cls* as `error.type` and `exception.type` want it.
-
-    >>> class_name(ValueError)
-    'ValueError'
-    >>> import decimal; class_name(decimal.InvalidOperation)
-    'decimal.InvalidOperation'
-    """
-    try:
-        # Not every class can be hashed, nor be asked for its names: that is its
-        # metaclass's to say.
-        return _name_of(cast("Hashable", cls))
-    except Exception:  # noqa: BLE001 - foreign code runs inside
-        plain: str = vars(type)["__name__"].__get__(cls)
-        return plain
-
-
 def _is_timeout(cls: type) -> bool:
     return any(class_name(base) in _TIMEOUTS for base in cls.__mro__)
 
@@ -328,35 +304,3 @@ def error_type_of(ending: Ending) -> str | None:
             return LOST_ERROR_TYPE
         case _:
             return None
-
-
-def text_of(error: BaseException) -> str:
-    """Return the message of *error*; an exception whose `str` fails has none.
-
-    That of pydantic quotes the value it is about, which may be what a model answered or
-    a tool was given.  That is content, and is left out of it.
-    """
-    try:
-        if quotes_input(error):
-            return _without_input(error)
-        return str(error)
-    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
-        return "<no message: its __str__ failed>"
-
-
-def quotes_input(error: BaseException) -> bool:
-    """Return whether the message of *error* quotes what it is about."""
-    return class_name(type(error)) == _VALIDATION_ERROR
-
-
-def _without_input(error: Any) -> str:  # noqa: ANN401 - pydantic's, which is not imported
-    lines = [f"{error.error_count()} validation error(s) for {error.title}"]
-    for each in error.errors(
-        include_input=False, include_url=False, include_context=False
-    ):
-        lines.append(".".join(str(step) for step in each["loc"]))
-        lines.append(f"  {each['msg']} [type={each['type']}]")
-    return "\n".join(lines)
-
-
-_VALIDATION_ERROR: Final = "pydantic_core._pydantic_core.ValidationError"

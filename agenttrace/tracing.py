@@ -21,17 +21,16 @@ from agenttrace import _otel, safety, semconv
 from agenttrace.attributes import MAX_NAME, clean, flat, mapping_of
 from agenttrace.context.bound import bound_in
 from agenttrace.context.scope import detach
+from agenttrace.exceptions import facts_of, is_quoting
 from agenttrace.model import (
     Attributes,
     Ending,
     Opening,
     Outcome,
-    class_name,
     ending_of,
     error_type_of,
     returned,
     status_of,
-    text_of,
 )
 
 if TYPE_CHECKING:
@@ -161,17 +160,20 @@ class ApiSpan:
         span.end(ending.end_time)
 
     def _record(self, error: BaseException) -> None:
-        """Record *error*, also one whose message SDKs cannot read or send."""
-        try:
-            str(error).encode()
-        except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
-            facts = {
-                semconv.EXCEPTION_TYPE: class_name(type(error)),
-                semconv.EXCEPTION_MESSAGE: str(clean(text_of(error))),
-            }
+        """Record *error*, also one whose message SDKs cannot read or must not send."""
+        if is_quoting(error) or not _can_be_read(error):
+            facts = {key: str(clean(text)) for key, text in facts_of(error).items()}
             self.api.add_event(semconv.EXCEPTION_EVENT, facts)
         else:
             self.api.record_exception(error)
+
+
+def _can_be_read(error: BaseException) -> bool:
+    try:
+        str(error).encode()
+    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
+        return False
+    return True
 
 
 class ApiTracer:

@@ -9,7 +9,8 @@ from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
 from agenttrace.context.scope import Scope
-from agenttrace.model import RETURNED, Attributes, Opening, ending_of, text_of
+from agenttrace.exceptions import text_of
+from agenttrace.model import RETURNED, Attributes, Opening, ending_of
 from agenttrace.spans.lean import LeanSpan
 from agenttrace.tracing import ENTERED_ALREADY, F, every_call
 

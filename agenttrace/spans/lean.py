@@ -22,18 +22,17 @@ from opentelemetry.trace import StatusCode, TraceFlags
 
 from agenttrace import _otel, attributes, safety, semconv
 from agenttrace.context.bound import BOUND_KEY
+from agenttrace.exceptions import class_name, text_of
 from agenttrace.model import (
     RETURNED,
     EndedBy,
     Ending,
     Outcome,
     SpanData,
-    class_name,
     ending_of,
     error_type_of,
     is_same,
     status_of,
-    text_of,
 )
 from agenttrace.registry import Claim, OpenSpan, Teller
 from agenttrace.spans.ids import instant, random_bits

@@ -7,16 +7,16 @@ stored here or computed when somebody asks.  How a span ends is `lean`'s busines
 from __future__ import annotations
 
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.trace import Status, StatusCode
 
-from agenttrace import _otel, attributes, safety, semconv
+from agenttrace import _otel, attributes, semconv
 from agenttrace.attributes import clean, mapping_of
-from agenttrace.model import EventData, LinkData, class_name, quotes_input, text_of
+from agenttrace.exceptions import facts_of
+from agenttrace.model import EventData, LinkData
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 _SCALARS: Final = attributes.SCALARS
 _now: Final = time.time_ns
-_STACK_LIMIT: Final = 100
-"""Innermost frames of a recorded stack: deep recursion must not become megabytes."""
 
 
 class Limited(dict[str, Any]):
@@ -326,9 +324,7 @@ class RecordedSpan(sdk.Span):
     ) -> None:
         """Add the event that tells of *exception*, with its stack."""
         values: dict[str, Any] = {
-            semconv.EXCEPTION_TYPE: class_name(type(exception)),
-            semconv.EXCEPTION_MESSAGE: text_of(exception),
-            semconv.EXCEPTION_STACKTRACE: _stack_of(exception),
+            **facts_of(exception),
             "exception.escaped": str(escaped),
         }
         if attributes is not None:
@@ -352,24 +348,3 @@ def link_data(link: Link) -> LinkData:
         link.attributes or {},
         getattr(link.attributes, "dropped", 0),
     )
-
-
-def _stack_of(error: BaseException) -> str:
-    return safety.guarded("exception stack", _formatted, error) or ""
-
-
-def _formatted(error: BaseException) -> str:
-    stack = "".join(
-        traceback.format_exception(
-            type(error), error, error.__traceback__, limit=-_STACK_LIMIT
-        )
-    )
-    told: BaseException | None = error
-    for _ in range(_STACK_LIMIT):
-        if told is None:
-            break
-        if quotes_input(told):
-            # What its message is not to say, the stack is not to say either.
-            stack = stack.replace(str(told), text_of(told))
-        told = told.__cause__ or told.__context__
-    return stack

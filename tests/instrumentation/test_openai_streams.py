@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import trace
 
 import agenttrace
-from agenttrace.model import class_name
+from agenttrace.exceptions import class_name
 from tests.instrumentation.given import CHAT, CUT, LONG, SILENT
 
 if TYPE_CHECKING:
