@@ -82,22 +82,18 @@ class Scope:
         """Make the context."""
         raise NotImplementedError
 
-    def enter(self, runtime: _otel.RuntimeContext) -> None:
-        """Make the context current in *runtime*, the one in use."""
-        if not self.dead and isinstance(runtime, SafeRuntimeContext):
-            self.home = runtime
-            runtime.push(self)
-        else:
-            # A scope stands in the variable once, and never again: tasks that were
-            # started under it then may still have it, and would see what is new.
-            self.dead = True
-            self.token = Standin(runtime.attach(self.made()))
+    def substitute(self, runtime: _otel.RuntimeContext) -> None:
+        """Attach the bare context in its place, where a scope cannot stand.
 
-    def leave(self) -> None:
-        """End it, wherever and whenever this is called."""
-        if not self.dead:
-            self.home.end(self)
-        elif isinstance(self.token, Standin):
+        That is in another library's runtime context, and anywhere for the second time:
+        tasks that were started under it may still have it, and would see what is new.
+        """
+        self.dead = True
+        self.token = Standin(runtime.attach(self.made()))
+
+    def leave_substitute(self) -> None:
+        """Detach what was attached in its place, if that is still to be done."""
+        if isinstance(self.token, Standin):
             standin, self.token = self.token, None
             detach(standin.token)
 
@@ -154,16 +150,17 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def get_current(self) -> Context:
         """Return the current context, dropping dead scopes that are ours to drop."""
-        value: Value
+        value = self.top()
+        return value.seen() if isinstance(value, Scope) else value
+
+    def top(self) -> Value:
+        """Return what stands in the variable, as `get_current` would leave it."""
         if COLLECTOR.event is not FINISHED.stop and COLLECTOR.is_here():
-            value = self._untouched()
-            return value.seen() if isinstance(value, Scope) else value
-        value = self.variable.get()
-        if not isinstance(value, Scope):
-            return value
-        if value.dead:
+            return self._untouched()
+        value: Value = self.variable.get()
+        if isinstance(value, Scope) and value.dead:
             return self._settle(value)
-        return value.context or value.seen()
+        return value
 
     def detach(self, token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
         """End what *token* attached.  Never raises, never revives anything."""
@@ -178,12 +175,19 @@ class SafeRuntimeContext(_otel.RuntimeContext):
             token.dead = True  # in the variable, whoever looks next drops it
             COLLECTOR.current = before(COLLECTOR.current)
             return
-        if self.variable.get() is not token and not self._uncover(token):
+        variable = self.variable
+        if variable.get() is not token and not self._uncover(token):
             return
         token.dead = True
-        if not self._drop(token):
-            self.variable.set(before(token))
+        # `_drop` in place: its call would cost as much as what it does.
+        try:
+            variable.reset(token.token)
+        except (ValueError, RuntimeError, TypeError):
+            variable.set(before(token))
             _note_foreign_detach()
+        else:
+            below: Value = variable.get()
+            token.token = before(below) if isinstance(below, Scope) else below
 
     def _untouched(self) -> Value:
         """Return what is current while the collector is at work.
@@ -199,7 +203,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 
     def _uncover(self, token: Scope) -> bool:
         """Return whether only the dead were above *token*; else end it from below."""
-        self.get_current()
+        self.top()
         if self.variable.get() is token:
             return True
         if not token.dead:
@@ -221,13 +225,11 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         scope.token = before(below) if isinstance(below, Scope) else below
         return True
 
-    def _settle(self, scope: Scope) -> Context:
+    def _settle(self, scope: Scope) -> Value:
         """Drop dead scopes from the top as far as this context owns them."""
         variable = self.variable
         value: Value = scope
-        while isinstance(value, Scope):
-            if not value.dead:
-                return value.seen()
+        while isinstance(value, Scope) and value.dead:
             if not self._drop(value):
                 # A copy made while the scope lived: work that was started under it
                 # and keeps it as parent.  A bare context spares the next look.
@@ -283,6 +285,11 @@ class Accessors(NamedTuple):
     get: Callable[[], Any]
     set: Callable[[Any], Any]
     reset: Callable[[Any], None]
+
+
+def context_of(value: Value) -> Context:
+    """Return the context that *value* stands for."""
+    return value.seen() if isinstance(value, Scope) else value
 
 
 def below(scope: Scope) -> Value:

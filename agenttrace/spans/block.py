@@ -8,14 +8,13 @@ from opentelemetry import trace
 from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
-from agenttrace.context.scope import Scope
+from agenttrace.context.scope import SafeRuntimeContext, Scope, Value, context_of
 from agenttrace.exceptions import text_of
-from agenttrace.model import RETURNED, Attributes, Opening, ending_of
+from agenttrace.model import RETURNED, Opening, ending_of
 from agenttrace.spans.lean import LeanSpan
 from agenttrace.tracing import ENTERED_ALREADY, F, every_call
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
 
     from agenttrace.spans.tracer import LeanTracer
@@ -51,72 +50,80 @@ class SpanBlock(Opening, Scope):
     """
 
     __slots__ = (
-        "_manner",
-        "_outer",
-        "_span",
-        "_tracer",
+        "base",
         "context",
         "dead",
         "home",
+        "manner",
+        "span",
         "token",
+        "tracer",
     )
 
-    def __init__(  # noqa: PLR0913, PLR0917 - by position: keywords double the cost of a call  # pylint: disable=super-init-not-called
-        self,
-        tracer: LeanTracer,
-        name: str,
-        operation: str | None,
-        kind: trace.SpanKind,
-        attributes: Attributes,
-        links: Sequence[trace.Link],
-        heartbeat_timeout: float | None = None,
-        max_duration: float | None = None,
-        manner: Manner | None = None,
-    ) -> None:
-        self.name = name
-        self.operation = operation
-        self.kind = kind
-        self.attributes = attributes
-        self.links = links
-        self.heartbeat_timeout = heartbeat_timeout
-        self.max_duration = max_duration
-        self.context = None
-        self.dead = False
-        self._tracer = tracer
-        self._manner = manner
-        self._outer: Context
-        self._span: LeanSpan | None = None
+    # Where `LeanTracer.span`, which alone makes one, puts what it says.
+    tracer: LeanTracer
+    manner: Manner | None
+    base: Context
+    """What it was entered in, but for the spans of the blocks around it."""
+    span: LeanSpan | None
 
     def made(self) -> Context:
         """Make the context with the span in it: many a block ends before one asks."""
-        inner = Context(self._outer)
-        _put_into(inner, SPAN_KEY, self._span)
+        inner = Context(self.base)
+        _put_into(inner, SPAN_KEY, self.span)
         return inner
 
     def __enter__(self) -> trace.Span:
-        if self._span is not None:
-            self._leave_the_last(self._span)
-        manner = self._manner
+        if self.span is not None:
+            self._leave_the_last(self.span)
         runtime = _otel.runtime_context()
-        current = runtime.get_current()
+        home: SafeRuntimeContext | None = None
+        outer: Value
+        if isinstance(runtime, SafeRuntimeContext):
+            home = runtime
+            outer = runtime.top()
+        else:
+            outer = runtime.get_current()
+        if isinstance(outer, SpanBlock):
+            # What most blocks stand in; no context is needed to know what it says.
+            parent: object = outer.span
+            base = outer.base
+        else:
+            base = context_of(outer)
+            parent = base.get(SPAN_KEY)
         try:
             span: LeanSpan = _new(LeanSpan)
-            if manner is None:
-                span.begin(self._tracer, self, current)
+            if self.manner is None:
+                span.begin(self.tracer, self, parent, base, outer)
             else:
-                parent = current if manner.parent is None else manner.parent
-                span.begin(self._tracer, self, parent, manner.start_time)
-                span.on_exception(
-                    record=manner.record_exception, set_status=manner.set_status
-                )
+                self._begin(span, self.manner, parent, base, outer)
         except Exception as error:  # noqa: BLE001 - runs inside the application
-            self._span = None
+            self.span = None
             safety.swallow("span.start", error)
             return trace.INVALID_SPAN
-        self._outer = current
-        self._span = span
-        self.enter(runtime)
+        self.base = base
+        self.span = span
+        if home is None or self.dead:
+            self.substitute(runtime)
+        else:
+            self.home = home
+            home.push(self)
         return span
+
+    def _begin(
+        self,
+        span: LeanSpan,
+        manner: Manner,
+        parent: object,
+        base: Context,
+        outer: Value,
+    ) -> None:
+        """Start *span* as OTel's API was asked to."""
+        given = manner.parent
+        if given is not None:
+            parent, base, outer = given.get(SPAN_KEY), given, given
+        span.begin(self.tracer, self, parent, base, outer, manner.start_time)
+        span.on_exception(record=manner.record_exception, set_status=manner.set_status)
 
     def _leave_the_last(self, span: LeanSpan) -> None:
         """Make sure that this block is done with *span*, which it was before."""
@@ -131,13 +138,16 @@ class SpanBlock(Opening, Scope):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        span = self._span
+        span = self.span
         if span is None:
             return
-        manner = self._manner
+        manner = self.manner
         ends = manner is None or manner.ends
         try:
-            self.leave()
+            if self.dead:
+                self.leave_substitute()
+            else:
+                self.home.end(self)
             if ends:
                 span.finish(RETURNED if error is None else ending_of(error))
             elif manner is not None and isinstance(error, Exception):
@@ -151,22 +161,22 @@ class SpanBlock(Opening, Scope):
             # A signal handler raised, or no stack is left: so without a call.
             self.dead = True
             if ends:
-                waiting = self._tracer.registry.cut_short
+                waiting = self.tracer.registry.cut_short
                 waiting += ((span, error),)
             raise
 
     def _again(self) -> SpanBlock:
-        return SpanBlock(
-            self._tracer,
+        block = self.tracer.span(
             self.name,
             self.operation,
-            self.kind,
             self.attributes,
             self.links,
             self.heartbeat_timeout,
             self.max_duration,
-            self._manner,
         )
+        block.kind = self.kind
+        block.manner = self.manner
+        return block
 
     def __call__(self, fn: F) -> F:
         """Return *fn* so that every call of it is a span."""

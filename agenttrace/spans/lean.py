@@ -15,13 +15,14 @@ import sys
 import time
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.sdk.trace import sampling
 from opentelemetry.trace import StatusCode, TraceFlags
 
-from agenttrace import _otel, attributes, safety, semconv
+from agenttrace import attributes, safety, semconv
 from agenttrace.context.bound import BOUND_KEY
+from agenttrace.context.scope import context_of
 from agenttrace.exceptions import class_name, text_of
 from agenttrace.model import (
     RETURNED,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import SpanContext
 
+    from agenttrace.context.scope import Value
     from agenttrace.model import Opening
     from agenttrace.spans.tracer import LeanTracer
 
@@ -54,7 +56,6 @@ _refer: Final = cast(
     "Callable[[type[OpenSpan], RecordedSpan], OpenSpan]",
     weakref.ReferenceType[RecordedSpan].__new__,
 )
-_SPAN_KEY: Final = _otel.span_key()
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 _MAX_NAME: Final = attributes.MAX_NAME
 _now: Final = time.time_ns
@@ -75,18 +76,28 @@ class LeanSpan(RecordedSpan):
     queued: bool = False
     """Whether a sink has taken it (see `delivery.spooler.Ended`)."""
 
-    def begin(  # noqa: C901, PLR0912, PLR0915 - the hot path in one piece: a call costs more than its branches
+    def begin(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - the hot path in one piece: a call costs more than its branches
         self,
         tracer: LeanTracer,
         opening: Opening,
-        context: Context,
+        parent: Any,  # noqa: ANN401 - whatever stands for a span in the context
+        base: Context,
+        outer: Value,
         start_time: int | None = None,
     ) -> None:
-        """Start it below whatever is current in *context*, and register it."""
+        """Start it and register it.
+
+        Args:
+            tracer: Who starts it.
+            opening: What is known of it.
+            parent: What is current where it starts, None at a root.
+            base: The context there, whatever span is current in it.
+            outer: The context there, or the scope that has it for whoever asks.
+            start_time: Nanoseconds since the epoch; None = now.
+        """
         name = opening.name
         if type(name) is not str or len(name) > _MAX_NAME:
             name = str(attributes.clean(name, _MAX_NAME))
-        parent: Any = context.get(_SPAN_KEY)
         # `isinstance` asks an abstract base class, which is slow to say no.
         kind_of_parent: Any = type(parent)  # pyright: ignore[reportUnknownVariableType]  # of anything
         if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
@@ -108,11 +119,11 @@ class LeanSpan(RecordedSpan):
         recording = sampled = flags & _SAMPLED != 0
         values: dict[str, Any] = {}
         given: Mapping[str, object] | None = opening.attributes
-        if BOUND_KEY in context:
-            values.update(context[BOUND_KEY])  # type: ignore[call-overload]  # `bind` put a dict there
+        if BOUND_KEY in base:
+            values.update(base[BOUND_KEY])  # type: ignore[call-overload]  # `bind` put a dict there
         if not tracer.default_sampler:
             verdict = tracer.ask_sampler(
-                context, trace_id, name, opening, {**values, **(given or {})}
+                context_of(outer), trace_id, name, opening, {**values, **(given or {})}
             )
             recording = verdict.decision is not sampling.Decision.DROP
             sampled = verdict.decision is sampling.Decision.RECORD_AND_SAMPLE
@@ -162,7 +173,7 @@ class LeanSpan(RecordedSpan):
             safety.count(safety.Count.SPANS_UNSAMPLED)
         chain = tracer.provider.chain
         if chain.processors and recording:
-            chain.started(self, context)
+            chain.started(self, context_of(outer))
 
     def end(self, end_time: int | None = None) -> None:
         """End the span as its owner, who says nothing of how it went.
@@ -239,22 +250,23 @@ class LeanSpan(RecordedSpan):
 
     def tell(self, ending: Ending) -> None:
         """Send the final form.  The caller has claimed it from the registry."""
-        self._close(ending)
-        record = self.record
         tracer = self._tracer
-        if record is not None:
-            tracer.registry.slots.ended(record, self._end_time or 0, ending)
-        tracer.provider.ended(self)
-
-    def _close(self, ending: Ending) -> None:
-        """Take what the ending brings, then nothing more."""
-        if ending is RETURNED and self._code is not _ERROR:
+        if ending is RETURNED and self._code is _UNSET and self.is_recorded:
             # What most spans come to, without the questions that others raise.
             values = self._attributes
             values[_OUTCOME] = _OK_TEXT
             values[_ENDED_BY] = _RETURN_TEXT
-            self._end_time = _now()
-            return
+            self._end_time = end_time = _now()
+        else:
+            self._close(ending)
+            end_time = self._end_time or 0
+        record = self.record
+        if record is not None:
+            tracer.registry.slots.ended(record, end_time, ending)
+        tracer.provider.ended(self)
+
+    def _close(self, ending: Ending) -> None:
+        """Take what the ending brings, then nothing more."""
         if ending.attributes:
             self.set_attributes(ending.attributes)
         end_time = _now() if ending.end_time is None else ending.end_time
@@ -264,21 +276,6 @@ class LeanSpan(RecordedSpan):
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form; the span itself goes on for its owner."""
         self.__copy__().tell(ending)
-
-    def __copy__(self) -> Self:
-        """Return what the span is now, with no part in how it ends."""
-        copy = object.__new__(type(self))
-        vars(copy).update(vars(self))
-        copy._attributes = dict(self._attributes)
-        copy._event_list = list(self._event_list or ())
-        copy._link_list = list(self._link_list or ())
-        # The slot stays the owner's, who may still send heartbeats there.
-        copy.record = None
-        return copy
-
-    def __deepcopy__(self, _memo: object) -> Self:
-        """Do the same: what stands in attributes cannot be changed."""
-        return self.__copy__()
 
     def _settle(self, ending: Ending, end_time: int) -> None:
         """Write how the span ended into its attributes and status."""

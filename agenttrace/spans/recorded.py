@@ -7,7 +7,7 @@ stored here or computed when somebody asks.  How a span ends is `lean`'s busines
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
@@ -314,6 +314,21 @@ class RecordedSpan(sdk.Span):
             if limits.max_links is not None and len(kept) > limits.max_links:
                 del kept[0]
                 self._lose(links=1)
+
+    def __copy__(self) -> Self:
+        """Return what the span is now, with no part in how it ends."""
+        copy = object.__new__(type(self))
+        vars(copy).update(vars(self))
+        copy._attributes = dict(self._attributes)
+        copy._event_list = list(self._event_list or ())
+        copy._link_list = list(self._link_list or ())
+        # The slot stays the owner's, who may still send heartbeats there.
+        copy.record = None
+        return copy
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Do the same: what stands in attributes cannot be changed."""
+        return self.__copy__()
 
     def record_exception(
         self,

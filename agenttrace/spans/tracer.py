@@ -25,7 +25,7 @@ from agenttrace.model import (
     ScopeData,
     identity_of,
 )
-from agenttrace.spans.block import Manner, SpanBlock
+from agenttrace.spans.block import SPAN_KEY, Manner, SpanBlock
 from agenttrace.spans.ids import random_bits
 from agenttrace.spans.lean import LeanSpan
 from agenttrace.spans.recorded import Limited
@@ -114,15 +114,11 @@ class LeanTracer(sdk.Tracer):
             end_on_exit,
         )
         values, operation = _said(attributes)
-        return SpanBlock(
-            self,
-            name,
-            operation,
-            kind,
-            values,
-            links or (),
-            manner=None if manner == _USUAL else Manner(*manner),
-        )
+        block = self.span(name, operation, values, links or (), None, None)
+        block.kind = kind
+        if manner != _USUAL:
+            block.manner = Manner(*manner)
+        return block
 
     def start(self, opening: Opening, parent: Context) -> LeanSpan:
         """Start a span below whatever is current in *parent* (see `tracing.Tracer`)."""
@@ -138,18 +134,18 @@ class LeanTracer(sdk.Tracer):
         max_duration: float | None,
     ) -> SpanBlock:
         """Return a block that is a span (see `tracing.Tracer`)."""
-        # The two halves of a class call, which cost less than the whole of it.
+        # Here and not in a constructor, whose call would cost more than what it does.
         block: SpanBlock = _new(SpanBlock)
-        block.__init__(  # type: ignore[misc]  # see above
-            self,
-            name,
-            operation,
-            _INTERNAL,
-            attributes,
-            links,
-            heartbeat_timeout,
-            max_duration,
-        )
+        block.tracer = self
+        block.name = name
+        block.operation = operation
+        block.kind = _INTERNAL
+        block.attributes = attributes
+        block.links = links
+        block.heartbeat_timeout = heartbeat_timeout
+        block.max_duration = max_duration
+        block.manner = block.span = block.context = None
+        block.dead = False
         return block
 
     def begin(
@@ -158,7 +154,8 @@ class LeanTracer(sdk.Tracer):
         """Start a span below whatever is current in *context*, and register it."""
         # Past the SDK's `__new__`, which asks who makes spans, and its `__init__`.
         span: LeanSpan = _new(LeanSpan)
-        span.begin(self, opening, context, start_time)
+        parent = context.get(SPAN_KEY)
+        span.begin(self, opening, parent, context, context, start_time)
         return span
 
     def line_of(
