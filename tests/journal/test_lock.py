@@ -38,6 +38,15 @@ def wait():
 HOLDER = "lock = hold(directory, '7-a'); say('held'); wait()"
 FINDER = "wait(); found = take_over(path); say(found is not None); wait()"
 
+# Between opening and locking, where whatever happens must not matter.
+WAITS_TO_LOCK = """
+def hook(event, _):
+    if event == "fcntl.lockf":
+        say("opened"); wait()
+
+sys.addaudithook(hook)
+"""
+
 
 class Processes:
     """Processes that have the prelude's names, and are gone when the test is."""
@@ -222,29 +231,39 @@ def test_of_many_finders_exactly_one_gets_it(processes: Processes) -> None:
     assert sorted(heard(finder) for finder in finders) == ["False"] * 3 + ["True"]
 
 
-def test_finders_that_delete_what_they_found_never_share_it(
+def test_a_file_that_was_deleted_before_it_was_locked_is_not_taken(
     processes: Processes, tmp_path: Path
 ) -> None:
-    """A finder may lock a file that the one before has deleted: that is no lock."""
-    body = """
-        wait()
-        inside = directory / "inside"
-        for _ in range(400):
-            path.touch()
-            lock = take_over(path)
-            if lock is not None:
-                os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
-                inside.unlink()
-                lock.release(remove=True)
-        say("done")
-        """
-    finders = [processes.start(body) for _ in range(3)]
+    """The finder before has dealt with it; whoever comes later makes a file anew."""
+    (tmp_path / "7-a.lock").touch()
+    before = take_over(tmp_path / "7-a.lock")
+    assert before is not None
+    finder = processes.start(WAITS_TO_LOCK + "say(take_over(path))")
+    assert heard(finder) == "opened"
+    before.release(remove=True)
+    (tmp_path / "7-a.lock").touch()
 
-    for finder in finders:
-        tell(finder)
+    tell(finder)
 
-    assert [heard(finder) for finder in finders] == ["done"] * 3
-    assert not (tmp_path / "inside").exists()
+    assert heard(finder) == "None"
+
+
+def test_an_owner_whose_file_was_deleted_makes_another(
+    processes: Processes, tmp_path: Path
+) -> None:
+    """A finder locks it as soon as it is there, and takes it for a dead process's."""
+    owner = processes.start(
+        WAITS_TO_LOCK + "lock = hold(directory, '7-a'); say('held'); wait()"
+    )
+    assert heard(owner) == "opened"
+    (tmp_path / "7-a.lock").unlink()
+
+    tell(owner)
+
+    assert heard(owner) == "opened"
+    tell(owner)
+    assert heard(owner) == "held"
+    assert take_over(tmp_path / "7-a.lock") is None
 
 
 def test_an_owner_outlasts_a_finder_who_came_between(
