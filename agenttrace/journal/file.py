@@ -38,7 +38,7 @@ from agenttrace.journal.format import (
 )
 from agenttrace.journal.growth import Growth
 from agenttrace.journal.lock import hold
-from agenttrace.journal.payload import write, write_error
+from agenttrace.journal.payload import UNUSUAL, write, write_error
 from agenttrace.journal.segments import MULTIPLE, WORDS, SlotFile
 from agenttrace.journal.texts import KEY_ATTRIBUTES
 from agenttrace.model import RETURNED, EndedBy, Ending, Outcome
@@ -198,7 +198,7 @@ class Journal:
                 live.remote_parent,
                 texts,
             )
-        except Exception:  # noqa: BLE001 - new texts, or values that are not as usual
+        except UNUSUAL:  # texts that come for the first time, for one
             if not write(span, words, payload, self._texts):
                 self._free.append((opened, words, word, payload))
                 self._take_memory(span)
@@ -247,10 +247,12 @@ class Journal:
 
     def free(self, span: OpenSpan) -> None:
         """Let the slot go and send later heartbeats of *span* nowhere."""
-        # One step: who comes second, frees nothing.
-        opened, span.slot = span.slot, -1
         words, word = span.words, span.word
-        if id(words) in self._segments:
+        is_ours = id(words) in self._segments
+        # No call until the slot is free: who comes second frees nothing, and a signal
+        # handler that raises leaves no span in the file that nobody will free.
+        opened, span.slot = span.slot, -1
+        if is_ours and opened > _MEMORY:
             span.words, span.word = SINK, 0
             words[word - 1] = opened - _OPEN  # FREE
             if not self.is_closed:

@@ -32,6 +32,17 @@ if TYPE_CHECKING:
     from agenttrace.model import Ending, ScopeData
     from agenttrace.registry import OpenSpan
 
+UNUSUAL: Final = (
+    AttributeError,
+    LookupError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What packing raises.  No more than that: what a signal handler of the application
+raises in the middle of it, a time-out for one, is the application's.
+"""
 _MOST_TEXTS: Final = 1024
 _NO_ATTRIBUTES: Final[Mapping[str, object]] = {}
 _pack: Final = PAYLOAD.pack_into
@@ -98,7 +109,7 @@ def write(
             bool(getattr(live, "remote_parent", False)),
             _texts_of(span, live, known),
         )
-    except Exception as error:  # noqa: BLE001 - of what a foreign span object says
+    except UNUSUAL as error:
         safety.log_once(
             "journal.take",
             logging.WARNING,
@@ -106,6 +117,9 @@ def write(
             "process is killed (logged once)",
             type(error).__name__,
         )
+        return False
+    except Exception as error:  # noqa: BLE001 - what a foreign span object raises
+        safety.swallow("journal.take", error)
         return False
     return True
 

@@ -101,6 +101,18 @@ class Reading:
         """
         return read_header(os.pread(self._descriptor, self._first, 0)).last_tick
 
+    def free(self, slot: Slot) -> None:
+        """Mark *slot* as free: what it says is where it cannot be lost.
+
+        Only for whoever holds the lock of a dead process, and has opened its journal
+        `writable`.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        word = (slot.sequence << _SEQUENCE_SHIFT).to_bytes(8, "little")
+        os.pwrite(self._descriptor, word, self._offset(slot.number))
+
     def close(self) -> None:
         """Close the file; a second time nothing happens."""
         descriptor, self._descriptor = self._descriptor, -1
@@ -150,8 +162,12 @@ class Reading:
                 return
 
 
-def read_journal(path: Path) -> Reading:
+def read_journal(path: Path, *, writable: bool = False) -> Reading:
     """Open the journal at *path*; close it, or use it as a context manager.
+
+    Args:
+        path: The file.
+        writable: Whether slots are to be freed.
 
     Raises:
         OSError: It cannot be opened or read: it is gone, or another user's.
@@ -161,7 +177,8 @@ def read_journal(path: Path) -> Reading:
         raise OSError(errno.ENOTSUP, "no journals on this platform", str(path))
     flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     # Or opening a pipe of that name would wait for its writer.
-    flags |= os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0)
+    flags |= os.O_RDWR if writable else os.O_RDONLY
     descriptor = os.open(path, flags)
     try:
         return Reading(path, descriptor)
