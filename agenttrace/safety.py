@@ -45,6 +45,7 @@ class Count(StrEnum):
     SPANS_ACKNOWLEDGED = "spans_acknowledged"
     SPANS_DROPPED = "spans_dropped"
     SPANS_EVICTED = "spans_evicted"
+    SPANS_NOT_JOURNALED = "spans_not_journaled"
     LATE_FINISHES = "late_finishes"
     ENCODER_FALLBACKS = "encoder_fallbacks"
     EXPORT_FAILURES = "export_failures"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from agenttrace import safety
 from agenttrace.clock import COARSE
 from agenttrace.registry.records import (
+    SINK,
     Claim,
     Listener,
     Live,
@@ -213,6 +214,9 @@ class OpenSpans:
     def forget(self) -> None:
         """Drop every record without telling: they are the parent process's."""
         self.epoch = object()
+        for span in self._open.values():
+            # A journal's memory is shared with the parent, whose spans beat there.
+            span.words, span.word, span.slot = SINK, 0, -1
         self._open = {}
         self.collected = deque()
         self.cut_short = []

@@ -1,0 +1,29 @@
+"""The journal: open spans written down where a crash of the process leaves them.
+
+One file per process, `<directory>/<instance>.journal`, of fixed slots, one for each
+open span, mapped into memory so that writing costs no system call.  Beside it stands
+`<instance>.lock`: whoever may lock it knows that the process is dead.
+
+`format` and `texts` are the bytes, `lock` who is alive.  `file` takes spans down, with
+`payload` for what is unusual, in the `segments` of the file, which `growth` adds to.
+`reader` reads, and `process` says which process this is.  What is made of the slots of
+a dead process is recovery's business, and what becomes of ended spans the spool's.
+"""
+
+from agenttrace.journal.file import Journal
+from agenttrace.journal.format import Header, JournalError, Slot, State
+from agenttrace.journal.lock import InstanceLock, hold, take_over
+from agenttrace.journal.reader import Reading, read_journal
+
+__all__ = [
+    "Header",
+    "InstanceLock",
+    "Journal",
+    "JournalError",
+    "Reading",
+    "Slot",
+    "State",
+    "hold",
+    "read_journal",
+    "take_over",
+]

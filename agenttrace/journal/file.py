@@ -1,0 +1,370 @@
+"""Takes spans down in the journal's slots (`registry.Slots`), on the hot path.
+
+A span is written by the thread that starts it: one `pack_into` of what is known, then
+one store that commits.  No lock is taken and no system call made: signal handlers and
+finalizers start spans in the middle of this.  What may take its time, a new segment,
+is made by a thread that lives as long as that takes; until it is there, spans that find
+no slot are kept in memory.
+
+What makes it safe without locks is the GIL, which changes hands at calls and at
+backward jumps: between looking at a record's slot and storing into it there is none.
+
+This module owns who has which slot.  The bytes are `format`'s, the file is
+`segments`', and when a span ends is not decided here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from agenttrace import safety
+from agenttrace.clock import COARSE
+from agenttrace.journal import process
+from agenttrace.journal.format import (
+    LAST_TICK,
+    PAYLOAD,
+    PAYLOAD_START,
+    SLOT_SIZE,
+    Header,
+    State,
+    commit_code,
+)
+from agenttrace.journal.growth import Growth
+from agenttrace.journal.lock import hold
+from agenttrace.journal.payload import UNUSUAL, write, write_error
+from agenttrace.journal.segments import MULTIPLE, WORDS, SlotFile
+from agenttrace.journal.texts import KEY_ATTRIBUTES
+from agenttrace.model import RETURNED, EndedBy, Ending, Outcome
+from agenttrace.registry import MemorySlots
+from agenttrace.registry.records import SINK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agenttrace.registry import OpenSpan, Slots
+
+SUFFIX: Final = ".journal"
+MOST_SLOTS: Final = 1 << 18
+"""Where a journal stops growing, at 128 MiB; spans beyond it are kept in memory."""
+_PATIENCE: Final = 1.0
+"""Seconds that closing waits for a growth that is under way."""
+_CHUNK: Final = 256
+"""Slots that are made ready at a time: each is a tuple, and memory that is touched."""
+_MEMORY: Final = 0xFFFF_FFFF
+"""Numbers of slots up to this are of slots in memory.  That of a slot in a journal is
+its commit word when it is open, so that ending a span need not read what stands there.
+"""
+_SEQUENCE: Final = 0xFFFF_FFFF << 32
+_NEXT: Final = 1 << 32
+_OPEN: Final = int(State.OPEN)
+_ENDED: Final = State.ENDED
+_JUDGED: Final = State.JUDGED
+_OK: Final = commit_code(State.ENDED, Outcome.OK, EndedBy.RETURN) - _OPEN
+_NAN: Final = math.nan
+_CONVERSATION, _MODEL, _AGENT, _TOOL, _PROVIDER = KEY_ATTRIBUTES
+_pack: Final = PAYLOAD.pack_into
+_journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
+
+# A free slot: the commit word of its next span, words, heartbeat word, payload.
+_Free = tuple[int, "memoryview[int]", int, int]
+
+
+class Journal:
+    """The slots of this process, in a file that survives it (`registry.Slots`).
+
+    Args:
+        directory: Where the file and its lock are made; created if it is not there.
+        resource: Bytes for whoever recovers the spans, as they are.
+        first_slots: How many slots there are before it grows; it doubles then.
+        on_low: Called once, on an application's thread, when less than a quarter of
+            the slots is free; it has `grow` called elsewhere.  None: a thread of the
+            journal's own does it.
+        previous: Whose slots the records have that were open before this journal.
+
+    Attributes:
+        instance: `<pid>-<16 hexadecimal digits>`, the name of this journal.
+        path: The file.
+        lock: Its lock, held.
+
+    Raises:
+        OSError: The directory is read-only or full, or cannot lock files.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        resource: bytes = b"",
+        first_slots: int = 4096,
+        on_low: Callable[[], object] | None = None,
+        previous: Slots | None = None,
+    ) -> None:
+        self.instance = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.path = directory / (self.instance + SUFFIX)
+        self.is_closed = False
+        self._growth = Growth(self._double, on_low)
+        self._previous = previous
+        self._segments: dict[int, memoryview[int]] = {}
+        self._memory = MemorySlots()
+        self._texts: dict[object, bytes] = {}
+        self._free: deque[_Free] = deque()
+        self._chunks: deque[tuple[memoryview[int], int, int]] = deque()
+        self._pop = self._free.pop
+        header = Header(
+            os.getpid(),
+            process.boot_id(),
+            process.started_at(),
+            COARSE.renew(),
+            resource,
+        )
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.lock = hold(directory, self.instance)
+        try:
+            self._file = SlotFile(self.path, header)
+            try:
+                self._add(-(-max(first_slots, 1) // MULTIPLE) * MULTIPLE)
+            except BaseException:
+                self._file.close(remove=True)
+                raise
+        except BaseException:
+            self.lock.release(remove=True)
+            raise
+        self._head = self._file.head
+        _journals.add(self)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._file.size
+
+    @property
+    def slots(self) -> int:
+        """How many slots the file has."""
+        return self._file.slots
+
+    # The hot path.
+
+    def take(self, span: OpenSpan) -> None:
+        """Write *span* into a free slot; keep it in memory where there is none."""
+        try:
+            opened, words, word, payload = self._pop()
+        except IndexError:
+            self._take_more(span)
+            return
+        try:
+            # By attribute, not by type: other live objects have less, or nothing.
+            live: Any = span()
+            tracer = live._tracer  # noqa: SLF001 - see `Described`
+            operation = span.operation
+            if operation is None:
+                texts = self._texts[span.name, tracer]
+            else:
+                get = live._attributes.get  # noqa: SLF001 - see `Described`
+                texts = self._texts[
+                    span.name,
+                    tracer,
+                    operation,
+                    get(_CONVERSATION),
+                    get(_MODEL),
+                    get(_AGENT),
+                    get(_TOOL),
+                    get(_PROVIDER),
+                ]
+            started_at = span.started_at
+            silence = span.heartbeat_timeout
+            longest = span.max_duration
+            _pack(
+                words,
+                payload,
+                started_at,
+                0,
+                started_at,
+                span.trace_id,
+                span.span_id,
+                span.parent_id,
+                span.thread_id,
+                _NAN if silence is None else silence,
+                _NAN if longest is None else longest,
+                live.flags,
+                live._kind._value_,  # noqa: SLF001 - see `Described`; the fast way to `value`
+                live.remote_parent,
+                texts,
+            )
+        except UNUSUAL:  # texts that come for the first time, for one
+            if not write(span, words, payload, self._texts):
+                self._free.append((opened, words, word, payload))
+                self._take_memory(span)
+                return
+        span.slot = opened
+        span.words = words
+        span.word = word
+        # Last: until here a signal handler that raises leaves a free slot behind.
+        words[word - 1] = opened
+
+    def ended(self, span: OpenSpan, end_time: int, ending: Ending) -> None:
+        """Write down that *span* has ended, and how.
+
+        Into the slot it has, be it this journal's or that of the one before.
+        """
+        opened = span.slot
+        if opened > _MEMORY:
+            words = span.words
+            word = span.word
+            if ending is RETURNED:
+                code = _OK
+            else:
+                code = write_error(words, word, _ENDED, ending) - _OPEN
+            try:
+                words[word + 1] = end_time
+            except (TypeError, ValueError):  # before 1970, or after 2554
+                words[word + 1] = 0
+            words[word - 1] = opened + code
+
+    # Off the hot path.
+
+    def judged(self, span: OpenSpan, ending: Ending | None = None) -> None:
+        """Write down that the end of *span* is told, though its owner has it still.
+
+        Args:
+            span: The record.
+            ending: What was told, if that is to stand there, too.
+        """
+        opened = span.slot
+        if opened > _MEMORY:
+            words, word = span.words, span.word
+            code = write_error(words, word, _JUDGED, ending) - _OPEN
+            # Its owner may have ended it meanwhile, and the slot be another span's.
+            if span.slot == opened:
+                words[word - 1] = opened + code
+
+    def free(self, span: OpenSpan) -> None:
+        """Let the slot go and send later heartbeats of *span* nowhere."""
+        words, word = span.words, span.word
+        is_ours = id(words) in self._segments
+        # No call until the slot is free: who comes second frees nothing, and a signal
+        # handler that raises leaves no span in the file that nobody will free.
+        opened, span.slot = span.slot, -1
+        if is_ours and opened > _MEMORY:
+            span.words, span.word = SINK, 0
+            words[word - 1] = opened - _OPEN  # FREE
+            if not self.is_closed:
+                following = (opened + _NEXT & _SEQUENCE or _NEXT) | _OPEN
+                self._free.append((following, words, word, 8 * word))
+        elif 0 <= opened <= _MEMORY:
+            span.slot = opened
+            self._memory.free(span)
+        elif opened > _MEMORY and self._previous is not None:
+            span.slot = opened
+            self._previous.free(span)
+        else:
+            # The parent process's, or free already.
+            span.words, span.word = SINK, 0
+
+    def tick(self) -> None:
+        """Write down that the process is alive.  Called by the ticker."""
+        self._head[LAST_TICK // 8] = COARSE.now
+
+    def grow(self) -> bool:
+        """Double the slots; False where that cannot be done now.
+
+        Waits for the disk.  Never raises: what fails is logged once, and tried again
+        seconds later.
+        """
+        return self._growth.run()
+
+    def close(self, *, remove: bool) -> None:
+        """Write nothing more; spans that start are kept in memory from now on.
+
+        What is mapped stays so while records have it.  In a forked child nothing of
+        its parent's is touched.
+
+        Args:
+            remove: Delete the file and the lock: there is nothing left to recover.
+
+        Raises:
+            OSError: They could not be deleted.
+        """
+        # A disk that hangs must not hang whoever closes.
+        is_mine = self._growth.lock.acquire(timeout=_PATIENCE)
+        try:
+            if not is_mine or self.is_closed:
+                self._stop()
+                return
+            self._stop()
+            try:
+                self._file.close(remove=remove)
+            finally:
+                self.lock.release(remove=remove)
+        finally:
+            if is_mine:
+                self._growth.lock.release()
+
+    def _stop(self) -> None:
+        self.is_closed = True
+        self._growth.stop()
+        self._head = memoryview(bytearray(LAST_TICK + 8)).cast("Q")
+        self._chunks.clear()
+        self._free.clear()
+        self._texts.clear()
+
+    def forget(self) -> None:
+        """Let go, in a forked child, of what is its parent's.  Nothing is written."""
+        self._growth.lock = threading.Lock()
+        self._segments = {}
+        self._previous = None
+        self._stop()
+        with contextlib.suppress(OSError):
+            self._file.close(remove=False)
+
+    def _double(self) -> bool:
+        if self.is_closed or self._file.slots * 2 > MOST_SLOTS:
+            return False
+        self._add(self._file.slots)
+        return True
+
+    def _add(self, slots: int) -> None:
+        segment = self._file.add(slots)
+        # By identity: memory that changes has no hash.
+        self._segments[id(segment.words)] = segment.words
+        size = max(1, min(_CHUNK, slots // 8))
+        self._chunks.extend(
+            (segment.words, at, min(size, slots - at)) for at in range(0, slots, size)
+        )
+
+    def _take_more(self, span: OpenSpan) -> None:
+        """Make more slots ready for *span*, or keep it in memory."""
+        try:
+            words, start, count = self._chunks.popleft()
+        except IndexError:
+            self._growth.ask()
+            self._take_memory(span)
+            return
+        self._free.extend(
+            (_NEXT | _OPEN, words, WORDS * at + 1, SLOT_SIZE * at + PAYLOAD_START)
+            for at in range(start, start + count)
+        )
+        # As many are in use as were made ready, or nobody would come here.
+        if len(self._chunks) * count * 4 < self._file.slots:
+            self._growth.ask()
+        self.take(span)
+
+    def _take_memory(self, span: OpenSpan) -> None:
+        safety.count(safety.Count.SPANS_NOT_JOURNALED)
+        self._memory.take(span)
+
+
+def _after_fork() -> None:
+    for journal in tuple(_journals):
+        journal.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,357 @@
+"""The journal's bytes: `Header` and `Slot` to bytes and back, and nothing else.
+
+Pure: no file, no clock.  Who writes is `file`, who reads is `reader`; the texts of a
+slot are packed by `texts`.  Everything is little endian, times are nanoseconds since
+the epoch, a text is UTF-8.  This is version 1.
+
+The header, at the file's beginning; its length is a multiple of 4096:
+
+======  =====  ==================================================================
+offset  bytes  what
+======  =====  ==================================================================
+0       8      magic, `89 41 54 4A 52 4E 4C 0A`
+8       4      version of this format: 1
+12      4      length of the header: where the first slot begins
+16      4      size of a slot: 512
+20      4      process id
+24      8      when the process started
+32      16     boot id of the machine, zeros where it is unknown
+48      8      last tick: when the process was last known to be alive
+56      4      length of the resource
+60      4      CRC32 of bytes 0 to 47 and of the resource
+64             the resource: bytes of whoever made the journal; then zeros
+======  =====  ==================================================================
+
+Slots follow without a gap, as many as the file has whole.  A slot:
+
+======  =====  ==================================================================
+offset  bytes  what
+======  =====  ==================================================================
+0       8      commit word, see below
+8       8      last heartbeat
+16      8      end time; it counts when the state is ENDED
+24      8      started at
+32      16     trace id
+48      8      span id
+56      8      parent's span id, zeros at a root
+64      8      id of the thread that started it
+72      8      heartbeat timeout, seconds as a double; NaN means the default
+80      8      longest duration, likewise
+88      1      trace flags
+89      1      span kind, OpenTelemetry's number
+90      1      1 where the parent is remote, else 0
+91      1      zero
+92      356    texts: tag (1), length (1), text; the tag 0 ends them
+448     1      length of `error.type`; it counts when there is an outcome but OK
+449     63     `error.type`
+======  =====  ==================================================================
+
+Tags of texts: 1 name, 2 operation, 3 scope name, 4 scope version, 5 conversation id,
+6 request model, 7 agent name, 8 tool name, 9 provider name.  A text that is too long is
+cut between two characters, an id (5) is left out instead: half an id is a wrong one.
+
+The commit word is `state | outcome << 8 | ended_by << 16 | sequence << 32`.  States are
+0 FREE, 1 OPEN, 2 ENDED, 3 JUDGED.  Everything else is written before it, so the one
+aligned store of this word makes a slot valid, and no SIGKILL can tear it.  The
+sequence, modulo 2**32, rises whenever a slot is taken: a reader that finds the same one
+before and after it has read the rest, and neither time FREE, has read one span.
+
+All that ever enters a slot are names and numbers of the start, and how it ended: no
+content, no note of a heartbeat.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from opentelemetry.trace import SpanKind
+
+from agenttrace.journal.texts import TEXTS_SIZE, read_texts
+from agenttrace.model import EndedBy, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAGIC: Final = b"\x89ATJRNL\n"
+VERSION: Final = 1
+HEADER_MULTIPLE: Final = 4096
+HEADER_START: Final = 64
+"""As many bytes tell how long the header is."""
+LONGEST_HEADER: Final = 1 << 24
+LAST_TICK: Final = 48
+"""Offset of the last tick in the header."""
+SLOT_SIZE: Final = 512
+ERROR_CELL: Final = 448
+"""Offset of `error.type` in a slot: length, then text."""
+ERROR_SIZE: Final = 63
+
+OUTCOMES: Final[Mapping[Outcome, int]] = {
+    Outcome.OK: 1,
+    Outcome.ERROR: 2,
+    Outcome.TIMED_OUT: 3,
+    Outcome.CANCELLED: 4,
+    Outcome.ABANDONED: 5,
+    Outcome.STUCK: 6,
+    Outcome.LOST: 7,
+}
+"""Numbers of the format: they never change their meaning."""
+ENDED_BY: Final[Mapping[EndedBy, int]] = {
+    EndedBy.RETURN: 1,
+    EndedBy.EXCEPTION: 2,
+    EndedBy.CANCEL: 3,
+    EndedBy.CLOSE: 4,
+    EndedBy.GC: 5,
+    EndedBy.DISCONNECT: 6,
+    EndedBy.WATCHDOG: 7,
+    EndedBy.EXIT: 8,
+    EndedBy.RECOVERY: 9,
+}
+"""Numbers of the format: they never change their meaning."""
+PAYLOAD: Final = struct.Struct(f"<QQQ16s8s8sQddBBBx{TEXTS_SIZE}s")
+"""What is written at the start of a span, from the heartbeat word on."""
+PAYLOAD_START: Final = 8
+
+_SEQUENCE_SHIFT: Final = 32
+_HEADER: Final = struct.Struct("<8sIIIIQ16sQII")
+_CRC: Final = struct.Struct("<I")
+_COMMITTED: Final = slice(0, LAST_TICK)
+_OUTCOME_OF: Final = {code: outcome for outcome, code in OUTCOMES.items()}
+_ENDED_BY_OF: Final = {code: ended_by for ended_by, code in ENDED_BY.items()}
+_KIND_OF: Final = {kind.value: kind for kind in SpanKind}
+_NO_ID: Final = bytes(8)
+_NO_TRACE: Final = bytes(16)
+
+
+class JournalError(ValueError):
+    """Bytes that are no journal of ours, or not of this version, or damaged."""
+
+
+class State(IntEnum):
+    """What a slot's commit word says of it."""
+
+    FREE = 0
+    OPEN = 1
+    ENDED = 2
+    """Ended by its owner, and not yet where it cannot be lost."""
+    JUDGED = 3
+    """Its end was told by somebody else; its owner has it still."""
+
+
+class Header(NamedTuple):
+    """Whose journal it is.
+
+    Args:
+        pid: The process id.
+        boot_id: 16 bytes, zeros where it is unknown.
+        started_at: When the process started, nanoseconds since the epoch.
+        last_tick: When it was last known to be alive, likewise.
+        resource: What the maker of the journal wrote there, for whoever recovers it.
+    """
+
+    pid: int
+    boot_id: bytes
+    started_at: int
+    last_tick: int
+    resource: bytes
+
+
+class Slot(NamedTuple):
+    """What a slot says of its span: as `SpanData` and `OpenSpan` name it.
+
+    *outcome*, *ended_by* and *error_type* are None where it has none; *end_time* is 0
+    unless it is ENDED.  *number* is its place in the file, -1 where nobody said.
+    """
+
+    state: State
+    sequence: int
+    outcome: Outcome | None
+    ended_by: EndedBy | None
+    error_type: str | None
+    last_beat: int
+    end_time: int
+    started_at: int
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    parent_is_remote: bool
+    thread_id: int
+    flags: int
+    kind: SpanKind
+    heartbeat_timeout: float | None
+    max_duration: float | None
+    name: str
+    operation: str | None
+    scope_name: str
+    scope_version: str
+    attributes: Mapping[str, str]
+    number: int = -1
+
+
+def pack_header(header: Header, multiple: int = HEADER_MULTIPLE) -> bytes:
+    """Return the bytes of *header*, whose length is a multiple of *multiple*.
+
+    Raises:
+        JournalError: It is too long, or a number does not fit.
+    """
+    length = -(-(HEADER_START + len(header.resource)) // multiple) * multiple
+    if length > LONGEST_HEADER or length % HEADER_MULTIPLE:
+        msg = f"a header of {length} bytes: must be a multiple of 4096, at most 2**24"
+        raise JournalError(msg)
+    if len(header.boot_id) != len(_NO_TRACE):
+        msg = f"boot_id={header.boot_id!r}: must be 16 bytes"
+        raise JournalError(msg)
+    try:
+        start = bytearray(
+            _HEADER.pack(
+                MAGIC,
+                VERSION,
+                length,
+                SLOT_SIZE,
+                header.pid,
+                header.started_at,
+                header.boot_id,
+                header.last_tick,
+                len(header.resource),
+                0,
+            )
+        )
+    except struct.error as error:
+        msg = f"{header!r} does not fit into a header: {error}"
+        raise JournalError(msg) from error
+    check = zlib.crc32(header.resource, zlib.crc32(start[_COMMITTED]))
+    _CRC.pack_into(start, HEADER_START - _CRC.size, check)
+    return bytes(start + header.resource).ljust(length, b"\0")
+
+
+def header_length(data: bytes) -> int:
+    """Return how long the header is that begins with *data* (`HEADER_START` bytes).
+
+    Raises:
+        JournalError: This is no journal of ours, or one of another version.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        msg = "not a journal: it does not begin with the magic bytes"
+        raise JournalError(msg)
+    if len(data) < HEADER_START:
+        msg = f"torn header: {len(data)} bytes of at least {HEADER_START}"
+        raise JournalError(msg)
+    _, version, length, slot_size, *_ = _HEADER.unpack_from(data)
+    if version != VERSION:
+        msg = f"journal of version {version}: must be {VERSION}"
+        raise JournalError(msg)
+    if slot_size != SLOT_SIZE or length % HEADER_MULTIPLE or length > LONGEST_HEADER:
+        msg = f"damaged header: length {length}, slots of {slot_size} bytes"
+        raise JournalError(msg)
+    return int(length)
+
+
+def read_header(data: bytes) -> Header:
+    """Return the header that *data* begins with.
+
+    Raises:
+        JournalError: It is not ours, of another version, torn or damaged.
+    """
+    length = header_length(data)
+    *_, pid, started_at, boot_id, last_tick, size, check = _HEADER.unpack_from(data)
+    resource = data[HEADER_START : HEADER_START + size]
+    if len(resource) < size or HEADER_START + size > length:
+        msg = f"torn header: {len(resource)} bytes of a resource of {size}"
+        raise JournalError(msg)
+    if zlib.crc32(resource, zlib.crc32(data[_COMMITTED])) != check:
+        msg = "damaged header: its checksum is wrong"
+        raise JournalError(msg)
+    return Header(pid, boot_id, started_at, last_tick, bytes(resource))
+
+
+def commit_code(state: State, outcome: Outcome | None, ended_by: EndedBy | None) -> int:
+    """Return the commit word of a slot, without its sequence."""
+    code = int(state)
+    if outcome is not None:
+        code |= OUTCOMES[outcome] << 8
+    if ended_by is not None:
+        code |= ENDED_BY[ended_by] << 16
+    return code
+
+
+def read_slot(data: bytes, number: int = -1) -> Slot | None:
+    """Return what stands in the slot *data*; None where it is free.
+
+    Raises:
+        JournalError: *data* is not a slot, or a damaged one.
+    """
+    if len(data) != SLOT_SIZE:
+        msg = f"torn slot: {len(data)} bytes of {SLOT_SIZE}"
+        raise JournalError(msg)
+    word = int.from_bytes(data[:PAYLOAD_START], "little")
+    try:
+        state = State(word & 0xFF)
+        if state is State.FREE:
+            return None
+        return _taken(data, word, state, number)
+    except (KeyError, ValueError, IndexError) as error:
+        msg = f"damaged slot {number}: {error}"
+        raise JournalError(msg) from error
+
+
+def _taken(data: bytes, word: int, state: State, number: int) -> Slot:
+    (
+        last_beat,
+        end_time,
+        started_at,
+        trace_id,
+        span_id,
+        parent_id,
+        thread_id,
+        heartbeat_timeout,
+        max_duration,
+        flags,
+        kind,
+        parent_is_remote,
+        texts,
+    ) = PAYLOAD.unpack_from(data, PAYLOAD_START)
+    if trace_id == _NO_TRACE or span_id == _NO_ID or parent_is_remote > 1:
+        msg = "no ids, or flags that do not exist"
+        raise ValueError(msg)
+    outcome, ended_by = _ending_of(word, state)
+    error_type = None
+    if outcome is not None and outcome is not Outcome.OK:
+        size = data[ERROR_CELL]
+        if size > ERROR_SIZE:
+            msg = f"an error.type of {size} bytes"
+            raise ValueError(msg)
+        error_type = data[ERROR_CELL + 1 : ERROR_CELL + 1 + size].decode() or None
+    return Slot(
+        state,
+        word >> _SEQUENCE_SHIFT,
+        outcome,
+        ended_by,
+        error_type,
+        last_beat,
+        end_time if state is State.ENDED else 0,
+        started_at,
+        trace_id,
+        span_id,
+        b"" if parent_id == _NO_ID else parent_id,
+        bool(parent_is_remote),
+        thread_id,
+        flags,
+        _KIND_OF[kind],
+        None if math.isnan(heartbeat_timeout) else heartbeat_timeout,
+        None if math.isnan(max_duration) else max_duration,
+        *read_texts(texts),
+        number,
+    )
+
+
+def _ending_of(word: int, state: State) -> tuple[Outcome | None, EndedBy | None]:
+    outcome, ended_by = word >> 8 & 0xFF, word >> 16 & 0xFFFF
+    if state is State.OPEN or (state is State.JUDGED and not outcome | ended_by):
+        if outcome | ended_by:
+            msg = "it is open and has an outcome"
+            raise ValueError(msg)
+        return None, None
+    return _OUTCOME_OF[outcome], _ENDED_BY_OF[ended_by]

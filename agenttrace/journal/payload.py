@@ -1,0 +1,158 @@
+"""What of a span is written into its slot, beyond the usual case that `file` writes.
+
+Spans whose texts come for the first time, span objects of other libraries, and
+whatever has values that are not as usual; and how a span that did not just return has
+ended.  None of this fails because of what it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import struct
+from typing import TYPE_CHECKING, Final, Protocol
+
+from agenttrace import safety
+from agenttrace.journal.format import (
+    ERROR_CELL,
+    ERROR_SIZE,
+    PAYLOAD,
+    State,
+    commit_code,
+)
+from agenttrace.journal.texts import KEY_ATTRIBUTES, encoded, pack_texts
+from agenttrace.model import error_type_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.trace import SpanKind
+
+    from agenttrace.model import Ending, ScopeData
+    from agenttrace.registry import OpenSpan
+
+UNUSUAL: Final = (
+    AttributeError,
+    LookupError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What packing raises.  No more than that: what a signal handler of the application
+raises in the middle of it, a time-out for one, is the application's.
+"""
+_MOST_TEXTS: Final = 1024
+_NO_ATTRIBUTES: Final[Mapping[str, object]] = {}
+_pack: Final = PAYLOAD.pack_into
+_pack_error: Final = struct.Struct(f"{ERROR_SIZE + 1}p").pack_into
+
+
+class Tracer(Protocol):
+    """What made a span, as far as it is read here."""
+
+    @property
+    def scope_data(self) -> ScopeData:
+        """The instrumentation scope of its spans."""
+        ...
+
+
+class Described(Protocol):
+    """What is read of a span object beyond its record, where it has that.
+
+    These are the names of `spans.lean`: a property in front of them would cost a call
+    at the start of every span.
+    """
+
+    _tracer: Tracer
+    _kind: SpanKind
+    _attributes: Mapping[str, object]
+    flags: int
+    remote_parent: bool
+
+
+def write(
+    span: OpenSpan,
+    words: memoryview[int],
+    payload: int,
+    known: dict[object, bytes],
+) -> bool:
+    """Write what is known of *span* at its start.
+
+    Args:
+        span: The record.
+        words: The segment of its slot.
+        payload: Where in it the payload begins, in bytes.
+        known: The texts that have come before, by what they are made of; bounded.
+
+    Returns:
+        Whether it could be written.
+    """
+    try:
+        live = span()
+        kind = getattr(live, "_kind", None)
+        _pack(
+            words,
+            payload,
+            span.started_at,
+            0,
+            span.started_at,
+            span.trace_id,
+            span.span_id,
+            span.parent_id,
+            span.thread_id,
+            _seconds(span.heartbeat_timeout),
+            _seconds(span.max_duration),
+            getattr(live, "flags", int(span.sampled)),
+            0 if kind is None else kind.value,
+            bool(getattr(live, "remote_parent", False)),
+            _texts_of(span, live, known),
+        )
+    except UNUSUAL as error:
+        safety.log_once(
+            "journal.take",
+            logging.WARNING,
+            "a span cannot be written to the journal (%s); it is not recovered if the "
+            "process is killed (logged once)",
+            type(error).__name__,
+        )
+        return False
+    except Exception as error:  # noqa: BLE001 - what a foreign span object raises
+        safety.swallow("journal.take", error)
+        return False
+    return True
+
+
+def write_error(
+    words: memoryview[int], word: int, state: State, ending: Ending | None
+) -> int:
+    """Write `error.type` into its cell and return what is to be committed."""
+    if ending is None:
+        return commit_code(state, None, None)
+    text = encoded(error_type_of(ending) or "", ERROR_SIZE)
+    _pack_error(words, 8 * (word - 1) + ERROR_CELL, text)
+    return commit_code(state, ending.outcome, ending.ended_by)
+
+
+def _seconds(limit: float | None) -> float:
+    return math.nan if limit is None else limit
+
+
+def _texts_of(span: OpenSpan, live: object, known: dict[object, bytes]) -> bytes:
+    tracer: Tracer | None = getattr(live, "_tracer", None)
+    if tracer is None:
+        # A foreign span may be called after anything.
+        return pack_texts(str(span.name), span.operation, "", "", _NO_ATTRIBUTES)
+    attributes = _NO_ATTRIBUTES
+    key: tuple[object, ...] = (span.name, tracer)
+    if span.operation is not None:
+        attributes = getattr(live, "_attributes", None) or attributes
+        key = (*key, span.operation, *(attributes.get(each) for each in KEY_ATTRIBUTES))
+    scope = tracer.scope_data
+    texts = pack_texts(span.name, span.operation, scope.name, scope.version, attributes)
+    if len(known) >= _MOST_TEXTS:
+        known.clear()
+    with contextlib.suppress(TypeError):  # an attribute that is a list
+        known[key] = texts
+    return texts

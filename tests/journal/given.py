@@ -1,0 +1,115 @@
+"""Spans and journals as the tests of the journal need them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import SpanKind
+
+from agenttrace.journal import read_journal
+from agenttrace.model import ScopeData
+from agenttrace.registry import OpenSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from agenttrace.journal import Slot
+    from agenttrace.model import Ending
+
+_numbers = itertools.count(1)
+STARTED_AT = 1_700_000_000_000_000_000
+
+
+class Tracer:
+    """Has the one thing of a tracer that the journal reads."""
+
+    def __init__(self, scope: ScopeData) -> None:
+        self.scope_data = scope
+
+
+TRACER = Tracer(ScopeData("support", "1.2"))
+
+
+class Live:
+    """A span object of another library, of which nothing is known."""
+
+    def tell(self, ending: Ending) -> None:
+        """Nobody asks."""
+
+    def tell_copy(self, ending: Ending) -> None:
+        """Nobody asks."""
+
+
+class Step(Live):
+    """A span object of ours, as far as the journal looks at it."""
+
+    def __init__(
+        self,
+        attributes: Mapping[str, object] | None = None,
+        tracer: Tracer = TRACER,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> None:
+        self._tracer = tracer
+        self._kind = kind
+        self._attributes = attributes or {}
+        self.flags = 1
+        self.remote_parent = False
+
+
+_kept: list[Live] = [Step()]
+STEP = _kept[0]
+
+
+def span(  # noqa: PLR0913 - what tests vary, one at a time
+    name: str = "step",
+    live: Live = STEP,
+    *,
+    operation: str | None = None,
+    started_at: int = STARTED_AT,
+    parent_id: bytes = b"",
+    heartbeat_timeout: float | None = None,
+    max_duration: float | None = None,
+) -> OpenSpan:
+    """Return the record of a span that no other one has the id of."""
+    number = next(_numbers)
+    return OpenSpan(
+        live,
+        number.to_bytes(16, "big"),
+        number.to_bytes(8, "big"),
+        parent_id,
+        None,
+        name,
+        operation,
+        started_at,
+        sampled=True,
+        heartbeat_timeout=heartbeat_timeout,
+        max_duration=max_duration,
+    )
+
+
+def slots_of(path: Path) -> list[Slot]:
+    """Return what a reader finds in the journal at *path*, nothing of it damaged."""
+    with read_journal(path) as reading:
+        found = list(reading)
+        assert reading.damaged == 0
+    return found
+
+
+def slot_of(path: Path) -> Slot:
+    """Return the one slot that is taken."""
+    (slot,) = slots_of(path)
+    return slot
+
+
+class Calls:
+    """Counts how often it was called."""
+
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
+        self.count = 0
+        self._then = then
+
+    def __call__(self) -> None:
+        self.count += 1
+        self._then()
