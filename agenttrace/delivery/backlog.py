@@ -143,13 +143,14 @@ class Backlog:
             settled = self._spool.ack(lane, number, lost)
             if settled is None:
                 return
+            # All of it before anybody is told: who has flushed asks for the figures.
             self._acknowledged += settled.delivered
+            self._dropped += settled.lost
+            count(Count.SPANS_ACKNOWLEDGED, settled.delivered)
+            count(Count.SPANS_DROPPED, settled.lost)
             self._tell_waiters()
         if settled.settle is not None:
             settled.settle()
-        count(Count.SPANS_ACKNOWLEDGED, settled.delivered)
-        if settled.lost:
-            self.drop(settled.lost)
 
     def drop(self, spans: int) -> None:
         """Count *spans* that no destination, or not every one, will have."""

@@ -103,12 +103,12 @@ class Encoder:
     def hurry(self) -> None:
         """Encode what is queued without waiting for more."""
         self._hurried = True
-        self.bell.ring()
+        self._ring()
 
     def close(self) -> None:
         """Tell the thread to end when the queue is empty."""
         self._closed = True
-        self.bell.ring()
+        self._ring()
 
     def wake(self) -> None:
         """See to what was just queued: the bell asks for it.
@@ -122,7 +122,7 @@ class Encoder:
         elif self._is_held_up:
             self._limit()
         else:
-            self.bell.ring()
+            self._ring()
 
     def finish(self) -> int:
         """Let every put come to `wake` from here on; return how many are queued."""
@@ -140,6 +140,12 @@ class Encoder:
                 break
             spans += not isinstance(item, Mark)
         return spans
+
+    def _ring(self) -> None:
+        self.bell.ring()
+        # That says that nobody need call any more.  Said in vain, the next one rings.
+        if self._is_held_up:
+            self.bell.asleep = True
 
     def _limit(self) -> None:
         """Drop the newest where there are too many."""

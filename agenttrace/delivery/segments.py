@@ -122,8 +122,8 @@ class Segments:
     def append(self, frame: Frame) -> Place:
         """Write *frame* behind the others and return its place.
 
-        What was written of it when the disk refuses is cut off again, or else nothing
-        more is written behind it.  The last segment stays until `rest` or `close`, even
+        What was written of it when the disk refuses is cut off again, and the next one
+        goes into another segment.  The last segment stays until `rest` or `close`, even
         if all of it is settled before.
 
         Raises:
@@ -146,12 +146,12 @@ class Segments:
             ):
                 segment = self._begin()
             _write(segment, record)
+            return Place(segment.number, segment.end - len(record), segment.end)
         finally:
             with self._lock:
                 if segment is not None and segment.fd is None:
                     self._retire(segment)
                 self._size = sum(one.end for one in self._live.values())
-        return Place(segment.number, segment.end - len(record), segment.end)
 
     def settle(self, place: Place) -> None:
         """Note on disk that the frame at *place* needs no sending any more.
@@ -347,9 +347,10 @@ def _write(segment: _Segment, data: bytes) -> None:
         while written < len(data):
             written += os.pwrite(fd, data[written:], segment.end + written)
     except OSError:
-        try:
+        with suppress(OSError):
             os.ftruncate(fd, segment.end)
-        except OSError:
-            segment.let_go()  # what comes next must not stand behind half a record
+        # The next one goes into a new file: behind half a record nobody would find
+        # it, and it may be the size of this file that was the trouble.
+        segment.let_go()
         raise
     segment.end += len(data)

@@ -119,7 +119,7 @@ def test_what_is_dropped_needs_no_sending_by_the_next_process_either() -> None:
 
 
 def test_what_is_on_disk_is_kept_at_the_end_and_its_late_answer_heard() -> None:
-    """A lane that is cut short may have delivered it: sent again, it would be a twin."""
+    """A lane that is cut short may have delivered it; sent again, it had a twin."""
     spool = MemorySpool(lanes=1, max_bytes=MAX_BYTES)
     settled: list[str] = []
     spool.append(frame(10, spans=2), partial(settled.append, "on disk"))
