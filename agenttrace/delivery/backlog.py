@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenttrace.delivery.frames import Frame
-    from agenttrace.delivery.spool import Kept, Left, Size, Spool
+    from agenttrace.delivery.spool import Kept, Left, Settle, Size, Spool
     from agenttrace.delivery.write_ahead import WriteAhead
 
 
-class Mark:
+class Notice:
+    """What may stand in the queue between spans."""
+
+    __slots__ = ()
+
+
+class Mark(Notice):
     """A place in the order of things: all that was put before it comes before it."""
 
     __slots__ = ("number",)
@@ -32,6 +38,21 @@ class Mark:
     def __init__(self) -> None:
         self.number: int | None = None
         """The last frame before it, once the encoder has come by."""
+
+
+class Resumed(Notice):
+    """A frame that an earlier process has left on disk.
+
+    Args:
+        frame: What it holds.
+        settle: What tells that disk that it needs no sending any more.
+    """
+
+    __slots__ = ("frame", "settle")
+
+    def __init__(self, frame: Frame, settle: Settle) -> None:
+        self.frame = frame
+        self.settle = settle
 
 
 class Figures(NamedTuple):
@@ -103,6 +124,15 @@ class Backlog:
         Nobody sends it before `release`.
         """
         settle = None if self._log is None else self._log.append(frame)
+        return self.keep(frame, settle)
+
+    def keep(self, frame: Frame, settle: Settle | None) -> int:
+        """Keep *frame* as `append` does, but write it nowhere.
+
+        Args:
+            frame: The newest one.
+            settle: What tells the disk that it is settled, None if it is not there.
+        """
         with self._lock:
             is_left = self._is_closed and settle is not None
             spans, settles = (0, ()) if is_left else self._spool.append(frame, settle)

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from agenttrace.delivery.backlog import Backlog, Mark
+from agenttrace.delivery.backlog import Backlog, Mark, Notice, Resumed
 from agenttrace.delivery.bell import Bell
 from agenttrace.delivery.frames import Frame
 from agenttrace.model import SpanData
@@ -85,7 +85,7 @@ class Encoder:
         max_queued: int,
         name: str,
     ) -> None:
-        self.queue: deque[Ended | Mark] = deque()
+        self.queue: deque[Ended | Notice] = deque()
         """What has ended.  Whoever appends to it calls `wake` if the bell `asks`."""
         self.bell: Final = Bell()
         self._backlog = backlog
@@ -138,7 +138,7 @@ class Encoder:
                 item = self.queue.popleft()
             except IndexError:  # another thread was faster
                 break
-            spans += not isinstance(item, Mark)
+            spans += not isinstance(item, Notice)
         return spans
 
     def _ring(self) -> None:
@@ -155,7 +155,7 @@ class Encoder:
             item = self.queue.pop()
         except IndexError:  # the thread was faster
             return
-        if isinstance(item, Mark):
+        if isinstance(item, Notice):
             self.queue.append(item)
             return
         self._is_short = True
@@ -176,19 +176,23 @@ class Encoder:
                 self._drain()
             except Exception as error:  # noqa: BLE001 - this thread is all there is
                 note("delivery.encoder", error)
-        # A shutdown that did not wait for this has closed the queue before.
-        self.bell.asleep = self._is_over
+        if self._is_over:  # it was not waited for
+            self.bell.asleep = True
+            self.wake()
         self._backlog.seal()
 
     def _drain(self) -> None:
         batches = 0
         try:
             while self.queue:
-                items, mark = self._next()
+                items, notice = self._next()
                 if items:
                     self._write(items)
-                if mark is not None:
-                    self._backlog.reach(mark)
+                if isinstance(notice, Mark):
+                    self._backlog.reach(notice)
+                elif isinstance(notice, Resumed):
+                    self._hold_up(is_held_up=True)
+                    self._backlog.keep(notice.frame, notice.settle)
                 batches += 1
                 if batches % _HANDFUL == 0:
                     self._backlog.release()
@@ -199,14 +203,15 @@ class Encoder:
                     time.sleep(0)
         finally:
             self._backlog.release()
+            self._hold_up(is_held_up=True)
             self._backlog.rest()
             self._hold_up(is_held_up=False)
 
-    def _next(self) -> tuple[list[Ended], Mark | None]:
+    def _next(self) -> tuple[list[Ended], Notice | None]:
         items: list[Ended] = []
         while self.queue and len(items) < self._next_batch:
             item = self.queue.popleft()
-            if isinstance(item, Mark):
+            if isinstance(item, Notice):
                 return items, item
             items.append(item)
         return items, None

@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from agenttrace.delivery import otlp
-from agenttrace.delivery.backlog import Backlog, Mark
+from agenttrace.delivery.backlog import Backlog, Mark, Resumed
 from agenttrace.delivery.encoder import Encoder
 from agenttrace.delivery.lane import Lane, LaneStatus
 from agenttrace.delivery.retry import Retry
@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Sequence
 
+    from agenttrace.delivery.backlog import Notice
     from agenttrace.delivery.bell import Bell
     from agenttrace.delivery.encoder import Encode, Ended
+    from agenttrace.delivery.frames import Frame
     from agenttrace.delivery.segments import Segments
     from agenttrace.delivery.senders import Sender
+    from agenttrace.delivery.spool import Settle
 
 
 class SpoolerStatus(NamedTuple):
@@ -88,7 +91,7 @@ class Spooler:
     """
 
     # What `_begin` makes, once in every process.
-    _queue: deque[Ended | Mark]
+    _queue: deque[Ended | Notice]
     _bell: Bell
     _backlog: Backlog
     _lanes: tuple[Lane, ...]
@@ -140,6 +143,24 @@ class Spooler:
         except (RecursionError, MemoryError):
             item.queued = False
             raise
+        if self._bell.asleep:
+            self._encoder.wake()
+
+    def resume(self, frame: Frame, settle: Settle) -> None:
+        """Send *frame*, which an earlier process has left on disk.
+
+        It is not written again.  If there is no time for it, or the spooler is shut
+        down already, it stays where it is; if more waits than is allowed, it is
+        dropped like others: whoever has many flushes in between.
+
+        Args:
+            frame: What was found.
+            settle: Called, once and on one of the spooler's threads, when it needs no
+                sending any more.  May wait for a disk, and must not raise.
+        """
+        if self._closed:
+            return
+        self._queue.append(Resumed(frame, settle))
         if self._bell.asleep:
             self._encoder.wake()
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -420,3 +421,50 @@ def test_a_long_outage_costs_nothing_but_disk(tmp_path: Path) -> None:
     assert settled
     assert script.ids[-len(items) :] == ids_of(items)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_dead_process_has_left_is_sent_and_then_gone(tmp_path: Path) -> None:
+    """It is all that recovery does with frames."""
+    with spooling(
+        Script(*[Later("HTTP 503")] * 9),
+        batch=4,
+        retry=NEVER,
+        segments=lambda: Segments(tmp_path, "me"),
+    ) as dying:
+        items = put(dying, 40)
+        dying.shutdown(0.2)
+    script = Script()
+
+    adopted = Segments.adopt(tmp_path, "me")
+    with spooling(script) as running:
+        for found in read(tmp_path, "me"):
+            for place, frame in found.frames:
+                running.resume(frame, partial(adopted.settle, place))
+        settled = running.shutdown(10)
+        status = running.status()
+    adopted.close()
+
+    assert settled
+    assert script.ids == ids_of(items)
+    assert status.acknowledged == 40
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_left_and_is_in_vain_again_is_left_again(tmp_path: Path) -> None:
+    """The outage may last longer than two processes."""
+    dead = Segments(tmp_path, "me")
+    one = frame_of([span_data()])
+    dead.append(one)
+    dead.close()
+    adopted = Segments.adopt(tmp_path, "me")
+    with spooling(Script(*[Later("HTTP 503")] * 9), retry=NEVER) as running:
+        [found] = read(tmp_path, "me")
+        [(place, frame)] = found.frames
+
+        running.resume(frame, partial(adopted.settle, place))
+        running.shutdown(0.2)
+        running.resume(frame, partial(adopted.settle, place))
+
+    adopted.close()
+    assert (running.status().left, running.status().dropped) == (1, 0)
+    assert on_disk(tmp_path) == list(one.ids)
