@@ -59,7 +59,7 @@ class WriteAhead:
                 return partial(self._settle, place)
         except OSError as error:
             self._not_before = time.monotonic() + self._try_again
-            self._tell(error)
+            self._tell_of_appending(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, memory takes the frame
             note("delivery.append", error)
         count(Count.SPANS_NOT_SPOOLED, len(frame.ids))
@@ -70,14 +70,14 @@ class WriteAhead:
         try:
             self._segments.rest()
         except OSError as error:
-            self._tell(error)
+            self._tell_of_settling(error)
 
     def close(self) -> None:
         """Append no more; the files go with the last frame that is settled."""
         try:
             self._segments.close()
         except OSError as error:
-            self._tell(error)
+            self._tell_of_settling(error)
 
     def abandon(self) -> None:
         """Leave everything to the parent, in a forked child."""
@@ -91,18 +91,21 @@ class WriteAhead:
             self._segments.settle(place)
             crash_point("acknowledged")
         except OSError as error:
-            log_once(
-                "delivery.settle",
-                logging.WARNING,
-                "what is delivered cannot be noted in %s (%s): spans may be sent twice "
-                "(told once)",
-                self._segments.directory,
-                _reason(error),
-            )
+            self._tell_of_settling(error)
         except Exception as error:  # noqa: BLE001 - a lane has other frames to send
             note("delivery.settle", error)
 
-    def _tell(self, error: OSError) -> None:
+    def _tell_of_settling(self, error: OSError) -> None:
+        log_once(
+            "delivery.settle",
+            logging.WARNING,
+            "what is delivered cannot be noted in %s (%s): spans may be sent twice "
+            "(told once)",
+            self._segments.directory,
+            _reason(error),
+        )
+
+    def _tell_of_appending(self, error: OSError) -> None:
         log_once(
             "delivery.append",
             logging.WARNING,
