@@ -14,6 +14,7 @@ Counters are plain integers under the GIL; `metrics` and `Runtime.status` read t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -46,9 +47,12 @@ class Count(StrEnum):
     SPANS_DROPPED = "spans_dropped"
     SPANS_EVICTED = "spans_evicted"
     SPANS_NOT_JOURNALED = "spans_not_journaled"
+    SPANS_LEFT = "spans_left"
+    SPANS_NOT_SPOOLED = "spans_not_spooled"
     LATE_FINISHES = "late_finishes"
     ENCODER_FALLBACKS = "encoder_fallbacks"
     EXPORT_FAILURES = "export_failures"
+    SEGMENTS_DAMAGED = "segments_damaged"
     STORES_SET_ASIDE = "stores_set_aside"
 
 
@@ -135,6 +139,15 @@ def guarded(
     except Exception as error:  # noqa: BLE001 - this is the guard
         swallow(site, error)
         return None
+
+
+def note(site: str, error: Exception) -> None:
+    """Take note of *error* behind the guard, on a thread where none can be raised.
+
+    Strictness raises to whoever called; here is nobody, and the thread must go on.
+    """
+    with contextlib.suppress(Exception):
+        swallow(site, error)
 
 
 def log_once(site: str, level: int, message: str, *args: object) -> None:

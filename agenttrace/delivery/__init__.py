@@ -2,5 +2,5 @@
 
 One way through: `queue -> spooler -> otlp.encode -> Frame -> Sender`.  A span is
 encoded once; what a sender is given are those bytes.  Between frame and sender stands
-the spool, which is still memory here.
+the spool, in memory; before it, the write-ahead log: `WriteAhead -> Segments -> files`.
 """

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Bell:
     """What a thread sleeps on until others have put something into a queue.
 
-    A producer appends first and then rings if the thread is `asleep`; the thread
+    A producer appends first and then rings if the thread is `asleep`, or does what
+    else the thread wants of producers while it says so; the thread
     says that it is `asleep` first and then looks into the queue again.  Under the GIL
     one of the two always sees the other.  Where threads run freely a processor may let
     the producer's look overtake its append, for some nanoseconds; so the thread takes
@@ -30,7 +31,7 @@ class Bell:
         self._rung = threading.Lock()
         self._rung.acquire()
         self.asleep = False
-        """Whether the thread has to be woken.  Read by producers."""
+        """Whether the thread wants something of producers, mostly to be woken."""
 
     def ring(self) -> None:
         """Wake the thread, or keep it from its next sleep."""

@@ -6,16 +6,16 @@ how frames are made, nor of other lanes: a slow destination holds back nobody el
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agenttrace._otel import suppress_instrumentation
+from agenttrace.crashpoints import crash_point
 from agenttrace.delivery.frames import Frame
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused, Sender
-from agenttrace.safety import Count, count, logger, swallow
+from agenttrace.safety import Count, count, logger, note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,6 +125,7 @@ class Lane:
         urgency = self._backlog.urgency
         match self._send(_joined(kept)):
             case Delivered(rejected, reason):
+                crash_point("sent")
                 self._delivered(kept, rejected, reason)
             case Refused(reason):
                 if len(kept) > 1:
@@ -186,15 +187,6 @@ class Lane:
         # stderr when the interpreter goes makes it abort.
         if not self._backlog.stopping:
             self._voice.warn(sentence, is_outage=is_outage)
-
-
-def note(site: str, error: Exception) -> None:
-    """Take note of *error* behind the guard, on a thread where none can be raised.
-
-    Strictness raises to whoever called; here is nobody, and the thread must go on.
-    """
-    with contextlib.suppress(Exception):
-        swallow(site, error)
 
 
 class _Voice:

@@ -1,8 +1,9 @@
 """Keeps frames until every destination has answered for them.
 
 A spool is storage: it starts no thread, takes no lock and knows no time.  Its one
-caller, the backlog, calls it under a lock.  `MemorySpool` forgets with its process; the
-durable spool takes its place behind the same protocol.
+caller, the backlog, calls it under a lock.  `MemorySpool` forgets with its process.
+What outlives it stands in the write-ahead log; of that a spool knows only what has to
+be called, by the backlog, once a frame needs no sending any more.
 
 Frames are numbered from 1 in the order in which they came.  Each destination, a *lane*,
 reads all of them in that order and at its own pace.
@@ -11,6 +12,7 @@ reads all of them in that order and at its own pace.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenttrace.delivery.frames import Frame
+
+
+Settle = Callable[[], None]
+"""Makes a frame on disk one that needs no sending any more.  May wait for the disk."""
 
 
 class Kept(NamedTuple):
@@ -33,10 +39,36 @@ class Settled(NamedTuple):
     Args:
         delivered: Spans that every lane delivered.
         lost: Spans that one lane or more could not.
+        settle: What tells the disk, None where it has not got the frame.
     """
 
     delivered: int
     lost: int
+    settle: Settle | None
+
+
+class Dropped(NamedTuple):
+    """What had to go for want of room.
+
+    Args:
+        spans: How many.
+        settles: What tells the disk, for every frame that it has.
+    """
+
+    spans: int
+    settles: tuple[Settle, ...]
+
+
+class Left(NamedTuple):
+    """What was not settled when a spool was closed.
+
+    Args:
+        lost: Spans that were in memory only.
+        kept: Spans that are on disk.
+    """
+
+    lost: int
+    kept: int
 
 
 class Size(NamedTuple):
@@ -65,8 +97,13 @@ class Spool(Protocol):
         """How much is kept."""
         ...
 
-    def append(self, frame: Frame) -> int:
-        """Keep *frame*; return how many spans had to be dropped for it."""
+    def append(self, frame: Frame, settle: Settle | None = None) -> Dropped:
+        """Keep *frame*; return what had to be dropped for it, itself perhaps.
+
+        Args:
+            frame: The newest one.
+            settle: What tells the disk that it is settled, None if it is not there.
+        """
         ...
 
     def peek(self, lane: int, up_to: int, max_bytes: int) -> Sequence[Kept]:
@@ -92,10 +129,11 @@ class Spool(Protocol):
         """
         ...
 
-    def close(self) -> int:
-        """Let go of everything; return how many spans are lost by that.
+    def close(self) -> Left:
+        """Let go of everything; return how many spans that leaves behind.
 
-        What is appended afterwards is dropped.
+        What is appended afterwards is dropped.  Of what is on disk, late answers are
+        heard all the same.
         """
         ...
 
@@ -133,21 +171,21 @@ class MemorySpool:
         """How much is kept."""
         return Size(len(self._entries), self._spans, self._bytes)
 
-    def append(self, frame: Frame) -> int:
-        """Keep *frame*; return how many spans had to be dropped for it."""
+    def append(self, frame: Frame, settle: Settle | None = None) -> Dropped:
+        """Keep *frame*; return what had to be dropped for it, itself perhaps."""
         self._newest += 1
         size = len(frame.payload)
+        entry = _Entry(frame, settle, waiting=len(self._lanes))
         if size > self._max_bytes:
-            return len(frame.ids)
+            return _dropped([entry])
         dropped = self._make_room(size)
         if self._bytes + size > self._max_bytes:  # all of it is being sent
-            return dropped + len(frame.ids)
-        entry = _Entry(frame, waiting=len(self._lanes))
+            return _dropped([*dropped, entry])
         for entries in (self._entries, *self._lanes):
             entries[self._newest] = entry
         self._spans += len(frame.ids)
         self._bytes += size
-        return dropped
+        return _dropped(dropped)
 
     def peek(self, lane: int, up_to: int, max_bytes: int) -> Sequence[Kept]:
         """Return the next frames of *lane*, which stay its next ones."""
@@ -170,35 +208,44 @@ class MemorySpool:
         entry.waiting -= 1
         if entry.waiting:
             return None
-        self._forget(number)
-        return Settled(len(entry.frame.ids) - entry.lost, entry.lost)
-
-    def close(self) -> int:
-        """Let go of everything; return how many spans are lost by that."""
-        self._max_bytes = -1  # what is appended from here on is dropped
-        lost = self._spans
-        for number in list(self._entries):
+        if number in self._entries:
             self._forget(number)
-        return lost
+        delivered = len(entry.frame.ids) - entry.lost
+        return Settled(delivered, entry.lost, entry.settle)
 
-    def _make_room(self, size: int) -> int:
-        dropped = 0
+    def close(self) -> Left:
+        """Let go of everything; return how many spans that leaves behind."""
+        self._max_bytes = -1  # what is appended from here on is dropped
+        lost = kept = 0
+        for number, entry in list(self._entries.items()):
+            if entry.settle is None:
+                lost += len(entry.frame.ids)
+                self._forget(number)
+            else:
+                kept += len(entry.frame.ids)
+                self._forget(number, ())  # a lane may be about to answer for it
+        return Left(lost, kept)
+
+    def _make_room(self, size: int) -> list[_Entry]:
+        dropped: list[_Entry] = []
         while self._bytes + size > self._max_bytes:
             number = next(
                 (n for n, entry in self._entries.items() if not entry.in_flight), None
             )
             if number is None:
                 break
-            dropped += len(self._entries[number].frame.ids)
-            self._forget(number)
+            dropped.append(self._forget(number))
         return dropped
 
-    def _forget(self, number: int) -> None:
+    def _forget(
+        self, number: int, lanes: Sequence[OrderedDict[int, _Entry]] | None = None
+    ) -> _Entry:
         entry = self._entries.pop(number)
-        for entries in self._lanes:
+        for entries in self._lanes if lanes is None else lanes:
             entries.pop(number, None)
         self._spans -= len(entry.frame.ids)
         self._bytes -= len(entry.frame.payload)
+        return entry
 
 
 @dataclass(slots=True, eq=False)
@@ -206,6 +253,14 @@ class _Entry:
     """A frame on its way: how many lanes it waits for, and what they lost of it."""
 
     frame: Frame
+    settle: Settle | None
     waiting: int
     lost: int = 0
     in_flight: bool = False
+
+
+def _dropped(entries: Sequence[_Entry]) -> Dropped:
+    return Dropped(
+        sum(len(entry.frame.ids) for entry in entries),
+        tuple(entry.settle for entry in entries if entry.settle is not None),
+    )

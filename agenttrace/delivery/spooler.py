@@ -1,13 +1,14 @@
 """The queue of ended spans and the threads that bring them to their destinations.
 
 `put` is all that an application's thread ever does here: it appends to a queue.  One
-thread encodes what is queued into frames and appends them to the spool, and only then
-frees what they were kept in until then; a lane for each destination sends them.
-So encoding goes on while a destination takes its time, and no thread wakes when there
-is nothing to do.
+thread encodes what is queued into frames and appends them to the spool, on disk where
+there are segments, and only then frees what they were kept in until then; a lane for
+each destination sends them.
+So encoding goes on while a destination takes its time, no thread of the application
+waits for a disk, and none wakes when there is nothing to do.
 
-Whether a frame outlives the process is the spool's business; when the spooler is made,
-flushed and shut down is the runtime's.
+Which files a process has, and what becomes of those that a dead one has left, is not
+decided here; nor is when the spooler is made, flushed and shut down.
 """
 
 from __future__ import annotations
@@ -15,54 +16,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from agenttrace.delivery import otlp
-from agenttrace.delivery.backlog import Backlog, Mark
-from agenttrace.delivery.bell import Bell
-from agenttrace.delivery.frames import Frame
-from agenttrace.delivery.lane import Lane, LaneStatus, note
+from agenttrace.delivery.backlog import Backlog, Mark, Resumed
+from agenttrace.delivery.encoder import Encoder
+from agenttrace.delivery.lane import Lane, LaneStatus
 from agenttrace.delivery.retry import Retry
 from agenttrace.delivery.spool import MemorySpool
-from agenttrace.model import SpanData
-from agenttrace.safety import Count, log_once
+from agenttrace.delivery.write_ahead import WriteAhead
+from agenttrace.safety import guarded, log_once
 
 if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Sequence
+
+    from agenttrace.delivery.backlog import Notice
+    from agenttrace.delivery.bell import Bell
+    from agenttrace.delivery.encoder import Encode, Ended
+    from agenttrace.delivery.frames import Frame
+    from agenttrace.delivery.segments import Segments
     from agenttrace.delivery.senders import Sender
-
-Encode = Callable[[Sequence[SpanData]], Frame]
-
-_MAX_FRAME: Final = 1_000_000
-"""Bytes of payload that a frame is meant to have at most: large spans, small batches.
-
-A frame is taken or refused as a whole, so none should be larger than what destinations
-take; but only what is larger than `_LARGEST_FRAME` is encoded twice to be smaller.
-"""
-_LARGEST_FRAME: Final = 4_000_000  # grpc servers take 4 MiB by default
-_HANDFUL: Final = 4
-"""Batches that are let go together while there is more to encode: a request takes as
-long as a hundred spans, and a destination that answers at once would get many.
-"""
-
-
-class Ended(Protocol):
-    """A span that has ended, as it is queued.
-
-    Attributes:
-        queued: Whether it was put, also where `put` was interrupted after that.
-    """
-
-    queued: bool
-
-    def data(self) -> SpanData:
-        """Return what is sent of it.  Called once, on the spooler's thread."""
-        ...
-
-    def written(self) -> None:
-        """Learn that it is in the spool, or cannot be put there."""
-        ...
+    from agenttrace.delivery.spool import Settle
 
 
 class SpoolerStatus(NamedTuple):
@@ -73,8 +48,10 @@ class SpoolerStatus(NamedTuple):
         buffered_frames: Frames not yet settled, of which the next two speak as well.
         buffered_spans: Spans in them.
         buffered_bytes: Bytes of payload in them.
+        spooled_bytes: Bytes on disk, 0 without segments.
         acknowledged: Spans that every destination took.
         dropped: Spans that some destination will never have.
+        left: Spans that a shutdown which ran out of time left to the next process.
         lanes: How each destination is doing, in the order of the senders.
     """
 
@@ -82,8 +59,10 @@ class SpoolerStatus(NamedTuple):
     buffered_frames: int
     buffered_spans: int
     buffered_bytes: int
+    spooled_bytes: int
     acknowledged: int
     dropped: int
+    left: int
     lanes: tuple[LaneStatus, ...]
 
 
@@ -99,6 +78,12 @@ class Spooler:
             application waits for the interpreter: 128 take about a millisecond.
         timeout: Seconds that one attempt to send may take.
         retry: How long to wait between attempts.
+        max_queued: How many spans may wait to be encoded while a disk stalls; then
+            the newest are dropped.
+        segments: Makes the files of this process, None for memory only.  Called here
+            and once more in every forked child, whose files must be others: so it may
+            not wait for a disk.  Who gives one keeps a journal of what has ended and
+            is not in the files yet.
         name: What its threads are called.
 
     Raises:
@@ -106,14 +91,12 @@ class Spooler:
     """
 
     # What `_begin` makes, once in every process.
-    _queue: deque[Ended | Mark]
+    _queue: deque[Ended | Notice]
     _bell: Bell
     _backlog: Backlog
     _lanes: tuple[Lane, ...]
-    _encoder: threading.Thread
-    _hurried: bool
+    _encoder: Encoder
     _closed: bool
-    _next_batch: int
 
     def __init__(  # noqa: PLR0913 - each has a default that is right for most
         self,
@@ -125,6 +108,8 @@ class Spooler:
         batch: int = 128,
         timeout: float = 10.0,
         retry: Retry | None = None,
+        max_queued: int = 200_000,
+        segments: Callable[[], Segments | None] | None = None,
         name: str = "agenttrace-spooler",
     ) -> None:
         if not senders:
@@ -137,6 +122,8 @@ class Spooler:
         self._batch = batch
         self._timeout = timeout
         self._retry = retry or Retry()
+        self._max_queued = max_queued
+        self._segments = segments
         self._name = name
         self._begin()
         self._start()
@@ -144,7 +131,7 @@ class Spooler:
     @property
     def threads(self) -> tuple[threading.Thread, ...]:
         """Its threads, for reports that leave ours out."""
-        return (*(lane.thread for lane in self._lanes), self._encoder)
+        return (*(lane.thread for lane in self._lanes), self._encoder.thread)
 
     def put(self, item: Ended) -> None:
         """Queue *item*.  Takes no lock, never blocks, never raises."""
@@ -157,7 +144,25 @@ class Spooler:
             item.queued = False
             raise
         if self._bell.asleep:
-            self._wake()
+            self._encoder.wake()
+
+    def resume(self, frame: Frame, settle: Settle) -> None:
+        """Send *frame*, which an earlier process has left on disk.
+
+        It is not written again.  If there is no time for it, or the spooler is shut
+        down already, it stays where it is; if more waits than is allowed, it is
+        dropped like others: whoever has many flushes in between.
+
+        Args:
+            frame: What was found.
+            settle: Called, once and on one of the spooler's threads, when it needs no
+                sending any more.  May wait for a disk, and must not raise.
+        """
+        if self._closed:
+            return
+        self._queue.append(Resumed(frame, settle))
+        if self._bell.asleep:
+            self._encoder.wake()
 
     def flush(self, timeout: float) -> bool:
         """Send what was put so far at once; return whether all of it is settled.
@@ -175,14 +180,15 @@ class Spooler:
         deadline = _deadline(timeout)
         mark = Mark()
         self._queue.append(mark)
-        self._hurried = True
-        self._bell.ring()
+        self._encoder.hurry()
         return self._backlog.wait_for(mark, _left(deadline))
 
     def shutdown(self, timeout: float) -> bool:
         """Flush, then stop; return whether all that was put is settled.
 
-        A sender that hangs is left behind: its thread ends with the process.
+        A sender that hangs is left behind: its thread ends with the process.  What is
+        not settled in time stays in the files, if there are any, and is dropped
+        otherwise; if all of it is, no file is left.
 
         Args:
             timeout: Seconds that all of it may take.
@@ -192,27 +198,41 @@ class Spooler:
         deadline = _deadline(timeout)
         settled = self.flush(timeout)
         self._closed = True
-        self._bell.ring()
-        _join(self._encoder, deadline)
+        self._encoder.close()
+        _join(self._encoder.thread, deadline)
         self._backlog.stop()
         for lane in self._lanes:
             _join(lane.thread, deadline)
-        lost = self._backlog.close()
-        self._close()
-        unread = self._discard()
-        if missing := lost + unread:
-            # Nobody can ask for the counters any more, where this is the exit.
+        lost, kept = self._backlog.close()
+        unread = self._encoder.finish()
+        if self._backlog.is_durable:
+            self._backlog.leave(unread)
+            kept += unread
+        else:
+            self._backlog.drop(unread)
+            lost += unread
+        # Nobody can ask for the counters any more, where this is the exit.
+        if lost:
             log_once(
                 "delivery.shutdown",
                 logging.WARNING,
                 "%s not delivered before shutting down ran out of time: dropped",
-                "1 span was" if missing == 1 else f"{missing} spans were",
+                _spans_were(lost),
+            )
+        if kept:
+            log_once(
+                "delivery.left",
+                logging.INFO,
+                "%s not delivered before shutting down ran out of time: kept on disk, "
+                "for the next process to send",
+                _spans_were(kept),
             )
         return not unread and settled
 
     def reset_after_fork(self) -> None:
         """Begin anew in a forked child: what was queued is the parent's to send."""
         was_closed = self._closed
+        self._backlog.abandon()
         self._begin()
         if was_closed:
             self._close()
@@ -221,24 +241,24 @@ class Spooler:
 
     def status(self) -> SpoolerStatus:
         """Return how delivery is doing."""
-        size, acknowledged, dropped = self._backlog.figures()
+        figures = self._backlog.figures()
         return SpoolerStatus(
             queued=len(self._queue),
-            buffered_frames=size.frames,
-            buffered_spans=size.spans,
-            buffered_bytes=size.bytes,
-            acknowledged=acknowledged,
-            dropped=dropped,
+            buffered_frames=figures.size.frames,
+            buffered_spans=figures.size.spans,
+            buffered_bytes=figures.size.bytes,
+            spooled_bytes=figures.spooled_bytes,
+            acknowledged=figures.acknowledged,
+            dropped=figures.dropped,
+            left=figures.left,
             lanes=tuple(lane.status() for lane in self._lanes),
         )
 
     def _begin(self) -> None:
-        self._queue = deque()
-        self._bell = Bell()
-        self._hurried = False
         self._closed = False
-        self._next_batch = self._batch
-        self._backlog = Backlog(MemorySpool(len(self._senders), self._max_bytes))
+        self._backlog = Backlog(
+            MemorySpool(len(self._senders), self._max_bytes), self._log()
+        )
         self._lanes = tuple(
             Lane(
                 index,
@@ -250,7 +270,22 @@ class Spooler:
             )
             for index, sender in enumerate(self._senders)
         )
-        self._encoder = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._encoder = Encoder(
+            self._backlog,
+            encode=self._encode,
+            linger=self._linger,
+            batch=self._batch,
+            max_queued=self._max_queued,
+            name=self._name,
+        )
+        self._queue = self._encoder.queue
+        self._bell = self._encoder.bell
+
+    def _log(self) -> WriteAhead | None:
+        if self._segments is None:
+            return None
+        segments = guarded("delivery.segments", self._segments)
+        return None if segments is None else WriteAhead(segments)
 
     def _start(self) -> None:
         # Not when the first span is put: at the exit of the interpreter it is too
@@ -269,118 +304,8 @@ class Spooler:
     def _close(self) -> None:
         self._closed = True
         self._backlog.stop()
-        # From here on, every put comes to `_wake` and is counted there.
-        self._bell.asleep = True
-
-    def _wake(self) -> None:
-        if self._closed:
-            self._discard()
-        else:
-            self._bell.ring()
-
-    def _discard(self) -> int:
-        """Count what is queued as dropped; return how many spans that were."""
-        spans = 0
-        while self._queue:
-            try:
-                item = self._queue.popleft()
-            except IndexError:  # another thread was faster
-                break
-            spans += not isinstance(item, Mark)
-        if spans:
+        if spans := self._encoder.finish():
             self._backlog.drop(spans)
-        return spans
-
-    def _run(self) -> None:
-        while True:
-            try:
-                self._bell.sleep(self._queue, self._linger)
-                if self._closed and not self._queue:
-                    return
-                if not (self._hurried or len(self._queue) >= self._batch):
-                    self._bell.wait(self._linger)
-                # Before draining: who hurries from here on has put a mark that this
-                # round may not see, and finds the next one hurried.
-                self._hurried = False
-                self._drain()
-            except Exception as error:  # noqa: BLE001 - this thread is all there is
-                note("delivery.spooler", error)
-
-    def _drain(self) -> None:
-        batches = 0
-        try:
-            while self._queue:
-                items, mark = self._next()
-                if items:
-                    self._write(items)
-                if mark is not None:
-                    self._backlog.reach(mark)
-                batches += 1
-                if batches % _HANDFUL == 0:
-                    self._backlog.release()
-                # Whoever waits for the interpreter gets it now: it would not be
-                # handed over before the switch interval of 5 ms is over.
-                time.sleep(0)
-        finally:
-            self._backlog.release()
-
-    def _next(self) -> tuple[list[Ended], Mark | None]:
-        items: list[Ended] = []
-        while self._queue and len(items) < self._next_batch:
-            item = self._queue.popleft()
-            if isinstance(item, Mark):
-                return items, item
-            items.append(item)
-        return items, None
-
-    def _write(self, items: Sequence[Ended]) -> None:
-        spans = [data for item in items if (data := _data(item)) is not None]
-        lost = len(items)
-        dropped = 0
-        for frame in self._frames(spans):
-            try:
-                dropped += self._backlog.append(frame)
-            except Exception as error:  # noqa: BLE001 - a spool has disks that fail
-                note("delivery.spool", error)
-                continue
-            lost -= len(frame.ids)
-            fitting = _MAX_FRAME * len(frame.ids) // max(len(frame.payload), 1)
-            self._next_batch = min(max(fitting, 1), self._batch)
-        if lost:
-            self._backlog.drop(lost)
-        for item in items:
-            try:
-                item.written()
-            except Exception as error:  # noqa: BLE001 - the others are written all the same
-                note("delivery.written", error)
-        if dropped:
-            log_once(
-                "delivery.full",
-                logging.WARNING,
-                "more spans wait for their destination than the limit allows: the "
-                "oldest are dropped (told once, counted in %s)",
-                Count.SPANS_DROPPED.value,
-            )
-
-    def _frames(self, spans: Sequence[SpanData]) -> list[Frame]:
-        """Return *spans* as frames, without those that cannot be encoded."""
-        frames: list[Frame] = []
-        try:
-            frames = [self._encode(spans)] if spans else []
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the others
-            note("delivery.encode", error)
-        if len(spans) <= 1 or (frames and len(frames[0].payload) <= _LARGEST_FRAME):
-            return frames
-        middle = len(spans) // 2
-        return self._frames(spans[:middle]) + self._frames(spans[middle:])
-
-
-def _data(item: Ended) -> SpanData | None:
-    try:
-        return item.data()
-    except Exception as error:  # noqa: BLE001 - it must not cost the others of its batch
-        note("delivery.data", error)
-        return None
 
 
 def _join(thread: threading.Thread, deadline: float) -> None:
@@ -395,3 +320,7 @@ def _deadline(timeout: float) -> float:
 
 def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.0)
+
+
+def _spans_were(number: int) -> str:
+    return "1 span was" if number == 1 else f"{number} spans were"

@@ -18,9 +18,10 @@ from agenttrace.model import ResourceData, ScopeData, SpanData
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from agenttrace.delivery.encoder import Encode
     from agenttrace.delivery.frames import Frame
+    from agenttrace.delivery.segments import Segments
     from agenttrace.delivery.senders import Sender
-    from agenttrace.delivery.spooler import Encode
 
 AT_ONCE = Retry(first=0.002, longest=0.01)
 RESOURCE = ResourceData({"service.name": "support"})
@@ -131,6 +132,8 @@ def spooling(  # noqa: PLR0913 - those of a spooler
     linger: float = 0.005,
     timeout: float = 10.0,
     retry: Retry = AT_ONCE,
+    max_queued: int = 200_000,
+    segments: Callable[[], Segments | None] | None = None,
 ) -> Generator[Spooler]:
     """Yield a spooler with less patience than usual, and shut it down in the end."""
     spooler = Spooler(
@@ -141,6 +144,8 @@ def spooling(  # noqa: PLR0913 - those of a spooler
         linger=linger,
         timeout=timeout,
         retry=retry,
+        max_queued=max_queued,
+        segments=segments,
     )
     try:
         yield spooler

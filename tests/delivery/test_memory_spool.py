@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agenttrace.delivery.frames import Frame
-from agenttrace.delivery.spool import MemorySpool, Size
+from agenttrace.delivery.spool import Left, MemorySpool, Size
 
 MAX_BYTES = 1_000
 
@@ -70,7 +72,7 @@ def test_a_spool_never_holds_more_than_its_limit() -> None:
     spool.append(frame(700))
     spool.peek(0, 1, MAX_BYTES)
 
-    assert spool.append(frame(400, spans=2)) == 2
+    assert spool.append(frame(400, spans=2)).spans == 2
     assert spool.size.bytes == 700
 
 
@@ -79,7 +81,7 @@ def test_a_frame_larger_than_the_spool_is_dropped_alone() -> None:
     spool = MemorySpool(lanes=1, max_bytes=MAX_BYTES)
     spool.append(frame(400))
 
-    assert spool.append(frame(MAX_BYTES + 1, spans=7)) == 7
+    assert spool.append(frame(MAX_BYTES + 1, spans=7)).spans == 7
     assert spool.size == Size(1, 1, 400)
 
 
@@ -97,9 +99,41 @@ def test_what_comes_after_the_end_is_dropped() -> None:
     spool = MemorySpool(lanes=1, max_bytes=MAX_BYTES)
     spool.append(frame(10, spans=2))
 
-    assert spool.close() == 2
-    assert spool.append(frame(0, spans=3)) == 3
+    assert spool.close() == Left(lost=2, kept=0)
+    assert spool.append(frame(0, spans=3)).spans == 3
     assert spool.size == Size()
+
+
+def test_what_is_dropped_needs_no_sending_by_the_next_process_either() -> None:
+    """It was counted as dropped; found on disk, it would be told twice."""
+    spool = MemorySpool(lanes=1, max_bytes=MAX_BYTES)
+    settled: list[str] = []
+    spool.append(frame(400), partial(settled.append, "oldest"))
+    spool.append(frame(400))
+
+    for size, name in ((400, "newest"), (MAX_BYTES + 1, "too large")):
+        for settle in spool.append(frame(size), partial(settled.append, name)).settles:
+            settle()
+
+    assert settled == ["oldest", "too large"]
+
+
+def test_what_is_on_disk_is_kept_at_the_end_and_its_late_answer_heard() -> None:
+    """A lane that is cut short may have delivered it; sent again, it had a twin."""
+    spool = MemorySpool(lanes=1, max_bytes=MAX_BYTES)
+    settled: list[str] = []
+    spool.append(frame(10, spans=2), partial(settled.append, "on disk"))
+    spool.append(frame(10, spans=3))
+
+    left = spool.close()
+    late = spool.ack(0, 1)
+
+    assert left == Left(lost=3, kept=2)
+    assert spool.size == Size()
+    assert spool.oldest > spool.newest
+    assert late is not None
+    assert late.settle is not None
+    assert spool.ack(0, 2) is None
 
 
 class SpoolMachine(RuleBasedStateMachine):
@@ -116,7 +150,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(size=st.integers(0, 1_200), spans=st.integers(1, 5))
     def append(self, size: int, spans: int) -> None:
         """Let a frame come."""
-        self.dropped += self.spool.append(frame(size, spans))
+        self.dropped += self.spool.append(frame(size, spans)).spans
         self.appended += spans
 
     @rule(data=st.data(), max_bytes=st.integers(0, 800))
@@ -135,7 +169,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule()
     def close(self) -> None:
         """Let go of everything."""
-        self.dropped += self.spool.close()
+        self.dropped += self.spool.close().lost
 
     @invariant()
     def the_limit_holds(self) -> None:

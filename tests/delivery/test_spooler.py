@@ -23,9 +23,9 @@ from tests.delivery.given import Item, Script, ids_of, put, span_data, spooling
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from agenttrace.delivery.encoder import Encode
     from agenttrace.delivery.frames import Frame
     from agenttrace.delivery.senders import Answer
-    from agenttrace.delivery.spooler import Encode
     from agenttrace.model import SpanData
 
 NEVER = Retry(first=3_600, longest=3_600, longest_asked=3_600)
