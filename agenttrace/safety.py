@@ -48,6 +48,8 @@ class Count(StrEnum):
     SPANS_EVICTED = "spans_evicted"
     SPANS_NOT_JOURNALED = "spans_not_journaled"
     SPANS_LEFT = "spans_left"
+    SPANS_RECOVERED = "spans_recovered"
+    SPANS_REDELIVERED = "spans_redelivered"
     SPANS_NOT_SPOOLED = "spans_not_spooled"
     LATE_FINISHES = "late_finishes"
     ENCODER_FALLBACKS = "encoder_fallbacks"

@@ -21,6 +21,8 @@ from agenttrace.errors import SettingError
 
 STORE_FILE: Final = "traces.db"
 """The embedded store, in the state directory."""
+INSTANCES: Final = "instances"
+"""Journals, spools and locks of processes, a directory in the state directory."""
 STATE_DIR_VARIABLE: Final = "AGENTTRACE_STATE_DIR"
 CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MEBIBYTE: Final = 1 << 20
@@ -114,6 +116,13 @@ def _outcomes(setting: str, value: object) -> frozenset[str]:
     raise SettingError(setting, value, "any of cancelled, abandoned")
 
 
+def _on_sigterm(setting: str, value: object) -> str:
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in {"default", "flush"}:
+        return word
+    raise SettingError(setting, value, "default or flush")
+
+
 def _callable(setting: str, value: object) -> Callable[..., object]:
     if callable(value):
         return value
@@ -165,6 +174,17 @@ class Settings:
         _directory,
         lambda: state_dir(),  # noqa: PLW0108 - defined below
         "Where agenttrace keeps its files, private to the user.",
+    )
+    durable: bool = _setting(
+        _switch,
+        True,
+        "Keep open and unsent spans in files, so that they survive the process.",
+    )
+    on_sigterm: str = _setting(
+        _on_sigterm,
+        "default",
+        "`default`: SIGTERM is left alone, and recovery tells what was open. `flush`: "
+        "spans are delivered before it takes effect.",
     )
     safe_context: bool = _setting(
         _switch, True, "Make OpenTelemetry's context tokens safe to detach anywhere."

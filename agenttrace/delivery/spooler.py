@@ -146,7 +146,7 @@ class Spooler:
         if self._bell.asleep:
             self._encoder.wake()
 
-    def resume(self, frame: Frame, settle: Settle) -> None:
+    def resume(self, frame: Frame, settle: Settle) -> bool:
         """Send *frame*, which an earlier process has left on disk.
 
         It is not written again.  If there is no time for it, or the spooler is shut
@@ -157,12 +157,16 @@ class Spooler:
             frame: What was found.
             settle: Called, once and on one of the spooler's threads, when it needs no
                 sending any more.  May wait for a disk, and must not raise.
+
+        Returns:
+            Whether it is taken: False once the spooler is shut down.
         """
         if self._closed:
-            return
+            return False
         self._queue.append(Resumed(frame, settle))
         if self._bell.asleep:
             self._encoder.wake()
+        return True
 
     def flush(self, timeout: float) -> bool:
         """Send what was put so far at once; return whether all of it is settled.

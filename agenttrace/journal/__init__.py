@@ -11,7 +11,13 @@ a dead process is recovery's business, and what becomes of ended spans the spool
 """
 
 from agenttrace.journal.file import Journal
-from agenttrace.journal.format import Header, JournalError, Slot, State
+from agenttrace.journal.format import (
+    Header,
+    JournalError,
+    Slot,
+    State,
+    UnknownVersionError,
+)
 from agenttrace.journal.lock import InstanceLock, hold, take_over
 from agenttrace.journal.reader import Reading, read_journal
 
@@ -23,6 +29,7 @@ __all__ = [
     "Reading",
     "Slot",
     "State",
+    "UnknownVersionError",
     "hold",
     "read_journal",
     "take_over",

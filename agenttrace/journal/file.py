@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import secrets
 import threading
 import weakref
 from collections import deque
@@ -64,7 +63,9 @@ its commit word when it is open, so that ending a span need not read what stands
 """
 _SEQUENCE: Final = 0xFFFF_FFFF << 32
 _NEXT: Final = 1 << 32
+_STATE: Final = 0xFF
 _OPEN: Final = int(State.OPEN)
+_UNTOLD: Final = (int(State.OPEN), int(State.ENDED))
 _ENDED: Final = State.ENDED
 _JUDGED: Final = State.JUDGED
 _OK: Final = commit_code(State.ENDED, Outcome.OK, EndedBy.RETURN) - _OPEN
@@ -107,7 +108,7 @@ class Journal:
         on_low: Callable[[], object] | None = None,
         previous: Slots | None = None,
     ) -> None:
-        self.instance = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.instance = f"{os.getpid()}-{os.urandom(8).hex()}"
         self.path = directory / (self.instance + SUFFIX)
         self.is_closed = False
         self._growth = Growth(self._double, on_low)
@@ -149,6 +150,15 @@ class Journal:
     def slots(self) -> int:
         """How many slots the file has."""
         return self._file.slots
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a span stands in it that is told nowhere else."""
+        return any(
+            word & _STATE in _UNTOLD
+            for words in self._segments.values()
+            for word in words[::WORDS].tolist()
+        )
 
     # The hot path.
 

@@ -130,6 +130,10 @@ class JournalError(ValueError):
     """Bytes that are no journal of ours, or not of this version, or damaged."""
 
 
+class UnknownVersionError(JournalError):
+    """A journal of another version of agenttrace, which alone can read it."""
+
+
 class State(IntEnum):
     """What a slot's commit word says of it."""
 
@@ -242,7 +246,7 @@ def header_length(data: bytes) -> int:
     _, version, length, slot_size, *_ = _HEADER.unpack_from(data)
     if version != VERSION:
         msg = f"journal of version {version}: must be {VERSION}"
-        raise JournalError(msg)
+        raise UnknownVersionError(msg)
     if slot_size != SLOT_SIZE or length % HEADER_MULTIPLE or length > LONGEST_HEADER:
         msg = f"damaged header: length {length}, slots of {slot_size} bytes"
         raise JournalError(msg)

@@ -60,6 +60,8 @@ class OpenSpans:
         self.cut_short: list[tuple[Resumable, Ending | BaseException | None]] = []
         """Spans whose ending did not come to its own end; see `sweep`."""
         self._resuming: dict[int, int] = {}
+        self._verdicts: set[OpenSpan] = set()
+        self._let_go: set[OpenSpan] = set()
         self._overdue = 0
         self.epoch = object()
         self._open: dict[bytes, OpenSpan] = {}
@@ -200,8 +202,27 @@ class OpenSpans:
         live = span()
         if live is None or self.claim(span, _JUDGE) is not Claim.FIRST:
             return False
+        self._verdicts.add(span)
         safety.guarded("judge", live.tell_copy, ending)
         return True
+
+    def verdict_written(self, span: OpenSpan, ending: Ending) -> None:
+        """Note that the form which says *ending* of *span* cannot be lost any more."""
+        self.slots.judged(span, ending)
+        self._verdicts.discard(span)
+        if span in self._let_go:
+            self.let_go(span)
+
+    def let_go(self, span: OpenSpan) -> None:
+        """Note that its owner is done with *span*, whose end was told before.
+
+        Its slot is kept until that telling cannot be lost.
+        """
+        # Noted first: the spooler may write the verdict in the middle of this.
+        self._let_go.add(span)
+        if span not in self._verdicts:
+            self._let_go.discard(span)
+            self.slots.free(span)
 
     def add_listener(self, listener: Listener) -> None:
         """Tell *listener* of every span from now on."""
@@ -221,6 +242,8 @@ class OpenSpans:
         self.collected = deque()
         self.cut_short = []
         self._resuming = {}
+        self._verdicts = set()
+        self._let_go = set()
         self.slots = MemorySlots()
         self.awake = self.wake is None
 
@@ -249,7 +272,7 @@ class OpenSpans:
         if claim is Claim.FIRST:
             safety.guarded("sweep", live.tell, told)
         elif span.teller is _JUDGE:
-            self.slots.free(span)
+            self.let_go(span)
         return claim is Claim.FIRST
 
     def _is_foreign(self, span: OpenSpan) -> bool:

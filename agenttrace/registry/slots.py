@@ -24,8 +24,16 @@ class Slots(Protocol):
         """Write down that *span* has ended and is not yet spooled."""
         ...
 
+    def judged(self, span: OpenSpan, ending: Ending) -> None:
+        """Write down that the end of *span* is told, though its owner has it still."""
+        ...
+
     def free(self, span: OpenSpan) -> None:
         """Let the slot go: the span's final form is where it cannot be lost."""
+        ...
+
+    def tick(self) -> None:
+        """Write down that the process is alive."""
         ...
 
 
@@ -51,6 +59,12 @@ class MemorySlots:
 
     def ended(self, span: OpenSpan, end_time: int, ending: Ending) -> None:
         """Memory forgets with the process, so there is nothing to write down."""
+
+    def judged(self, span: OpenSpan, ending: Ending) -> None:
+        """Do nothing, for the same reason."""
+
+    def tick(self) -> None:
+        """Do nothing, for the same reason."""
 
     def free(self, span: OpenSpan) -> None:
         """Put the slot back and send later heartbeats of *span* nowhere."""

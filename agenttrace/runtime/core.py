@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from agenttrace.delivery.spooler import SpoolerStatus
+    from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan, OpenSpans
 
 _EXIT: Final = "its process ended while it was open"
@@ -155,6 +156,23 @@ class Runtime:
                 timeout = self.settings.flush_timeout
             self._pipeline.stop(timeout)
 
+    def recover(self, timeout: float = 30.0) -> Recovered:
+        """Deliver what processes that died have left in the same state directory.
+
+        `configure()` begins with that by itself, and looks again now and then.
+
+        Args:
+            timeout: Longest wait for delivery in seconds; it goes on afterwards.
+
+        Returns:
+            What was found: spans lost with their process, ended but not delivered.
+        """
+        return self._pipeline.recover(timeout)
+
+    def tick(self) -> None:
+        """Do what is to be done now and then while spans are open."""
+        self._pipeline.tick()
+
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
         self._pipeline.after_fork()
@@ -165,6 +183,7 @@ class Runtime:
             mode=self._pipeline.mode,
             destinations=self._pipeline.destinations,
             safe_context=self._safe,
+            journal=self._pipeline.has_journal,
             open=len(self.spans),
             started=self.spans.started_count,
             delivery=self._pipeline.status(),
@@ -184,6 +203,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     span_exporter: SpanExporter | None = None,
     sampler: sampling.Sampler | None = None,
     state_dir: str | None = None,
+    durable: bool | None = None,
+    on_sigterm: str | None = None,
     safe_context: bool | None = None,
     capture_content: bool | None = None,
     redact: Callable[[str, object], object] | None = None,
@@ -213,6 +234,9 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
         span_exporter: Send spans with this exporter instead.
         sampler: Which traces are recorded; default `OTEL_TRACES_SAMPLER`.
         state_dir: Where agenttrace keeps its files.
+        durable: Keep open and unsent spans in files that survive the process.
+        on_sigterm: `default` leaves SIGTERM alone, `flush` delivers before it takes
+            effect.
         safe_context: Make OTel's context tokens safe to detach anywhere.
         capture_content: Capture prompts, outputs, arguments and results.
         redact: Called with key and value of all content before it is kept.

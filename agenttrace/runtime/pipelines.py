@@ -19,10 +19,13 @@ from agenttrace import safety, tracing
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.errors import SettingError
 from agenttrace.model import Outcome
+from agenttrace.recovery import Recovered
 from agenttrace.runtime import resource
 from agenttrace.runtime.destinations import senders_of, timeout_of
+from agenttrace.runtime.durability import Durability
 from agenttrace.runtime.process import PROCESS
-from agenttrace.spans.provider import Ended, Provider
+from agenttrace.settings import INSTANCES
+from agenttrace.spans.provider import Ended, Provider, resource_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +58,11 @@ class Pipeline(Protocol):
     destinations: tuple[str, ...]
 
     @property
+    def has_journal(self) -> bool:
+        """Whether open spans survive the process."""
+        ...
+
+    @property
     def tracer(self) -> tracing.Tracer:
         """What the port is to use."""
         ...
@@ -65,6 +73,14 @@ class Pipeline(Protocol):
 
     def stop(self, timeout: float, /) -> bool:
         """Deliver what has ended and take nothing more."""
+        ...
+
+    def tick(self) -> None:
+        """Do what is to be done now and then while spans are open."""
+        ...
+
+    def recover(self, timeout: float, /) -> Recovered:
+        """Deliver what dead processes have left."""
         ...
 
     def after_fork(self) -> None:
@@ -94,11 +110,16 @@ class OwnPipeline:
         senders = senders_of(settings, span_exporter)
         self.destinations = tuple(senders)
         self.spooler: Spooler | None = None
+        self._durability: Durability | None = None
+        if senders and settings.durable:
+            self._durability = Durability(settings.state_dir / INSTANCES)
+            self._durability.begin(resource_data(who))
         if senders:
             self.spooler = Spooler(
                 tuple(senders.values()),
                 max_bytes=settings.max_queue_bytes,
                 timeout=timeout_of(senders),
+                segments=self._durability and self._durability.segments,
             )
         self.provider = _provider(
             registry,
@@ -110,6 +131,13 @@ class OwnPipeline:
         self.provider.before_flush = self.flush
         self.provider.flush_timeout = settings.flush_timeout
         self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, _version())
+        if self._durability is not None and self.spooler is not None:
+            self._durability.recover_with(self.spooler)
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether open spans survive the process."""
+        return self._durability is not None and self._durability.journal is not None
 
     @property
     def tracer(self) -> tracing.Tracer:
@@ -122,14 +150,34 @@ class OwnPipeline:
         return self.spooler is None or self.spooler.flush(timeout)
 
     def stop(self, timeout: float) -> bool:
-        """Flush, then end the threads."""
-        return self.spooler is None or self.spooler.shutdown(timeout)
+        """Flush, then end the threads; files that nobody needs any more go."""
+        if self._durability is not None:
+            self._durability.stop()
+        settled = self.spooler is None or self.spooler.shutdown(timeout)
+        if self._durability is not None:
+            self._durability.end(settled=settled)
+        return settled
+
+    def tick(self) -> None:
+        """Look for siblings that have died."""
+        if self._durability is not None:
+            self._durability.tick()
+
+    def recover(self, timeout: float) -> Recovered:
+        """Deliver what dead processes have left."""
+        if self._durability is None:
+            return Recovered()
+        return self._durability.recover(timeout)
 
     def after_fork(self) -> None:
-        """Give the child a queue and threads of its own, and another identity."""
+        """Give the child a queue, threads and files of its own, another identity."""
+        self.provider.set_resource(resource.of_this_process(self.provider.resource))
+        if self._durability is not None:
+            self._durability.after_fork(self.provider.resource_data)
         if self.spooler is not None:
             self.spooler.reset_after_fork()
-        self.provider.set_resource(resource.of_this_process(self.provider.resource))
+            if self._durability is not None:
+                self._durability.recover_later(self.spooler)
 
     def status(self) -> SpoolerStatus | None:
         """Return queue and destinations; None where `none` was asked for."""
@@ -141,6 +189,7 @@ class AttachedPipeline:
 
     mode = "attached"
     destinations: tuple[str, ...] = ()
+    has_journal = False
 
     def __init__(
         self,
@@ -179,6 +228,13 @@ class AttachedPipeline:
         self.attachment.detach()
         return flushed
 
+    def tick(self) -> None:
+        """Find nothing to do."""
+
+    def recover(self, _timeout: float, /) -> Recovered:
+        """Recover nothing: the way out is the provider's."""
+        return Recovered()
+
     def after_fork(self) -> None:
         """Leave it to the provider's processors."""
 
@@ -191,6 +247,7 @@ class NoPipeline:
     """Tracing is disabled, or there is nothing to attach to."""
 
     destinations: tuple[str, ...] = ()
+    has_journal = False
 
     def __init__(self, mode: str, tracer: tracing.Tracer) -> None:
         self.mode = mode
@@ -203,6 +260,13 @@ class NoPipeline:
     def stop(self, _timeout: float, /) -> bool:
         """Find nothing to stop."""
         return True
+
+    def tick(self) -> None:
+        """Find nothing to do."""
+
+    def recover(self, _timeout: float, /) -> Recovered:
+        """Find nothing to recover with."""
+        return Recovered()
 
     def after_fork(self) -> None:
         """Find nothing to begin anew."""

@@ -22,6 +22,7 @@ from agenttrace.registry import OpenSpan, OpenSpans
 from agenttrace.watchdog.ticker import Ticker
 
 if TYPE_CHECKING:
+    from agenttrace.journal import Journal
     from agenttrace.spans.provider import Provider
 
 _PATIENCE: Final = 0.1
@@ -31,6 +32,10 @@ _MOMENT: Final = 0.001
 
 class Lives(Protocol):
     """What the hooks need of a runtime."""
+
+    def tick(self) -> None:
+        """Do what is to be done now and then while spans are open."""
+        ...
 
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
@@ -53,6 +58,9 @@ class Process:
         self.ticker.subscribe(
             "sweep", lambda: self.spans.sweep(_collected, patient=True)
         )
+        self.ticker.subscribe("journal", lambda: self.spans.slots.tick())
+        self.ticker.subscribe("runtime", self._tick)
+        self._released: list[Journal] = []
         self.provider: Provider | None = None
         self.lives: Lives | None = None
         self._hooked = False
@@ -66,6 +74,30 @@ class Process:
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=self._after_fork)
         self._end_with_worker()
+
+    def keep(self, journal: Journal) -> None:
+        """Have spans that start from now on written to *journal*."""
+        self.spans.slots = journal
+        self._remove_journals()
+
+    def release(self, journal: Journal) -> None:
+        """Remove *journal* as soon as no span stands in it that is told nowhere else.
+
+        Those that were open when another one took its place still do.
+        """
+        self._released.append(journal)
+        self._remove_journals()
+
+    def _remove_journals(self) -> None:
+        for journal in self._released[:]:
+            if not journal.is_needed:
+                self._released.remove(journal)
+                with contextlib.suppress(OSError):
+                    journal.close(remove=True)
+
+    def _tick(self) -> None:
+        if self.lives is not None:
+            self.lives.tick()
 
     def sweep(self) -> None:
         """End the spans whose object was collected without an end."""
@@ -81,6 +113,7 @@ class Process:
         self.lock = threading.RLock()
         self.ticker.after_fork()
         self.spans.forget()
+        self._released.clear()
         if self.lives is not None:
             safety.guarded("after_fork", self.lives.after_fork)
         self._end_with_worker()
@@ -110,6 +143,7 @@ class Process:
             if self.provider is not None:
                 # What the application added to it has a queue of its own.
                 safety.guarded("provider.shutdown", self.provider.shutdown)
+            self._remove_journals()
             _keep_interrupt()
 
 

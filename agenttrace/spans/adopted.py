@@ -105,6 +105,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form: whose the span is makes no difference here."""
         self.tell(ending)
+        self._adoption.registry.verdict_written(self.record, ending)
 
     def leave(self) -> None:
         """Have the end told by a thread that holds no lock."""

@@ -75,6 +75,8 @@ class LeanSpan(RecordedSpan):
 
     queued: bool = False
     """Whether a sink has taken it (see `delivery.spooler.Ended`)."""
+    _verdict: tuple[OpenSpan, Ending] | None = None
+    """Of a copy: whose verdict it is, and what it says."""
 
     def begin(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - the hot path in one piece: a call costs more than its branches
         self,
@@ -244,7 +246,7 @@ class LeanSpan(RecordedSpan):
                 return  # another thread is ending it, at this very moment
             self._close(ending)
             self._tracer.provider.finished_late(self)
-            self.written()
+            self._tracer.registry.let_go(record)
         else:
             self._close(ending)
 
@@ -275,7 +277,10 @@ class LeanSpan(RecordedSpan):
 
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form; the span itself goes on for its owner."""
-        self.__copy__().tell(ending)
+        copy = self.__copy__()
+        if self.record is not None:
+            copy._verdict = (self.record, ending)
+        copy.tell(ending)
 
     def _settle(self, ending: Ending, end_time: int) -> None:
         """Write how the span ended into its attributes and status."""
@@ -339,6 +344,8 @@ class LeanSpan(RecordedSpan):
         record = self.record
         if record is not None:
             self._tracer.registry.slots.free(record)
+        elif self._verdict is not None:
+            self._tracer.registry.verdict_written(*self._verdict)
 
     def _readable_span(self) -> ReadableSpan:
         return self

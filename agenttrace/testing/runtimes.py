@@ -89,7 +89,11 @@ def fresh_runtime(
     """
     exporter = InMemorySpanExporter()
     with _put_aside(), _strict(swallows):
-        given: dict[str, Any] = {"span_exporter": exporter, **settings}
+        given: dict[str, Any] = {
+            "span_exporter": exporter,
+            "durable": False,
+            **settings,
+        }
         runtime = core.configure(**given)
         yield FreshRuntime(runtime, exporter)
 
@@ -105,7 +109,7 @@ def runtime_without_destination() -> Generator[Runtime]:
         yield found
         return
     tracer, policy = tracing.tracer(), content.install(content.Policy())
-    runtime = core.configure(span_exporter=Nowhere())
+    runtime = core.configure(span_exporter=Nowhere(), durable=False)
     try:
         yield runtime
     finally:
