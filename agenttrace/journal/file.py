@@ -309,6 +309,9 @@ class Journal:
                 self._stop()
                 return
             self._stop()
+            if remove:
+                # Unmapped with the last record that has words of it.
+                self._segments = {}
             try:
                 self._file.close(remove=remove)
             finally:

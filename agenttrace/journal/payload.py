@@ -141,18 +141,25 @@ def _seconds(limit: float | None) -> float:
 
 def _texts_of(span: OpenSpan, live: object, known: dict[object, bytes]) -> bytes:
     tracer: Tracer | None = getattr(live, "_tracer", None)
-    if tracer is None:
-        # A foreign span may be called after anything.
-        return pack_texts(str(span.name), span.operation, "", "", _NO_ATTRIBUTES)
+    # A foreign span may be called after anything.
+    name = str(span.name)
+    scope_name = scope_version = ""
     attributes = _NO_ATTRIBUTES
-    key: tuple[object, ...] = (span.name, tracer)
-    if span.operation is not None:
+    key: tuple[object, ...]
+    if tracer is None:
+        key = (name, span.operation)
+    elif span.operation is None:
+        key = (name, tracer)
+    else:
         attributes = getattr(live, "_attributes", None) or attributes
-        key = (*key, span.operation, *(attributes.get(each) for each in KEY_ATTRIBUTES))
-    scope = tracer.scope_data
-    texts = pack_texts(span.name, span.operation, scope.name, scope.version, attributes)
+        key = (name, tracer, span.operation, *map(attributes.get, KEY_ATTRIBUTES))
+    with contextlib.suppress(TypeError, KeyError):  # TypeError: of a list among them
+        return known[key]
+    if tracer is not None:
+        scope_name, scope_version, *_ = tracer.scope_data
+    texts = pack_texts(name, span.operation, scope_name, scope_version, attributes)
     if len(known) >= _MOST_TEXTS:
         known.clear()
-    with contextlib.suppress(TypeError):  # an attribute that is a list
+    with contextlib.suppress(TypeError):
         known[key] = texts
     return texts

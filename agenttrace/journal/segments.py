@@ -100,6 +100,7 @@ class SlotFile:
         Raises:
             OSError: It could not be removed.
         """
+        self.head = memoryview(bytearray(8)).cast("Q")
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,6 @@ from tests.journal.given import STARTED_AT, Calls, Live, Step, slot_of, slots_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 DEADLINE = 60
 NOW = STARTED_AT + 1_000_000
@@ -427,6 +427,24 @@ def test_a_closed_journal_keeps_spans_in_memory(tmp_path: Path) -> None:
     journal.close(remove=True)
     assert not journal.grow()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_removed_journal_is_unmapped_with_its_last_record(tmp_path: Path) -> None:
+    """A second `configure()` must not leave the memory of the first behind."""
+    journal = Journal(tmp_path, first_slots=64)
+    name = journal.instance.encode()
+    maps = Path("/proc/self/maps")
+    record = span()
+    journal.take(record)
+
+    journal.close(remove=True)
+    while_open = name in maps.read_bytes()
+    journal.ended(record, NOW, FAILED)
+    journal.free(record)
+
+    assert while_open
+    assert name not in maps.read_bytes()
 
 
 def test_a_journal_that_is_left_can_be_taken_over(tmp_path: Path) -> None:

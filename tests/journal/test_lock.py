@@ -286,6 +286,31 @@ def test_an_owner_outlasts_a_finder_who_came_between(
     assert take_over(tmp_path / "7-a.lock") is None
 
 
+def test_a_platform_without_file_locks_is_an_os_error(tmp_path: Path) -> None:
+    """The package is imported there like anywhere, and spans stay in memory."""
+    program = """
+        import sys
+        from pathlib import Path
+        sys.modules["fcntl"] = None
+        from agenttrace.journal import Journal
+        try:
+            Journal(Path(sys.argv[1]))
+        except OSError as error:
+            print(error)
+        """
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+
+    assert "no file locks on this platform" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_gone_is_nobodys(tmp_path: Path) -> None:
     """Somebody else was faster, and that is no error."""
     assert take_over(tmp_path / "7-a.lock") is None

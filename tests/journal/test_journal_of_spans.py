@@ -1,0 +1,106 @@
+"""Real spans, ours and the SDK's, stand in the journal as what they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry import context as otel
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import SpanKind
+
+from agenttrace import semconv
+from agenttrace.journal import Journal, State
+from agenttrace.model import Opening
+from agenttrace.registry import OpenSpans
+from agenttrace.spans.provider import Ended, Provider
+from agenttrace.spans.tracer import LeanTracer
+from tests.journal.given import slot_of, slots_of
+from tests.spans.given import beside, lean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHAT = Opening(
+    "chat gpt-5",
+    "chat",
+    SpanKind.CLIENT,
+    {
+        semconv.GEN_AI_OPERATION_NAME: "chat",
+        semconv.GEN_AI_REQUEST_MODEL: "gpt-5",
+        semconv.GEN_AI_PROVIDER_NAME: "openai",
+        semconv.GEN_AI_INPUT_MESSAGES: "the secret",
+    },
+    heartbeat_timeout=30.0,
+)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """Yield an empty journal."""
+    made = Journal(tmp_path, first_slots=64, on_low=lambda: None)
+    yield made
+    made.close(remove=True)
+
+
+def test_a_span_of_ours_tells_all_that_a_slot_has_room_for(journal: Journal) -> None:
+    """The journal reads span objects by names of theirs, which must be right."""
+    given = lean()
+    given.registry.slots = journal
+    tracer = given.tracer
+    assert isinstance(tracer, LeanTracer)
+
+    run = tracer.start_span("run")
+    with trace.use_span(run, end_on_exit=True):
+        chat = tracer.start(CHAT, otel.get_current())
+        found = {slot.name: slot for slot in slots_of(journal.path)}
+        chat.end()
+
+    parent, slot = found["run"], found["chat gpt-5"]
+    assert slot.parent_id == parent.span_id
+    assert slot.trace_id == run.get_span_context().trace_id.to_bytes(16, "big")
+    assert (slot.kind, slot.parent_is_remote) == (SpanKind.CLIENT, False)
+    assert slot.flags == run.get_span_context().trace_flags
+    assert (slot.scope_name, slot.scope_version) == ("lib", "1.2")
+    assert slot.operation == "chat"
+    assert slot.heartbeat_timeout == 30.0
+    assert slot.attributes == {
+        semconv.GEN_AI_REQUEST_MODEL: "gpt-5",
+        semconv.GEN_AI_PROVIDER_NAME: "openai",
+    }
+    assert b"secret" not in journal.path.read_bytes()
+    assert slots_of(journal.path) == [], "written by the sink"
+
+
+def test_a_span_that_ended_stands_there_until_it_is_written(journal: Journal) -> None:
+    """Between the two, the slot is all there is of it."""
+    found: list[State] = []
+    registry = OpenSpans(journal)
+
+    def sink(ended: Ended) -> None:
+        found.append(slot_of(journal.path).state)
+        ended.written()
+
+    provider = Provider(registry, sink, resource=Resource({}))
+
+    provider.get_tracer("lib").start_span("run").end()
+
+    assert found == [State.ENDED]
+    assert slots_of(journal.path) == []
+
+
+def test_an_adopted_span_is_written_as_far_as_it_is_known(journal: Journal) -> None:
+    """Other libraries' spans are recovered, too."""
+    given = beside()
+    given.registry.slots = journal
+
+    with given.tracer.start_as_current_span(
+        "GET /", attributes={semconv.GEN_AI_OPERATION_NAME: "http"}
+    ) as span:
+        slot = slot_of(journal.path)
+
+    assert slot.span_id == span.get_span_context().span_id.to_bytes(8, "big")
+    assert (slot.name, slot.operation, slot.state) == ("GET /", "http", State.OPEN)
+    assert slots_of(journal.path) == []
