@@ -198,7 +198,8 @@ def test_what_was_on_disk_is_there_byte_for_byte_after_an_outage(
             running = spooler(directory, batch=10)
             for number in range(1, 1001):
                 running.put(Item(number, 1))
-            running.flush(0.5)
+            while running.status().buffered_spans < 1000:
+                threading.Event().wait(0.001)
             die()
             """,
             tmp_path,
