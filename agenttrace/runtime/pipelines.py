@@ -119,7 +119,7 @@ class OwnPipeline:
                 tuple(senders.values()),
                 max_bytes=settings.max_queue_bytes,
                 timeout=timeout_of(senders),
-                segments=self._durability and self._durability.segments,
+                segments=self._durability.segments if self._durability else None,
             )
         self.provider = _provider(
             registry,

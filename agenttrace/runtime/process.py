@@ -58,7 +58,7 @@ class Process:
         self.ticker.subscribe(
             "sweep", lambda: self.spans.sweep(_collected, patient=True)
         )
-        self.ticker.subscribe("journal", lambda: self.spans.slots.tick())
+        self.ticker.subscribe("journal", self._write_tick)
         self.ticker.subscribe("runtime", self._tick)
         self._released: list[Journal] = []
         self.provider: Provider | None = None
@@ -94,6 +94,9 @@ class Process:
                 self._released.remove(journal)
                 with contextlib.suppress(OSError):
                     journal.close(remove=True)
+
+    def _write_tick(self) -> None:
+        self.spans.slots.tick()
 
     def _tick(self) -> None:
         if self.lives is not None:

@@ -262,6 +262,9 @@ class LeanSpan(RecordedSpan):
         else:
             self._close(ending)
             end_time = self._end_time or 0
+            if ending.outcome is _OK and self._code is _ERROR:
+                # As `_settle` has it: its owner says that it failed.
+                ending = Ending(Outcome.ERROR, ending.ended_by)
         record = self.record
         if record is not None:
             tracer.registry.slots.ended(record, end_time, ending)
@@ -279,7 +282,7 @@ class LeanSpan(RecordedSpan):
         """Send a final form; the span itself goes on for its owner."""
         copy = self.__copy__()
         if self.record is not None:
-            copy._verdict = (self.record, ending)
+            copy._verdict = (self.record, ending)  # noqa: SLF001 - of its own class
         copy.tell(ending)
 
     def _settle(self, ending: Ending, end_time: int) -> None:
