@@ -43,7 +43,15 @@ if TYPE_CHECKING:
     from agenttrace.instrumentation import instrument, uninstrument
     from agenttrace.model import EndedBy, Outcome
     from agenttrace.registry import OpenSpan
-    from agenttrace.runtime import Runtime, configure, flush, open_spans, shutdown
+    from agenttrace.runtime import (
+        Recovered,
+        Runtime,
+        configure,
+        flush,
+        open_spans,
+        recover,
+        shutdown,
+    )
 
 __version__ = "0.1.0"
 
@@ -70,10 +78,12 @@ _HOMES: Final = {
     "EndedBy": "model",
     "Outcome": "model",
     "OpenSpan": "registry",
+    "Recovered": "runtime",
     "Runtime": "runtime",
     "configure": "runtime",
     "flush": "runtime",
     "open_spans": "runtime",
+    "recover": "runtime",
     "shutdown": "runtime",
 }
 
@@ -83,6 +93,7 @@ __all__ = [
     "MissingExtraError",
     "OpenSpan",
     "Outcome",
+    "Recovered",
     "Runtime",
     "SettingError",
     "StuckSpanWarning",
@@ -100,6 +111,7 @@ __all__ = [
     "hold",
     "instrument",
     "open_spans",
+    "recover",
     "shutdown",
     "span",
     "tool",

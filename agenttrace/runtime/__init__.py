@@ -2,10 +2,11 @@
 
 `configure()` builds a `Runtime` from settings and makes it the current one.  What is
 built stands in `core` and `pipelines`; who we are in `resource`, where spans go in
-`destinations`,
-what happens at a fork or at exit in `process`.
+`destinations`, what survives the process in `durability`, and what happens at a fork,
+at exit and at SIGTERM in `process` and `sigterm`.
 """
 
+from agenttrace.recovery import Recovered
 from agenttrace.runtime.core import (
     Runtime,
     Status,
@@ -13,15 +14,18 @@ from agenttrace.runtime.core import (
     current,
     flush,
     open_spans,
+    recover,
     shutdown,
 )
 
 __all__ = [
+    "Recovered",
     "Runtime",
     "Status",
     "configure",
     "current",
     "flush",
     "open_spans",
+    "recover",
     "shutdown",
 ]

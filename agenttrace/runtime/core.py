@@ -7,11 +7,13 @@ the runtime; spans that are open stay open.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from agenttrace import content, safety, tracing
 from agenttrace.context import scope
 from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.recovery import Recovered
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import Pipeline, choose
 from agenttrace.runtime.process import PROCESS
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from agenttrace.delivery.spooler import SpoolerStatus
-    from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan, OpenSpans
 
 _EXIT: Final = "its process ended while it was open"
@@ -101,6 +102,11 @@ class Runtime:
         self.shutdown()
 
     @property
+    def flush_timeout(self) -> float:
+        """Seconds that exit waits for delivery."""
+        return self.settings.flush_timeout
+
+    @property
     def is_running(self) -> bool:
         """Whether it has been neither shut down nor replaced."""
         return not self._stopped
@@ -165,7 +171,7 @@ class Runtime:
             timeout: Longest wait for delivery in seconds; it goes on afterwards.
 
         Returns:
-            What was found: spans lost with their process, ended but not delivered.
+            What was found since `configure()`.
         """
         return self._pipeline.recover(timeout)
 
@@ -263,6 +269,13 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
             _current.retire()
         _current = runtime = Runtime(settings, pipeline, PROCESS.spans)
         PROCESS.enter(runtime)
+        if settings.on_sigterm == "flush" and not PROCESS.flush_on_sigterm():
+            safety.log_once(
+                "configure: on_sigterm",
+                logging.WARNING,
+                "on_sigterm='flush' has no effect: configure() was not called on the "
+                "main thread, or the application handles SIGTERM itself",
+            )
     warn_of_foreign_distributions()
     return runtime
 
@@ -295,6 +308,12 @@ def shutdown(timeout: float | None = None) -> bool:
     """Deliver what there is and stop tracing (see `Runtime.shutdown`)."""
     runtime = current()
     return True if runtime is None else runtime.shutdown(timeout)
+
+
+def recover(timeout: float = 30.0) -> Recovered:
+    """Deliver what processes that died have left (see `Runtime.recover`)."""
+    runtime = current()
+    return Recovered() if runtime is None else runtime.recover(timeout)
 
 
 def open_spans() -> tuple[OpenSpan, ...]:

@@ -55,6 +55,8 @@ class Durability:
             resource: Who this process is, for whoever recovers its spans.
         """
         try:
+            # Or it would be made for everybody to look into.
+            self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.journal = Journal(
                 self._directory,
                 resource=recovery.resource_bytes(resource),
@@ -100,9 +102,9 @@ class Durability:
         if self._recovery is None:
             return recovery.Recovered()
         with self._recovering:
-            found = self._recovery.run()
+            self._recovery.run()
         self._recovery.wait(timeout)
-        return found
+        return self._recovery.total
 
     def tick(self) -> None:
         """Look for siblings that have died, now and then.  Called by the ticker."""

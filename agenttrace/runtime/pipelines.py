@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import trace
 from opentelemetry.environment_variables import (
-    OTEL_PROPAGATORS,
     OTEL_PYTHON_TRACER_PROVIDER,
 )
-from opentelemetry.sdk import environment_variables as variables
-from opentelemetry.sdk.resources import SERVICE_NAME
 
 from agenttrace import safety, tracing
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.errors import SettingError
 from agenttrace.model import Outcome
 from agenttrace.recovery import Recovered
-from agenttrace.runtime import resource
+from agenttrace.runtime import checks, resource
 from agenttrace.runtime.destinations import senders_of, timeout_of
 from agenttrace.runtime.durability import Durability
 from agenttrace.runtime.process import PROCESS
@@ -30,7 +26,6 @@ from agenttrace.spans.provider import Ended, Provider, resource_data
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opentelemetry.sdk import trace as sdk
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -39,16 +34,6 @@ if TYPE_CHECKING:
     from agenttrace.settings import Settings
 
 INSTRUMENTATION_NAME: Final = "agenttrace"
-_LIMITS: Final = (
-    variables.OTEL_ATTRIBUTE_COUNT_LIMIT,
-    variables.OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT,
-    variables.OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT,
-    variables.OTEL_LINK_ATTRIBUTE_COUNT_LIMIT,
-    variables.OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
-    variables.OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT,
-    variables.OTEL_SPAN_EVENT_COUNT_LIMIT,
-    variables.OTEL_SPAN_LINK_COUNT_LIMIT,
-)
 
 
 class Pipeline(Protocol):
@@ -105,7 +90,7 @@ class OwnPipeline:
         sampler: sampling.Sampler | None,
     ) -> None:
         # What may be wrong comes before there are threads.
-        _check_limits()
+        checks.check_limits()
         who = resource.resource_of(settings)
         senders = senders_of(settings, span_exporter)
         self.destinations = tuple(senders)
@@ -287,12 +272,12 @@ def choose(
     Raises:
         SettingError: One of the arguments, or a variable, cannot be meant.
     """
-    _need("tracer_provider", given, "TracerProvider", "get_tracer")
-    _need("span_exporter", span_exporter, "SpanExporter", "export", "shutdown")
-    _need("sampler", sampler, "Sampler", "should_sample")
+    checks.need("tracer_provider", given, "TracerProvider", "get_tracer")
+    checks.need("span_exporter", span_exporter, "SpanExporter", "export", "shutdown")
+    checks.need("sampler", sampler, "Sampler", "should_sample")
     if settings.disabled:
         return NoPipeline("disabled", tracing.DISABLED)
-    _check_propagators()
+    checks.check_propagators()
     provider = _global_provider() if given is None else given
     if isinstance(provider, trace.ProxyTracerProvider | Provider):
         return OwnPipeline(settings, PROCESS.spans, span_exporter, sampler)
@@ -304,7 +289,7 @@ def choose(
     if isinstance(behind, Provider):
         return OwnPipeline(settings, PROCESS.spans, span_exporter, sampler)
     if behind is not None:
-        _warn_of_ignored(behind, settings, span_exporter, sampler)
+        checks.warn_of_ignored(behind, settings, span_exporter, sampler)
         return AttachedPipeline(provider, PROCESS.spans, settings)
     safety.log_once(
         "configure: foreign provider",
@@ -328,70 +313,6 @@ def _global_provider() -> trace.TracerProvider:
         named = os.environ.get(OTEL_PYTHON_TRACER_PROVIDER, "")
         allowed = "the name of a tracer provider that is installed, or not set"
         raise SettingError(OTEL_PYTHON_TRACER_PROVIDER, named, allowed) from error
-
-
-def _check_propagators() -> None:
-    """Raise where `OTEL_PROPAGATORS` names one that cannot be loaded."""
-    named = os.environ.get(OTEL_PROPAGATORS)
-    if named is None:
-        return  # the defaults need not be loaded to know that they can be
-    try:
-        importlib.import_module("opentelemetry.propagate")
-    except Exception as error:  # a ValueError, or whatever loading one raises
-        allowed = "names of propagators that are installed, with commas, or none"
-        raise SettingError(OTEL_PROPAGATORS, named, allowed) from error
-
-
-def _check_limits() -> None:
-    """Raise where one of the limits of spans is no number.
-
-    The SDK reads them, and says so with an error of its own.
-    """
-    for name in _LIMITS:
-        said = os.environ.get(name, "").strip()
-        try:
-            is_number = not said or int(said) >= 0
-        except ValueError:
-            is_number = False
-        if not is_number:
-            raise SettingError(name, said, "a whole number, not negative")
-
-
-def _need(setting: str, value: object, kind: str, *methods: str) -> None:
-    """Raise unless *value* is None or an object that has *methods*.
-
-    By its methods: wrappers of other libraries inherit from nothing.
-    """
-    has = all(callable(getattr(value, name, None)) for name in methods)
-    if value is not None and (isinstance(value, type) or not has):
-        allowed = f"a {kind} of OpenTelemetry's: the object, not its class or name"
-        raise SettingError(setting, value, allowed)
-
-
-def _warn_of_ignored(
-    provider: sdk.TracerProvider,
-    settings: Settings,
-    span_exporter: SpanExporter | None,
-    sampler: sampling.Sampler | None,
-) -> None:
-    """Say which settings the application's own provider has the last word on."""
-    has = provider.resource.attributes
-    ignored = {
-        "span_exporter": span_exporter is not None,
-        "sampler": sampler is not None,
-        "service_name": settings.service_name not in (None, has.get(SERVICE_NAME)),
-        "resource_attributes": not settings.resource_attributes.items() <= has.items(),
-    }
-    names = [name for name, is_ignored in ignored.items() if is_ignored]
-    if names:
-        safety.log_once(
-            f"configure: {names}",
-            logging.WARNING,
-            "%s: without effect, because the application has a tracer provider of its "
-            "own and agenttrace is attached to it. Say it to that provider, or call "
-            "agenttrace.configure() before there is one.",
-            ", ".join(names),
-        )
 
 
 def _discard(ended: Ended) -> None:

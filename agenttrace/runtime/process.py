@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from agenttrace import safety, semconv
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.registry import OpenSpan, OpenSpans
+from agenttrace.runtime import sigterm
 from agenttrace.watchdog.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -28,10 +29,17 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 0.1
 """Seconds that whoever flushes waits for a span that another thread is telling."""
 _MOMENT: Final = 0.001
+_GRACE: Final = 1.0
+"""Seconds that SIGTERM waits beyond the flush for what is done after it."""
 
 
 class Lives(Protocol):
     """What the hooks need of a runtime."""
+
+    @property
+    def flush_timeout(self) -> float:
+        """Seconds that exit waits for delivery."""
+        ...
 
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
@@ -64,6 +72,7 @@ class Process:
         self.provider: Provider | None = None
         self.lives: Lives | None = None
         self._hooked = False
+        self._flushes_on_sigterm = False
 
     def enter(self, runtime: Lives) -> None:
         """Make *runtime* the one that forks and exits are told to."""
@@ -74,6 +83,17 @@ class Process:
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=self._after_fork)
         self._end_with_worker()
+
+    def flush_on_sigterm(self) -> bool:
+        """Deliver before SIGTERM takes effect; False where that cannot be had."""
+        self._flushes_on_sigterm = self._flushes_on_sigterm or sigterm.install(
+            self._at_exit, self._patience
+        )
+        return self._flushes_on_sigterm
+
+    def _patience(self) -> float:
+        # What the exit handlers may take: the flush, and processors of others.
+        return 0.0 if self.lives is None else self.lives.flush_timeout + _GRACE
 
     def keep(self, journal: Journal) -> None:
         """Have spans that start from now on written to *journal*."""

@@ -74,7 +74,7 @@ class LeanSpan(RecordedSpan):
     """A span of our provider.  Made by `LeanTracer` alone."""
 
     queued: bool = False
-    """Whether a sink has taken it (see `delivery.spooler.Ended`)."""
+    """Whether a sink has taken it (see `delivery.encoder.Ended`)."""
     _verdict: tuple[OpenSpan, Ending] | None = None
     """Of a copy: whose verdict it is, and what it says."""
 
@@ -262,8 +262,7 @@ class LeanSpan(RecordedSpan):
         else:
             self._close(ending)
             end_time = self._end_time or 0
-            if ending.outcome is _OK and self._code is _ERROR:
-                # As `_settle` has it: its owner says that it failed.
+            if ending.outcome is _OK and self._code is _ERROR:  # see `_settle`
                 ending = Ending(Outcome.ERROR, ending.ended_by)
         record = self.record
         if record is not None:

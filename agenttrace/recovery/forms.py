@@ -1,0 +1,115 @@
+"""What is made of a slot: the final form of a span whose process died.
+
+Pure functions of slot and header, with nothing in them of who recovers it or when: two
+recoveries that were cut half way write the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from opentelemetry.trace import StatusCode
+
+from agenttrace import semconv
+from agenttrace.journal import State
+from agenttrace.model import (
+    EndedBy,
+    Ending,
+    Outcome,
+    ResourceData,
+    ScopeData,
+    SpanData,
+    error_type_of,
+    status_of,
+)
+
+if TYPE_CHECKING:
+    from agenttrace.journal import Header, Slot
+
+_LOST: Final = "its process died while it was open"
+_LAST_SECOND: Final = 253_402_300_799
+"""Of the year 9999."""
+
+
+def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
+    """Return the final form of the span in *slot*, of the process with *header*.
+
+    An open one is `lost` and ends when its process was last known to be alive; one that
+    had ended keeps its own ending.  Nothing else goes into it, so it is the same
+    whoever recovers it and whenever.
+    """
+    attributes: dict[str, object] = dict(slot.attributes)
+    if slot.operation is not None:
+        attributes[semconv.GEN_AI_OPERATION_NAME] = slot.operation
+    outcome, ended_by = slot.outcome, slot.ended_by
+    message = _LOST
+    if slot.state is State.OPEN or outcome is None or ended_by is None:
+        outcome, ended_by = Outcome.LOST, EndedBy.RECOVERY
+        end_time = max(header.last_tick, slot.last_beat, slot.started_at)
+        attributes[semconv.LAST_HEARTBEAT] = _instant(slot.last_beat)
+    else:
+        end_time = max(slot.end_time, slot.started_at)
+        attributes[semconv.ATTRIBUTES_LOST] = True
+        message = slot.error_type or outcome.value
+    ending = Ending(outcome, ended_by, message=message)
+    error_type = slot.error_type or error_type_of(ending)
+    if error_type is not None:
+        attributes[semconv.ERROR_TYPE] = error_type
+    attributes[semconv.OUTCOME] = outcome.value
+    attributes[semconv.ENDED_BY] = ended_by.value
+    code, message = status_of(ending)
+    return SpanData(
+        trace_id=slot.trace_id,
+        span_id=slot.span_id,
+        parent_id=slot.parent_id,
+        parent_is_remote=slot.parent_is_remote,
+        trace_state="",
+        name=slot.name,
+        kind=slot.kind,
+        start_time=slot.started_at,
+        end_time=end_time,
+        attributes=attributes,
+        events=(),
+        links=(),
+        status=code,
+        status_message=message if code is StatusCode.ERROR else "",
+        dropped_attributes=0,
+        dropped_events=0,
+        dropped_links=0,
+        resource=resource,
+        scope=ScopeData(slot.scope_name, slot.scope_version),
+    )
+
+
+def resource_bytes(resource: ResourceData) -> bytes:
+    """Return *resource* as a journal's header keeps it: JSON.
+
+    >>> resource_from(resource_bytes(ResourceData({"service.name": "support"})))
+    ResourceData(attributes={'service.name': 'support'}, schema_url='')
+    """
+    said = {"attributes": dict(resource.attributes), "schema_url": resource.schema_url}
+    return json.dumps(said, default=str).encode()
+
+
+def resource_from(data: bytes) -> ResourceData:
+    """Return the resource that `resource_bytes` has written; an empty one if none."""
+    try:
+        said: Any = json.loads(data)
+        attributes: dict[str, object] = {
+            str(key): _tupled(value) for key, value in said["attributes"].items()
+        }
+        return ResourceData(attributes, str(said["schema_url"]))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ResourceData({})
+
+
+def _tupled(value: object) -> object:
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+
+def _instant(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    moment = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
+    return moment.replace(microsecond=rest // 1000).isoformat(timespec="milliseconds")
