@@ -59,6 +59,10 @@ class SegmentError(ValueError):
     """A file is no segment, or one of another version of agenttrace."""
 
 
+class SegmentVersionError(SegmentError):
+    """A segment of another version of agenttrace, which alone can read it."""
+
+
 class Frame(NamedTuple):
     """Some spans as OTLP bytes, and the ids that stand in them.
 
@@ -158,7 +162,7 @@ def _acknowledged(data: bytes) -> int:
     _, version, acknowledged = _HEADER.unpack_from(data)
     if version != _VERSION:
         message = f"a segment of version {version}; version {_VERSION} can be read here"
-        raise SegmentError(message)
+        raise SegmentVersionError(message)
     return int(acknowledged)
 
 

@@ -6,17 +6,37 @@ nothing: writing, settling and removing is `segments`' business.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
+from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from agenttrace.delivery.frames import Frame, SegmentError, contents_of
+from agenttrace.delivery.frames import Contents, Frame, SegmentError, contents_of
 from agenttrace.safety import Count, count
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+Files: TypeAlias = "Sequence[tuple[int, Path]]"
+"""Segments of one instance by number."""
+
+_LARGEST: Final = 256 * 2**20
+"""Bytes of a file that are read at most: what is beyond them counts as torn off.
+
+A segment has 4 MiB, or one frame of the limit on requests; a file that is larger than
+this one is damaged, and not to be the end of who reads it.
+"""
+# A pipe of that name would wait for its writer; a link is not ours to follow.
+_FLAGS: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 _NAME: Final = re.compile(r"(?P<instance>.+)\.(?P<number>[0-9]{8,18})\.spool")
 
 
@@ -61,20 +81,27 @@ def instances(directory: str | os.PathLike[str]) -> set[str]:
     return {match["instance"] for match in names if match}
 
 
-def read(directory: str | os.PathLike[str], instance: str) -> Iterator[Found]:
+def read(
+    directory: str | os.PathLike[str], instance: str, files: Files | None = None
+) -> Iterator[Found]:
     """Yield the segments of *instance* in order.  Changes nothing.
 
     One is in memory at a time.  Those that have a problem are counted
     (`segments_damaged`) and yielded like all others, with the frames that are whole.
 
+    Args:
+        directory: Where they are.
+        instance: Whose they are.
+        files: Them, where they have been listed.
+
     Raises:
         OSError: *directory* cannot be listed.
     """
-    for number, path in files_of(directory, instance):
+    for number, path in files_of(directory, instance) if files is None else files:
         frames: tuple[tuple[Place, Frame], ...] = ()
         problem = None
         try:
-            contents = contents_of(path.read_bytes())
+            contents = contents_at(path)
         except FileNotFoundError:
             continue  # settled meanwhile
         except (SegmentError, OSError) as error:
@@ -89,6 +116,45 @@ def read(directory: str | os.PathLike[str], instance: str) -> Iterator[Found]:
         if problem:
             count(Count.SEGMENTS_DAMAGED)
         yield Found(path, number, frames, problem)
+
+
+def contents_at(path: Path) -> Contents:
+    """Return what the segment at *path* says.
+
+    Raises:
+        OSError: It cannot be read.
+        SegmentError: It is no segment, or of a version that is not known here.
+    """
+    message = "this is not a file"
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise SegmentError(message) from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise SegmentError(message)
+        with open(descriptor, "rb", closefd=False) as file:
+            return contents_of(file.read(_LARGEST))
+    finally:
+        os.close(descriptor)
+
+
+def by_instance(directory: str | os.PathLike[str]) -> dict[str, Files]:
+    """Return the segments of every instance, each by number.
+
+    For who asks for many: a directory is listed as a whole.
+
+    Raises:
+        OSError: *directory* cannot be listed.
+    """
+    found: defaultdict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for name in os.listdir(directory):  # noqa: PTH208 - ten thousand paths cost more
+        if match := _NAME.fullmatch(name):
+            path = Path(directory, name)
+            found[match["instance"]].append((int(match["number"]), path))
+    return {instance: sorted(files) for instance, files in found.items()}
 
 
 def path_of(directory: str | os.PathLike[str], instance: str, number: int) -> Path:

@@ -28,14 +28,19 @@ from agenttrace.delivery.frames import (
     HEADER_SIZE,
     SegmentError,
     acknowledged_word,
-    contents_of,
     header,
     record_of,
 )
-from agenttrace.delivery.segment_files import Place, files_of, path_of
+from agenttrace.delivery.segment_files import (
+    Place,
+    contents_at,
+    files_of,
+    path_of,
+)
 
 if TYPE_CHECKING:
     from agenttrace.delivery.frames import Frame
+    from agenttrace.delivery.segment_files import Files
 
 SEGMENT_BYTES: Final = 4 * 2**20
 """Bytes after which a segment is full: so much stays on disk for one frame in it."""
@@ -88,6 +93,7 @@ class Segments:
         instance: str,
         *,
         segment_bytes: int = SEGMENT_BYTES,
+        files: Files | None = None,
     ) -> Self:
         """Return the segments that a dead process has left, to settle and append to.
 
@@ -97,21 +103,31 @@ class Segments:
 
         The caller holds the lock of the instance.
 
+        Args:
+            directory: Where they are.
+            instance: Whose they are.
+            segment_bytes: After how many bytes the next segment is begun.
+            files: They, where they have been listed.
+
         Raises:
-            OSError: *directory* cannot be listed, or a file not be removed.
+            OSError: *directory* cannot be listed.
         """
         adopted = cls(directory, instance, segment_bytes=segment_bytes)
-        for number, path in files_of(directory, instance):
+        if files is None:
+            files = files_of(directory, instance)
+        for number, path in files:
             adopted._next_number = number + 1
             try:
-                contents = contents_of(path.read_bytes())
+                contents = contents_at(path)
             except (SegmentError, OSError):
                 continue
             segment = _Segment(number, path, None, contents.end, contents.acknowledged)
             adopted._live[number] = segment
             adopted._size += segment.end
             if segment.is_settled:
-                adopted._remove(segment)
+                # It says so itself: who cannot remove it may settle the others.
+                with suppress(OSError):
+                    adopted._remove(segment)
         return adopted
 
     @property

@@ -231,7 +231,9 @@ class Spooler:
                 "for the next process to send",
                 _spans_were(kept),
             )
-        return not unread and settled
+        # Also what came after the flush counts: who is told that all of it is settled
+        # removes the lock, and nobody would find the files.
+        return settled and not (unread or lost or kept)
 
     def reset_after_fork(self) -> None:
         """Begin anew in a forked child: what was queued is the parent's to send."""

@@ -91,7 +91,8 @@ class Journal:
         previous: Whose slots the records have that were open before this journal.
 
     Attributes:
-        instance: `<pid>-<16 hexadecimal digits>`, the name of this journal.
+        instance: `<pid>-<16 hexadecimal digits>`, the name of this journal.  All but
+            the last four digits are the same for every journal of a process.
         path: The file.
         lock: Its lock, held.
 
@@ -108,7 +109,7 @@ class Journal:
         on_low: Callable[[], object] | None = None,
         previous: Slots | None = None,
     ) -> None:
-        self.instance = f"{os.getpid()}-{os.urandom(8).hex()}"
+        self.instance = process.next_instance()
         self.path = directory / (self.instance + SUFFIX)
         self.is_closed = False
         self._growth = Growth(self._double, on_low)

@@ -5,9 +5,21 @@ backend has acknowledged are sent as they are.  What stands in its journal and i
 frame is made into frames, appended to the dead process's own spool, and sent.  When all
 of it is settled the files go, the lock last.
 
-Whoever recovers may be killed at any instant, and the next one begins again: a frame is
-on disk before its slots are freed, and what is made of a slot is a function of slot and
-header alone, so that the same bytes come of it.
+Whoever recovers may be killed at any instant, and the next one begins again.  Three
+things make that safe:
+
+1.  A slot whose span stands in a frame, settled or not, is freed before any frame is
+    sent or removed.  A process that was configured again has several journals, and a
+    span of one of them may stand in a frame of another: so they are looked through
+    together, while all their locks are held.
+2.  A frame is on disk before its slots are freed.
+3.  What is made of a slot is a function of slot and header alone, so that the same
+    bytes come of it.
+
+What cannot be read: a torn or damaged end of a file is left out; a file that is no
+journal or no segment any more is removed like the others, since what it says may be
+private and nobody will ever read it; what a newer agenttrace has written, or another
+user, is left alone with its lock, for those who can read it.  All of it is counted.
 
 The bytes are the journal's and the spool's; when this runs, and where frames are sent
 to, is the runtime's or a command's business.
@@ -17,13 +29,16 @@ to, is the runtime's or a command's business.
 """
 
 from agenttrace.recovery.forms import resource_bytes, resource_from, span_of
-from agenttrace.recovery.orphan import Orphan, Recovered
-from agenttrace.recovery.search import Recovery, locks_in
+from agenttrace.recovery.found import Recovered
+from agenttrace.recovery.orphan import Orphan
+from agenttrace.recovery.search import WINDOW, Recovery, has_others, locks_in
 
 __all__ = [
+    "WINDOW",
     "Orphan",
     "Recovered",
     "Recovery",
+    "has_others",
     "locks_in",
     "resource_bytes",
     "resource_from",

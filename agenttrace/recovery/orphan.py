@@ -1,147 +1,188 @@
-"""The files of one dead process: what they say, what is made of it, and their end."""
+"""The files of one dead journal: what they say, what is made of it, and their end.
+
+Two threads meet here: one reads and appends, and the lanes settle what they have
+delivered.  Whatever either writes, it writes while the lock of the instance is held,
+and never after: by then the files are somebody else's.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from dataclasses import dataclass, fields
+import errno
+import threading
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from agenttrace import safety
 from agenttrace.crashpoints import crash_point
 from agenttrace.delivery import otlp, segment_files
+from agenttrace.delivery.frames import SegmentError, SegmentVersionError
 from agenttrace.delivery.segments import Segments
 from agenttrace.journal import JournalError, State, UnknownVersionError, read_journal
 from agenttrace.journal import lock as locks
 from agenttrace.journal.file import SUFFIX as JOURNAL_SUFFIX
 from agenttrace.recovery.forms import resource_from, span_of
+from agenttrace.recovery.found import Recovered, reason_of, tell_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from agenttrace.delivery.frames import Frame
-    from agenttrace.delivery.segment_files import Place
+    from agenttrace.delivery.segment_files import Files, Place
     from agenttrace.journal import InstanceLock, Reading, Slot
     from agenttrace.model import SpanData
 
     Settle = Callable[[], None]
+    Part = tuple[Frame, Settle, Recovered]
 
 _BATCH: Final = 128
 _SAMPLED: Final = 0x01
-
-
-@dataclass(slots=True)
-class Recovered:
-    """What was found and taken over.
-
-    Attributes:
-        processes: Dead processes that had left files.
-        lost: Spans that were open when their process died.
-        ended: Spans that had ended and were in no frame yet.
-        resent: Spans that were in frames no backend had acknowledged.
-        unsampled: Spans that were open or ended, and are not exported.
-        damaged: Slots, journals and segments that could not be read.
-        failed: Processes whose files could not be taken over, as another user's.
-    """
-
-    processes: int = 0
-    lost: int = 0
-    ended: int = 0
-    resent: int = 0
-    unsampled: int = 0
-    damaged: int = 0
-    failed: int = 0
-
-    @property
-    def spans(self) -> int:
-        """Spans that were sent."""
-        return self.lost + self.ended + self.resent
-
-    def add(self, other: Recovered) -> None:
-        """Add what *other* found."""
-        for each in fields(self):
-            name = each.name
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+_PATIENCE: Final = 1.0
+"""Seconds that letting go waits for a disk that is being written to."""
+_NO_JOURNAL: Final = (errno.ELOOP, errno.EISDIR, errno.ESPIPE, errno.ENXIO)
+"""What opening or reading says of a link, a directory or a pipe in its place."""
 
 
 class Orphan:
-    """The files of a dead process, whose lock is held here.
+    """What a dead process has left, whose lock is held here.
+
+    Args:
+        lock: Its lock.
+        files: Its segments, as listed since then.
 
     Attributes:
         lock: Its lock.
         unsettled: Frames that are on their way.
         is_read: Whether all its frames have been sent.
+        is_finished: Whether it is being removed, or let go of.
+        problem: Why it is left alone; None where it is not.
         damaged: What could not be read.
     """
 
-    def __init__(self, lock: InstanceLock) -> None:
+    def __init__(self, lock: InstanceLock, files: Files) -> None:
         self.lock = lock
         self.unsettled = 0
         self.is_read = False
+        self.is_finished = False
+        self.problem: str | None = None
         self.damaged = 0
+        self._files = files
         self._directory = lock.path.parent
         self._instance = lock.path.name.removesuffix(locks.SUFFIX)
         self._journal = self._directory / (self._instance + JOURNAL_SUFFIX)
-        self._is_unknown = False
+        self._unreadable: list[Path] = []
+        self._told: set[bytes] = set()
         self._segments: Segments | None = None
+        # Of what is written, and of the lock of the instance.
+        self._writing = threading.Lock()
 
-    def frames(self) -> Iterator[tuple[Frame, Settle, Recovered]]:
+    def ids_in_journal(self) -> Iterator[bytes]:
+        """Yield the ids of the spans in its journal that somebody may have told."""
+        with self._reading() as journal:
+            if journal is None:
+                return
+            try:
+                yield from (_id(s) for s in journal if s.state is not State.JUDGED)
+            except OSError as error:
+                self.problem = reason_of(error)
+            self.damaged += journal.damaged
+
+    def ids_in_frames(self) -> Iterator[bytes]:
+        """Yield the ids of the spans in its frames, settled ones included."""
+        for _, path in self._files:
+            try:
+                contents = segment_files.contents_at(path)
+            except FileNotFoundError:
+                continue
+            except SegmentVersionError as error:
+                self.problem = str(error)
+            except SegmentError:
+                self._unreadable.append(path)
+            except OSError as error:
+                self.problem = reason_of(error)
+            else:
+                for record in contents.records:
+                    yield from map(b"".join, record.frame.ids)
+
+    def skip(self, told: set[bytes]) -> None:
+        """Take out of its journal what is *told* in a frame, be it another journal's.
+
+        Before any frame is sent: who sends one may remove it, and be killed.
+        """
+        self._told = told
+        if not told or self.problem is not None:
+            return
+        with self._reading() as journal, contextlib.suppress(OSError):
+            for slot in journal or ():
+                if _id(slot) in told:
+                    self._free(journal, [slot])
+
+    def frames(self) -> Iterator[Part]:
         """Yield what is to be sent, what settles it, and what it is.
 
         Raises:
             OSError: The directory cannot be read.
         """
-        self._segments = segments = Segments.adopt(self._directory, self._instance)
-        told: set[tuple[bytes, bytes]] = set()
-        for found in segment_files.read(self._directory, self._instance):
+        directory, instance, files = self._directory, self._instance, self._files
+        with self._writing:
+            if not self.lock.is_held:
+                return
+            # Removes at once what has nothing unsettled to say.
+            self._segments = segments = Segments.adopt(directory, instance, files=files)
+        for found in segment_files.read(directory, instance, files):
             self.damaged += found.problem is not None
             for place, frame in found.frames:
-                told.update(frame.ids)
-                settle = _settling(segments, place)
+                settle = self._settling(segments, place)
                 yield frame, settle, Recovered(resent=len(frame.ids))
-        try:
-            with read_journal(self._journal, writable=True) as journal:
-                yield from self._made(journal, segments, told)
-                self.damaged += journal.damaged
-        except FileNotFoundError:
-            pass  # it had a spool and no journal, or died before it had one
-        except UnknownVersionError:
-            self._is_unknown = True  # of a newer agenttrace, which will read it
-        except JournalError:
-            self.damaged += 1
+        with self._reading() as journal:
+            if journal is not None:
+                yield from self._made(journal, segments)
+        with self._writing, contextlib.suppress(OSError):
+            # What is settled by now goes, and the rest once it is.
+            segments.close()
 
     def remove(self) -> None:
-        """Remove the files, the lock last.
+        """Remove the files, the lock last; what stays, stays with its lock.
 
         Raises:
             OSError: One cannot be removed.
         """
-        if self._segments is not None:
-            self._segments.close()
-        if self._is_unknown:
-            self.release()
-            return
-        self._journal.unlink(missing_ok=True)
-        self.lock.release(remove=True)
+        with self._writing:
+            try:
+                for path in (*self._unreadable, self._journal):
+                    path.unlink(missing_ok=True)
+                crash_point("journal removed")
+            except BaseException:
+                self.lock.release(remove=False)
+                raise
+            self.lock.release(remove=True)
 
     def release(self) -> None:
-        """Leave the files to the next one."""
-        with contextlib.suppress(OSError):
-            self.lock.release(remove=False)
+        """Leave the files to the next one; nothing is written to them from here on."""
+        # A disk that hangs must not hang the exit: the lock goes with the process then.
+        if self._writing.acquire(timeout=_PATIENCE):
+            try:
+                if self._segments is not None:
+                    self._segments.abandon()
+                with contextlib.suppress(OSError):
+                    self.lock.release(remove=False)
+            finally:
+                self._writing.release()
 
-    def _made(
-        self, journal: Reading, segments: Segments, told: set[tuple[bytes, bytes]]
-    ) -> Iterator[tuple[Frame, Settle, Recovered]]:
-        """Yield frames of what stands in *journal* and is not *told* in a frame."""
+    def forget(self) -> None:
+        """Let go, in a forked child, of what is its parent's.  Nothing is written."""
+        if self._segments is not None:
+            self._segments.abandon()
+
+    def _made(self, journal: Reading, segments: Segments) -> Iterator[Part]:
+        """Yield frames of what stands in *journal* and is told in none."""
         header = journal.header
         resource = resource_from(header.resource)
+        told = self._told
         untold = (
             slot
             for slot in journal
-            if slot.state is not State.JUDGED
-            and (slot.trace_id, slot.span_id) not in told
+            if slot.state is not State.JUDGED and _id(slot) not in told
         )
         while slots := list(islice(untold, _BATCH)):
             found = Recovered()
@@ -159,47 +200,98 @@ class Orphan:
                 continue
             frame = otlp.frame_of(spans)
             crash_point("recovered")
-            try:
-                settle = _settling(segments, segments.append(frame))
-            except OSError:
-                # From memory then; the slots say it again if that comes to nothing.
-                settle = _freeing(journal.path, slots)
-            else:
-                crash_point("recovered and appended")
-                for slot in slots:
-                    journal.free(slot)
+            with self._writing:
+                if not self.lock.is_held:
+                    return
+                settle = self._kept(frame, slots, journal, segments)
             yield frame, settle, found
-        segments.rest()
 
-
-def _settling(segments: Segments, place: Place) -> Settle:
-    def settle() -> None:
+    def _kept(
+        self, frame: Frame, slots: Sequence[Slot], journal: Reading, segments: Segments
+    ) -> Settle:
+        """Append *frame* and free its *slots*; return what settles it."""
         try:
-            segments.settle(place)
-        except OSError as error:
-            tell_of(segments.directory, error)
+            place = segments.append(frame)
+        except OSError:
+            # From memory then; the slots say it again if that comes to nothing.
+            return self._freeing(slots)
+        crash_point("recovered and appended")
+        with contextlib.suppress(OSError):  # its frame says that it is told
+            self._free(journal, slots)
+        return self._settling(segments, place)
 
-    return settle
-
-
-def _freeing(path: Path, slots: list[Slot]) -> Settle:
-    def settle() -> None:
-        with (
-            contextlib.suppress(OSError, JournalError),
-            read_journal(path, writable=True) as journal,
-        ):
+    @staticmethod
+    def _free(journal: Reading | None, slots: Iterable[Slot]) -> None:
+        if journal is not None:
             for slot in slots:
                 journal.free(slot)
 
-    return settle
+    def _settling(self, segments: Segments, place: Place) -> Settle:
+        def settle() -> None:
+            with self._writing:
+                if self.lock.is_held:
+                    try:
+                        segments.settle(place)
+                    except OSError as error:
+                        tell_of(self._directory, reason_of(error))
+                    crash_point("recovered and settled")
+
+        return settle
+
+    def _freeing(self, slots: Sequence[Slot]) -> Settle:
+        def settle() -> None:
+            with self._writing:
+                if self.lock.is_held:
+                    with self._reading() as journal, contextlib.suppress(OSError):
+                        self._free(journal, slots)
+
+        return settle
+
+    @contextlib.contextmanager
+    def _reading(self) -> Generator[Reading | None]:
+        """Open the journal; None where there is none that can be read."""
+        try:
+            journal = read_journal(self._journal, writable=True)
+        except FileNotFoundError:
+            # It had a spool and no journal, or died before it had one.
+            journal = None
+        except UnknownVersionError as error:
+            journal = None
+            self.problem = str(error)
+        except JournalError:
+            journal = None
+            self._damage()
+        except OSError as error:
+            journal = None
+            if error.errno in _NO_JOURNAL:
+                self._damage()
+            else:
+                self.problem = reason_of(error)
+        if journal is None:
+            yield None
+            return
+        with journal:
+            yield journal
+
+    def _damage(self) -> None:
+        if self._journal not in self._unreadable:
+            self._unreadable.append(self._journal)
+            self.damaged += 1
 
 
-def tell_of(path: Path, error: OSError) -> None:
-    """Log once that what stands at *path* cannot be recovered, and why."""
-    safety.log_once(
-        f"recovery: {error.errno}",
-        logging.WARNING,
-        "what a dead process has left cannot be recovered: %s: %s (told once)",
-        path,
-        error.strerror or type(error).__name__,
-    )
+def look_through(orphans: Sequence[Orphan]) -> None:
+    """Find out what of *orphans*, of one process, is told in a frame of any of them."""
+    open_or_ended = {span for orphan in orphans for span in orphan.ids_in_journal()}
+    told = {
+        span
+        for orphan in orphans
+        for span in orphan.ids_in_frames()
+        if span in open_or_ended
+    }
+    crash_point("recoverer has looked")
+    for orphan in orphans:
+        orphan.skip(told)
+
+
+def _id(slot: Slot) -> bytes:
+    return slot.trace_id + slot.span_id

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import recovery, safety
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _EVERY: Final = 10.0
 """Seconds between two looks for siblings that have died, while spans are open."""
+_LONGEST: Final = threading.TIMEOUT_MAX / 2
 
 
 class Durability:
@@ -36,12 +38,14 @@ class Durability:
 
     Args:
         directory: Where processes keep them.
+        window: Bytes of what others have left that may be on their way at once.
 
     Attributes:
         journal: None where none can be kept.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, window: int = recovery.WINDOW) -> None:
+        self._window = min(window, recovery.WINDOW)
         self.journal: Journal | None = None
         self._directory = directory
         self._recovery: recovery.Recovery | None = None
@@ -84,13 +88,17 @@ class Durability:
     def recover_with(self, spooler: Spooler) -> None:
         """Have *spooler* deliver what dead processes have left, now and later."""
         self.recover_later(spooler)
-        if self.journal is not None and len(recovery.locks_in(self._directory)) > 1:
+        if self.journal is not None and recovery.has_others(
+            self._directory, self.journal.instance
+        ):
             self._look()
 
     def recover_later(self, spooler: Spooler) -> None:
         """Do the same, but not at once."""
         if self.journal is not None:
-            self._recovery = recovery.Recovery(self._directory, spooler.resume)
+            self._recovery = recovery.Recovery(
+                self._directory, spooler.resume, window=self._window
+            )
             self._next_look = time.monotonic() + _EVERY
 
     def recover(self, timeout: float) -> Recovered:
@@ -99,12 +107,17 @@ class Durability:
         Args:
             timeout: Longest wait in seconds; what is not delivered then goes on.
         """
-        if self._recovery is None:
+        running = self._recovery
+        if running is None:
             return recovery.Recovered()
-        with self._recovering:
-            self._recovery.run()
-        self._recovery.wait(timeout)
-        return self._recovery.total
+        timeout = min(max(timeout, 0.0), _LONGEST)
+        deadline = time.monotonic() + timeout
+        # On a thread of its own: while destinations are down it waits for them.
+        thread = self._look(timeout)
+        if thread is not None:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        running.wait(max(deadline - time.monotonic(), 0.0))
+        return replace(running.total)
 
     def tick(self) -> None:
         """Look for siblings that have died, now and then.  Called by the ticker."""
@@ -113,43 +126,51 @@ class Durability:
 
     def after_fork(self, resource: ResourceData) -> None:
         """Give the child files of its own."""
-        self._recovery = None
+        if self._recovery is not None:
+            self._recovery.forget()
+            self._recovery = None
         self._recovering = threading.Lock()
         self.begin(resource)
 
     def stop(self) -> None:
-        """Take over nothing more; what is not settled is the next one's."""
+        """Take over nothing more, before the spooler is shut down."""
         if self._recovery is not None:
-            self._recovery.close()
-            self._recovery = None
+            self._recovery.stop()
 
     def end(self, *, settled: bool) -> None:
         """Remove the journal, unless somebody has something to recover from it.
+
+        What others have left and is not settled is the next one's.
 
         Args:
             settled: Whether all that has ended was delivered: else the files are
                 kept, and locked until the process is gone.
         """
+        if self._recovery is not None:
+            self._recovery.close()
+            self._recovery = None
         if self.journal is not None and settled:
             PROCESS.release(self.journal)
 
-    def _look(self) -> None:
+    def _look(self, patience: float = 0.0) -> threading.Thread | None:
+        """Look on a thread, after waiting so many seconds for another that looks."""
         self._next_look = time.monotonic() + _EVERY
         # A thread for as long as it takes: directories are on disks, which stall.
         thread = threading.Thread(
-            target=self._run, name="agenttrace-recovery", daemon=True
+            target=self._run, args=(patience,), name="agenttrace-recovery", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # too many threads, or the interpreter is about to end
-            return
+            return None
+        return thread
 
-    def _run(self) -> None:
-        running = self._recovery
-        if running is not None and self._recovering.acquire(blocking=False):
+    def _run(self, patience: float) -> None:
+        running, recovering = self._recovery, self._recovering
+        if running is not None and recovering.acquire(timeout=patience):
             try:
                 running.run()
             except Exception as error:  # noqa: BLE001 - this thread is all there is
                 safety.note("recovery", error)
             finally:
-                self._recovering.release()
+                recovering.release()

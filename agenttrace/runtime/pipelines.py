@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from agenttrace.settings import Settings
 
 INSTRUMENTATION_NAME: Final = "agenttrace"
+_SHARE: Final = 4
+"""What dead processes have left may take this part of the queue: it drops the oldest
+where it is full, and those spans are not the ones that are to go.
+"""
 
 
 class Pipeline(Protocol):
@@ -97,7 +101,9 @@ class OwnPipeline:
         self.spooler: Spooler | None = None
         self._durability: Durability | None = None
         if senders and settings.durable:
-            self._durability = Durability(settings.state_dir / INSTANCES)
+            self._durability = Durability(
+                settings.state_dir / INSTANCES, settings.max_queue_bytes // _SHARE
+            )
             self._durability.begin(resource_data(who))
         if senders:
             self.spooler = Spooler(
