@@ -101,7 +101,7 @@ def resource_from(data: bytes) -> ResourceData:
             str(key): _tupled(value) for key, value in said["attributes"].items()
         }
         return ResourceData(attributes, str(said["schema_url"]))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ResourceData({})
 
 

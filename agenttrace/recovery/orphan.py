@@ -149,7 +149,7 @@ class Orphan:
         """
         with self._writing:
             try:
-                for path in (*self._unreadable, self._journal):
+                for path in (self._journal, *self._unreadable):
                     path.unlink(missing_ok=True)
                 crash_point("journal removed")
             except BaseException:
