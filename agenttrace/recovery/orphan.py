@@ -148,6 +148,8 @@ class Orphan:
             OSError: One cannot be removed.
         """
         with self._writing:
+            if not self.lock.is_held:
+                return
             try:
                 for path in (self._journal, *self._unreadable):
                     path.unlink(missing_ok=True)

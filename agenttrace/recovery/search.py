@@ -251,6 +251,8 @@ class Recovery:
             is_done = orphan.is_read or orphan.problem is not None
             if orphan.unsettled or not is_done or orphan.is_finished:
                 return
+            if orphan not in self._orphans:  # let go of
+                return
             orphan.is_finished = True
         try:
             if orphan.problem is None:

@@ -37,6 +37,7 @@ from tests.recovery.given import (
 )
 
 if TYPE_CHECKING:
+    from agenttrace.delivery.frames import Frame
     from agenttrace.journal import Slot
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
@@ -89,7 +90,8 @@ def bury_all(directory: Path, fates: list[Fate]) -> Forms:
     expected: Forms = {}
     for instance in (FIRST, SECOND, OTHER):
         slots: list[Slot] = []
-        frames, settled = [], []
+        frames: list[Frame] = []
+        settled: list[Frame] = []
         for number, fate in enumerate(fates, start=1):
             if fate.home == instance and fate.state is not None:
                 one = slot(number, fate.state, fate.outcome, sampled=fate.sampled)
