@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 128
 _SAMPLED: Final = 0x01
-_PATIENCE: Final = 1.0
-"""Seconds that letting go waits for a disk that is being written to."""
+_NEWER: Final = "another version of agenttrace has written it, and can recover it"
 _NO_JOURNAL: Final = (errno.ELOOP, errno.EISDIR, errno.ESPIPE, errno.ENXIO)
 """What opening or reading says of a link, a directory or a pipe in its place."""
 
@@ -76,6 +75,16 @@ class Orphan:
         # Of what is written, and of the lock of the instance.
         self._writing = threading.Lock()
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether it has a spool."""
+        return bool(self._files)
+
+    def look(self) -> None:
+        """Find out whether its journal can be read."""
+        with self._reading():
+            pass
+
     def ids_in_journal(self) -> Iterator[bytes]:
         """Yield the ids of the spans in its journal that somebody may have told."""
         with self._reading() as journal:
@@ -85,7 +94,6 @@ class Orphan:
                 yield from (_id(s) for s in journal if s.state is not State.JUDGED)
             except OSError as error:
                 self.problem = reason_of(error)
-            self.damaged += journal.damaged
 
     def ids_in_frames(self) -> Iterator[bytes]:
         """Yield the ids of the spans in its frames, settled ones included."""
@@ -94,8 +102,8 @@ class Orphan:
                 contents = segment_files.contents_at(path)
             except FileNotFoundError:
                 continue
-            except SegmentVersionError as error:
-                self.problem = str(error)
+            except SegmentVersionError:
+                self.problem = _NEWER
             except SegmentError:
                 self._unreadable.append(path)
             except OSError as error:
@@ -137,6 +145,7 @@ class Orphan:
         with self._reading() as journal:
             if journal is not None:
                 yield from self._made(journal, segments)
+                self.damaged += journal.damaged
         with self._writing, contextlib.suppress(OSError):
             # What is settled by now goes, and the rest once it is.
             segments.close()
@@ -159,10 +168,19 @@ class Orphan:
                 raise
             self.lock.release(remove=True)
 
-    def release(self) -> None:
-        """Leave the files to the next one; nothing is written to them from here on."""
-        # A disk that hangs must not hang the exit: the lock goes with the process then.
-        if self._writing.acquire(timeout=_PATIENCE):
+    def release(self, patience: float = 0.0) -> bool:
+        """Leave the files to the next one; nothing is written to them from here on.
+
+        A disk that hangs must not hang the exit: the lock goes with the process then.
+
+        Args:
+            patience: Seconds to wait for who is writing to them.
+
+        Returns:
+            Whether they are let go of.
+        """
+        is_mine = self._writing.acquire(timeout=patience)
+        if is_mine:
             try:
                 if self._segments is not None:
                     self._segments.abandon()
@@ -170,6 +188,7 @@ class Orphan:
                     self.lock.release(remove=False)
             finally:
                 self._writing.release()
+        return is_mine
 
     def forget(self) -> None:
         """Let go, in a forked child, of what is its parent's.  Nothing is written."""
@@ -257,9 +276,9 @@ class Orphan:
         except FileNotFoundError:
             # It had a spool and no journal, or died before it had one.
             journal = None
-        except UnknownVersionError as error:
+        except UnknownVersionError:
             journal = None
-            self.problem = str(error)
+            self.problem = _NEWER
         except JournalError:
             journal = None
             self._damage()
@@ -283,6 +302,10 @@ class Orphan:
 
 def look_through(orphans: Sequence[Orphan]) -> None:
     """Find out what of *orphans*, of one process, is told in a frame of any of them."""
+    if not any(orphan.has_frames for orphan in orphans):
+        for orphan in orphans:
+            orphan.look()
+        return
     open_or_ended = {span for orphan in orphans for span in orphan.ids_in_journal()}
     told = {
         span

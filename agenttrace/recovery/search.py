@@ -37,7 +37,9 @@ _AT_ONCE: Final = 32
 as many may be held, each with a descriptor, of which the application has 1024 or 256.
 """
 _PATIENCE: Final = 1.0
-"""Seconds after which a wait looks whether it is to stop."""
+"""Seconds after which a wait looks whether it is to stop, and that closing waits for a
+disk that is being written to.
+"""
 _TRY_AGAIN: Final = 600.0
 """Seconds that what could not be recovered is left alone."""
 
@@ -105,8 +107,11 @@ class Recovery:
         self.stop()
         with self._progress:
             orphans, self._orphans = self._orphans, []
+            self._progress.notify_all()
+        patience = _PATIENCE
         for orphan in orphans:
-            orphan.release()
+            if not orphan.release(patience):
+                patience = 0.0  # one disk, and one wait for it
 
     def forget(self) -> None:
         """Let go, in a forked child, of what is its parent's.  Nothing is written."""

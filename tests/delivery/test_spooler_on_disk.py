@@ -478,3 +478,26 @@ def test_what_was_left_and_is_in_vain_again_is_left_again(tmp_path: Path) -> Non
     adopted.close()
     assert (running.status().left, running.status().dropped) == (1, 0)
     assert on_disk(tmp_path) == list(one.ids)
+
+
+class Busy(Spooler):
+    """One whose application ends a span while it is being shut down."""
+
+    def flush(self, timeout: float) -> bool:
+        settled = super().flush(timeout)
+        self.put(Item("last"))
+        return settled
+
+
+def test_what_comes_after_the_flush_of_a_shutdown_is_said_to_be_left(
+    tmp_path: Path,
+) -> None:
+    """Who hears that all of it is settled removes the lock: nobody would find it."""
+    script = Script(Delivered(), Later("down"), Later("down"))
+    spooler = Busy([script], segments=lambda: Segments(tmp_path, "me"), retry=NEVER)
+    put(spooler, 1)
+
+    settled = spooler.shutdown(5.0)
+
+    left = on_disk(tmp_path)
+    assert settled is (not left)

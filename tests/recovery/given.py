@@ -212,6 +212,10 @@ class Backend:
         settle()
         return True
 
+    def close(self) -> None:
+        """Take nothing more."""
+        os.close(self.descriptor)
+
     def arrived(self) -> list[tuple[str, str]]:
         """Return span id and form of all that has arrived, in order."""
         lines = self._path.read_text().splitlines()

@@ -192,6 +192,25 @@ def test_stopping_ends_a_recovery_that_waits(directory: Path) -> None:
     lock.release(remove=False)
 
 
+def test_who_waits_for_a_recovery_hears_that_it_is_closed(directory: Path) -> None:
+    """`recover()` on one thread, `shutdown()` on another."""
+    bury(directory, FIRST, [slot(1)])
+    held, send = hold_up()
+    recovery = Recovery(directory, send)
+    recovery.run()
+    done = threading.Event()
+
+    def wait() -> None:
+        recovery.wait(DEADLINE)
+        done.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    recovery.close()
+
+    assert done.wait(DEADLINE / 4)
+    assert len(held) == 1
+
+
 def test_who_takes_no_more_leaves_it_to_the_next_one(
     directory: Path, backend: Backend
 ) -> None:
