@@ -165,10 +165,13 @@ class Encoder:
     def _run(self) -> None:
         while True:
             try:
-                self.bell.sleep(self.queue, self._linger)
+                # The ring of `close` may be what ended the wait below: it comes once.
+                if not self._closed:
+                    self.bell.sleep(self.queue, self._linger)
                 if self._closed and not self.queue:
                     break
-                if not (self._hurried or len(self.queue) >= self._batch):
+                is_due = self._hurried or self._closed
+                if not is_due and len(self.queue) < self._batch:
                     self.bell.wait(self._linger)
                 # Before draining: who hurries from here on has put a mark that this
                 # round may not see, and finds the next one hurried.
