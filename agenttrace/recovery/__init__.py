@@ -16,7 +16,7 @@ to, is the runtime's or a command's business.
 `forms` is what is made of its spans.
 """
 
-from agenttrace.recovery.forms import resource_bytes, resource_from, span_of
+from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.orphan import Orphan, Recovered
 from agenttrace.recovery.search import Recovery, locks_in
 
@@ -25,7 +25,5 @@ __all__ = [
     "Recovered",
     "Recovery",
     "locks_in",
-    "resource_bytes",
-    "resource_from",
     "span_of",
 ]

@@ -15,9 +15,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from agenttrace import recovery, safety
+from agenttrace import safety
+from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.segments import Segments
 from agenttrace.journal import Journal
+from agenttrace.journal.lock import SUFFIX
+from agenttrace.journal.resources import resource_bytes
 from agenttrace.runtime.process import PROCESS
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from agenttrace.delivery.spooler import Spooler
     from agenttrace.model import ResourceData
-    from agenttrace.recovery import Recovered
+    from agenttrace.recovery import Recovered, Recovery
 
 _EVERY: Final = 10.0
 """Seconds between two looks for siblings that have died, while spans are open."""
@@ -44,7 +47,8 @@ class Durability:
     def __init__(self, directory: Path) -> None:
         self.journal: Journal | None = None
         self._directory = directory
-        self._recovery: recovery.Recovery | None = None
+        self._spooler: Spooler | None = None
+        self._recovery: Recovery | None = None
         self._recovering = threading.Lock()
         self._next_look = 0.0
 
@@ -59,7 +63,7 @@ class Durability:
             self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.journal = Journal(
                 self._directory,
-                resource=recovery.resource_bytes(resource),
+                resource=resource_bytes(resource),
                 previous=PROCESS.spans.slots,
             )
         except (OSError, ValueError) as error:
@@ -84,41 +88,46 @@ class Durability:
     def recover_with(self, spooler: Spooler) -> None:
         """Have *spooler* deliver what dead processes have left, now and later."""
         self.recover_later(spooler)
-        if self.journal is not None and len(recovery.locks_in(self._directory)) > 1:
+        if self.journal is not None and self._has_others():
             self._look()
 
     def recover_later(self, spooler: Spooler) -> None:
         """Do the same, but not at once."""
         if self.journal is not None:
-            self._recovery = recovery.Recovery(self._directory, spooler.resume)
+            self._spooler = spooler
             self._next_look = time.monotonic() + _EVERY
 
-    def recover(self, timeout: float) -> Recovered:
+    def recover(self, timeout: float) -> Recovered | None:
         """Take over what dead processes have left, and wait until it is delivered.
 
         Args:
             timeout: Longest wait in seconds; what is not delivered then goes on.
+
+        Returns:
+            What was found so far; None where there are no files.
         """
-        if self._recovery is None:
-            return recovery.Recovered()
         with self._recovering:
-            self._recovery.run()
-        self._recovery.wait(timeout)
-        return self._recovery.total
+            running = self._begin_recovery()
+            if running is None:
+                return None
+            running.run()
+        running.wait(timeout)
+        return running.total
 
     def tick(self) -> None:
         """Look for siblings that have died, now and then.  Called by the ticker."""
-        if self._recovery is not None and time.monotonic() >= self._next_look:
+        if self._spooler is not None and time.monotonic() >= self._next_look:
             self._look()
 
     def after_fork(self, resource: ResourceData) -> None:
         """Give the child files of its own."""
-        self._recovery = None
+        self._recovery = self._spooler = None
         self._recovering = threading.Lock()
         self.begin(resource)
 
     def stop(self) -> None:
         """Take over nothing more; what is not settled is the next one's."""
+        self._spooler = None
         if self._recovery is not None:
             self._recovery.close()
             self._recovery = None
@@ -145,11 +154,30 @@ class Durability:
             return
 
     def _run(self) -> None:
-        running = self._recovery
-        if running is not None and self._recovering.acquire(blocking=False):
+        if self._recovering.acquire(blocking=False):
             try:
-                running.run()
+                running = self._begin_recovery()
+                if running is not None:
+                    running.run()
             except Exception as error:  # noqa: BLE001 - this thread is all there is
                 safety.note("recovery", error)
             finally:
                 self._recovering.release()
+
+    def _begin_recovery(self) -> Recovery | None:
+        """Return the one recovery of this runtime; None where there are no files."""
+        if self._recovery is None and self._spooler is not None:
+            # Imported when it is needed, which in most processes it never is.
+            with no_fork():
+                from agenttrace.recovery import Recovery  # noqa: PLC0415 - see above
+            self._recovery = Recovery(self._directory, self._spooler.resume)
+        return self._recovery
+
+    def _has_others(self) -> bool:
+        """Return whether other processes have left files, dead or alive."""
+        own = None if self.journal is None else self.journal.lock.path.name
+        try:
+            names = [path.name for path in self._directory.iterdir()]
+        except OSError:
+            return False
+        return any(name.endswith(SUFFIX) and name != own for name in names)
