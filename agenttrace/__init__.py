@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     )
     from agenttrace.instrumentation import instrument, uninstrument
     from agenttrace.model import EndedBy, Outcome
+    from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan
     from agenttrace.runtime import (
-        Recovered,
         Runtime,
         configure,
         flush,
@@ -78,7 +78,7 @@ _HOMES: Final = {
     "EndedBy": "model",
     "Outcome": "model",
     "OpenSpan": "registry",
-    "Recovered": "runtime",
+    "Recovered": "recovery",
     "Runtime": "runtime",
     "configure": "runtime",
     "flush": "runtime",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -59,7 +59,10 @@ class EndedBy(StrEnum):
     RECOVERY = "recovery"
 
 
-@dataclass(slots=True)
+# Classes with a constructor of their own and named tuples, here and wherever a start
+# needs them: to define a dataclass takes a quarter to half a millisecond.
+
+
 class Ending:
     """The one ending of a span: an argument of ending it, never a step beside it.
 
@@ -72,15 +75,28 @@ class Ending:
         attributes: What is known only at the end.
     """
 
-    outcome: Outcome
-    ended_by: EndedBy
-    error: BaseException | None = None
-    message: str | None = None
-    end_time: int | None = None
-    attributes: Attributes = field(default_factory=dict[str, object])
+    __slots__ = ("attributes", "end_time", "ended_by", "error", "message", "outcome")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - a record
+        self,
+        outcome: Outcome,
+        ended_by: EndedBy,
+        error: BaseException | None = None,
+        message: str | None = None,
+        end_time: int | None = None,
+        attributes: Attributes = NO_ATTRIBUTES,
+    ) -> None:
+        self.outcome = outcome
+        self.ended_by = ended_by
+        self.error = error
+        self.message = message
+        self.end_time = end_time
+        self.attributes = attributes
+
+    def __repr__(self) -> str:
+        return f"<Ending {self.outcome} ({self.ended_by})>"
 
 
-@dataclass(slots=True, eq=False)
 class Opening:
     """All that is known of a span before it starts.
 
@@ -94,17 +110,33 @@ class Opening:
         max_duration: Longest total time in seconds; None = no limit.
     """
 
-    name: str
-    operation: str | None = None
-    kind: SpanKind = SpanKind.INTERNAL
-    attributes: Attributes = field(default_factory=dict[str, object])
-    links: Sequence[Link] = ()
-    heartbeat_timeout: float | None = None
-    max_duration: float | None = None
+    __slots__ = (
+        "attributes",
+        "heartbeat_timeout",
+        "kind",
+        "links",
+        "max_duration",
+        "name",
+        "operation",
+    )
 
-
-# Named tuples, here and wherever a value never changes: to define a frozen dataclass
-# takes half a millisecond of every start, and there are dozens of them.
+    def __init__(  # noqa: PLR0913, PLR0917 - a record
+        self,
+        name: str,
+        operation: str | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes = NO_ATTRIBUTES,
+        links: Sequence[Link] = (),
+        heartbeat_timeout: float | None = None,
+        max_duration: float | None = None,
+    ) -> None:
+        self.name = name
+        self.operation = operation
+        self.kind = kind
+        self.attributes = attributes
+        self.links = links
+        self.heartbeat_timeout = heartbeat_timeout
+        self.max_duration = max_duration
 
 
 class ResourceData(NamedTuple):
@@ -142,7 +174,7 @@ class LinkData(NamedTuple):
     dropped_attributes: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class SpanData:
     """One ended span, as encoder, store and recovery read it.
 
@@ -171,6 +203,48 @@ class SpanData:
     dropped_links: int
     resource: ResourceData
     scope: ScopeData
+
+    def __init__(  # noqa: PLR0913, PLR0917 - a record; by hand, see above
+        self,
+        trace_id: bytes,
+        span_id: bytes,
+        parent_id: bytes,
+        parent_is_remote: bool,  # noqa: FBT001 - one of its fields
+        trace_state: str,
+        name: str,
+        kind: SpanKind,
+        start_time: int,
+        end_time: int,
+        attributes: Attributes,
+        events: Sequence[EventData],
+        links: Sequence[LinkData],
+        status: StatusCode,
+        status_message: str,
+        dropped_attributes: int,
+        dropped_events: int,
+        dropped_links: int,
+        resource: ResourceData,
+        scope: ScopeData,
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.parent_is_remote = parent_is_remote
+        self.trace_state = trace_state
+        self.name = name
+        self.kind = kind
+        self.start_time = start_time
+        self.end_time = end_time
+        self.attributes = attributes
+        self.events = events
+        self.links = links
+        self.status = status
+        self.status_message = status_message
+        self.dropped_attributes = dropped_attributes
+        self.dropped_events = dropped_events
+        self.dropped_links = dropped_links
+        self.resource = resource
+        self.scope = scope
 
 
 RETURNED: Final = Ending(Outcome.OK, EndedBy.RETURN)

@@ -160,7 +160,7 @@ def _setting(
     return field(default=default, metadata=described)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Settings:
     """All settings, resolved.  One field per argument of `configure()`."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import replace
 from functools import partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -57,8 +56,16 @@ class _Decorated(PlainRecorder):
         if arguments is None:
             return self.opening
         captured = content.attribute_of(_ARGUMENTS, _bound(self._fn, *arguments))
-        opening = self.opening
-        return replace(opening, attributes={**opening.attributes, **captured})
+        known = self.opening
+        return Opening(
+            known.name,
+            known.operation,
+            known.kind,
+            {**known.attributes, **captured},
+            known.links,
+            known.heartbeat_timeout,
+            known.max_duration,
+        )
 
     def result(self, value: object, /) -> Attributes:
         """Return the result where it is wanted."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenttrace.delivery.frames import Frame
-    from agenttrace.delivery.spool import Kept, Left, Settle, Size, Spool
+    from agenttrace.delivery.spool import Kept, Left, MemorySpool, Settle, Size
     from agenttrace.delivery.write_ahead import WriteAhead
 
 
@@ -81,7 +81,7 @@ class Backlog:
         log: Where they are kept on disk as well; None for nowhere.
     """
 
-    def __init__(self, spool: Spool, log: WriteAhead | None = None) -> None:
+    def __init__(self, spool: MemorySpool, log: WriteAhead | None = None) -> None:
         # Re-entrant, because a signal handler that flushes may interrupt a flush.
         lock = threading.RLock()
         self._lock = lock

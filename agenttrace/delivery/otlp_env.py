@@ -14,7 +14,6 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -45,6 +44,9 @@ _METADATA: Final = re.compile(r"[0-9a-z_.-]+(?<!-bin)=[ -~]*")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
 class Protocol(StrEnum):
     """How spans travel."""
 
@@ -66,8 +68,7 @@ DEFAULT_ENDPOINTS: Final[Mapping[Protocol, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OtlpSettings:
+class OtlpSettings(NamedTuple):
     """Where spans go by OTLP, and how.
 
     Args:
@@ -85,7 +86,7 @@ class OtlpSettings:
 
     endpoint: str = DEFAULT_ENDPOINTS[Protocol.HTTP]
     protocol: Protocol = Protocol.HTTP
-    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    headers: Mapping[str, str] = _NO_HEADERS
     timeout: float = DEFAULT_TIMEOUT
     compression: Compression = Compression.NONE
     certificate: str | None = None
@@ -93,6 +94,9 @@ class OtlpSettings:
     client_certificate: str | None = None
     insecure: bool | None = None
     is_default: bool = True
+
+    def __repr__(self) -> str:
+        return f"<OtlpSettings {self.protocol} {self.endpoint}>"
 
 
 def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings:

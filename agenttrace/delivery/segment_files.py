@@ -37,7 +37,8 @@ _FLAGS: Final = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
-_NAME: Final = re.compile(r"(?P<instance>.+)\.(?P<number>[0-9]{8,18})\.spool")
+_NAME: Final = r"(?P<instance>.+)\.(?P<number>[0-9]{8,18})\.spool"
+# Compiled by who reads, which a process that is never killed does not.
 
 
 class Place(NamedTuple):
@@ -77,7 +78,7 @@ def instances(directory: str | os.PathLike[str]) -> set[str]:
     Raises:
         OSError: It cannot be listed.
     """
-    names = (_NAME.fullmatch(path.name) for path in Path(directory).iterdir())
+    names = (re.fullmatch(_NAME, path.name) for path in Path(directory).iterdir())
     return {match["instance"] for match in names if match}
 
 
@@ -151,7 +152,7 @@ def by_instance(directory: str | os.PathLike[str]) -> dict[str, Files]:
     """
     found: defaultdict[str, list[tuple[int, Path]]] = defaultdict(list)
     for name in os.listdir(directory):  # noqa: PTH208 - ten thousand paths cost more
-        if match := _NAME.fullmatch(name):
+        if match := re.fullmatch(_NAME, name):
             path = Path(directory, name)
             found[match["instance"]].append((int(match["number"]), path))
     return {instance: sorted(files) for instance, files in found.items()}
@@ -174,7 +175,7 @@ def files_of(
         paths = list(Path(directory).iterdir())
     except FileNotFoundError:
         return []
-    matches = [(path, _NAME.fullmatch(path.name)) for path in paths]
+    matches = [(path, re.fullmatch(_NAME, path.name)) for path in paths]
     return sorted(
         (int(match["number"]), path)
         for path, match in matches

@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -299,7 +298,6 @@ class Segments:
                 os.close(fd)
 
 
-@dataclass(slots=True, eq=False)
 class _Segment:
     """A file and what is known of it.
 
@@ -311,13 +309,18 @@ class _Segment:
         acknowledged: Offset before which all is settled.
     """
 
-    number: int
-    path: Path
-    fd: int | None
-    end: int
-    acknowledged: int
-    _ahead: dict[int, int] = field(default_factory=dict[int, int])
-    """Ends by starts of what is settled though something before it is not."""
+    __slots__ = ("_ahead", "acknowledged", "end", "fd", "number", "path")
+
+    def __init__(
+        self, number: int, path: Path, fd: int | None, end: int, acknowledged: int
+    ) -> None:
+        self.number = number
+        self.path = path
+        self.fd = fd
+        self.end = end
+        self.acknowledged = acknowledged
+        # Ends by starts of what is settled though something before it is not.
+        self._ahead: dict[int, int] = {}
 
     @property
     def is_settled(self) -> bool:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,65 +78,6 @@ class Size(NamedTuple):
     bytes: int = 0
 
 
-class Spool(Protocol):
-    """Frames in order, read by several lanes."""
-
-    @property
-    def newest(self) -> int:
-        """The number of the last frame that was appended, 0 before the first."""
-        ...
-
-    @property
-    def oldest(self) -> int:
-        """The number of the oldest frame still kept; beyond `newest` if none is."""
-        ...
-
-    @property
-    def size(self) -> Size:
-        """How much is kept."""
-        ...
-
-    def append(self, frame: Frame, settle: Settle | None = None) -> Dropped:
-        """Keep *frame*; return what had to be dropped for it, itself perhaps.
-
-        Args:
-            frame: The newest one.
-            settle: What tells the disk that it is settled, None if it is not there.
-        """
-        ...
-
-    def peek(self, lane: int, up_to: int, max_bytes: int) -> Sequence[Kept]:
-        """Return the next frames of *lane*, which stay its next ones.
-
-        Args:
-            lane: Its index.
-            up_to: The highest number that may be read.
-            max_bytes: How large they may be together; one comes in any case.
-        """
-        ...
-
-    def ack(self, lane: int, number: int, lost: int = 0) -> Settled | None:
-        """Note that *lane* is done with *number*, which may have been dropped.
-
-        Args:
-            lane: Its index.
-            number: The frame's number, as `peek` gave it.
-            lost: How many of its spans this lane could not deliver.
-
-        Returns:
-            What became of the frame, if this was the last lane to answer.
-        """
-        ...
-
-    def close(self) -> Left:
-        """Let go of everything; return how many spans that leaves behind.
-
-        What is appended afterwards is dropped.  Of what is on disk, late answers are
-        heard all the same.
-        """
-        ...
-
-
 class MemorySpool:
     """A spool in memory.  Full, it drops what is oldest and not just being sent.
 
@@ -172,7 +112,12 @@ class MemorySpool:
         return Size(len(self._entries), self._spans, self._bytes)
 
     def append(self, frame: Frame, settle: Settle | None = None) -> Dropped:
-        """Keep *frame*; return what had to be dropped for it, itself perhaps."""
+        """Keep *frame*; return what had to be dropped for it, itself perhaps.
+
+        Args:
+            frame: The newest one.
+            settle: What tells the disk that it is settled, None if it is not there.
+        """
         self._newest += 1
         size = len(frame.payload)
         entry = _Entry(frame, settle, waiting=len(self._lanes))
@@ -188,7 +133,13 @@ class MemorySpool:
         return _dropped(dropped)
 
     def peek(self, lane: int, up_to: int, max_bytes: int) -> Sequence[Kept]:
-        """Return the next frames of *lane*, which stay its next ones."""
+        """Return the next frames of *lane*, which stay its next ones.
+
+        Args:
+            lane: Its index.
+            up_to: The highest number that may be read.
+            max_bytes: How large they may be together; one comes in any case.
+        """
         found: list[Kept] = []
         total = 0
         for number, entry in self._lanes[lane].items():
@@ -200,7 +151,16 @@ class MemorySpool:
         return found
 
     def ack(self, lane: int, number: int, lost: int = 0) -> Settled | None:
-        """Note that *lane* is done with *number*."""
+        """Note that *lane* is done with *number*, which may have been dropped.
+
+        Args:
+            lane: Its index.
+            number: The frame's number, as `peek` gave it.
+            lost: How many of its spans this lane could not deliver.
+
+        Returns:
+            What became of the frame, if this was the last lane to answer.
+        """
         entry = self._lanes[lane].pop(number, None)
         if entry is None:
             return None
@@ -214,7 +174,11 @@ class MemorySpool:
         return Settled(delivered, entry.lost, entry.settle)
 
     def close(self) -> Left:
-        """Let go of everything; return how many spans that leaves behind."""
+        """Let go of everything; return how many spans that leaves behind.
+
+        What is appended afterwards is dropped.  Of what is on disk, late answers are
+        heard all the same.
+        """
         self._max_bytes = -1  # what is appended from here on is dropped
         lost = kept = 0
         for number, entry in list(self._entries.items()):
@@ -248,15 +212,17 @@ class MemorySpool:
         return entry
 
 
-@dataclass(slots=True, eq=False)
 class _Entry:
     """A frame on its way: how many lanes it waits for, and what they lost of it."""
 
-    frame: Frame
-    settle: Settle | None
-    waiting: int
-    lost: int = 0
-    in_flight: bool = False
+    __slots__ = ("frame", "in_flight", "lost", "settle", "waiting")
+
+    def __init__(self, frame: Frame, settle: Settle | None, waiting: int) -> None:
+        self.frame = frame
+        self.settle = settle
+        self.waiting = waiting
+        self.lost = 0
+        self.in_flight = False
 
 
 def _dropped(entries: Sequence[_Entry]) -> Dropped:

@@ -4,22 +4,26 @@ One file per process, `<directory>/<instance>.journal`, of fixed slots, one for 
 open span, mapped into memory so that writing costs no system call.  Beside it stands
 `<instance>.lock`: whoever may lock it knows that the process is dead.
 
-`format` and `texts` are the bytes, `lock` who is alive.  `file` takes spans down, with
-`payload` for what is unusual, in the `segments` of the file, which `growth` adds to.
-`reader` reads, and `process` says which process this is.  What is made of the slots of
-a dead process is recovery's business, and what becomes of ended spans the spool's.
+`format`, `slot`, `texts` and `resources` are the bytes, `lock` who is alive.  `file`
+takes spans down, with `payload` for what is unusual, in the `segments` of the file,
+which `growth` adds to.  `reader` reads, and `process` says which process this is.  What
+is made of the slots of a dead process is recovery's business, and what becomes of ended
+spans the spool's.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from agenttrace.journal.file import Journal
-from agenttrace.journal.format import (
-    Header,
-    JournalError,
-    Slot,
-    State,
-    UnknownVersionError,
-)
+from agenttrace.journal.format import Header, JournalError, State, UnknownVersionError
 from agenttrace.journal.lock import InstanceLock, hold, take_over
-from agenttrace.journal.reader import Reading, read_journal
+
+if TYPE_CHECKING:
+    from agenttrace.journal.reader import Reading, read_journal
+    from agenttrace.journal.slot import Slot
+
+# Whoever writes reads nothing: imported by those who do.
+_READING: Final = {"Reading": "reader", "Slot": "slot", "read_journal": "reader"}
 
 __all__ = [
     "Header",
@@ -34,3 +38,13 @@ __all__ = [
     "read_journal",
     "take_over",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what reads journals when it is first asked for (PEP 562)."""
+    home = _READING.get(name)
+    if home is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    return value

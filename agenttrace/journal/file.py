@@ -28,16 +28,13 @@ from agenttrace.clock import COARSE
 from agenttrace.journal import process
 from agenttrace.journal.format import (
     LAST_TICK,
-    PAYLOAD,
-    PAYLOAD_START,
-    SLOT_SIZE,
     Header,
     State,
     commit_code,
 )
 from agenttrace.journal.growth import Growth
 from agenttrace.journal.lock import hold
-from agenttrace.journal.payload import UNUSUAL, write, write_error
+from agenttrace.journal.payload import UNUSUAL, Packed, write, write_error
 from agenttrace.journal.segments import MULTIPLE, WORDS, SlotFile
 from agenttrace.journal.texts import KEY_ATTRIBUTES
 from agenttrace.model import RETURNED, EndedBy, Ending, Outcome
@@ -71,11 +68,11 @@ _JUDGED: Final = State.JUDGED
 _OK: Final = commit_code(State.ENDED, Outcome.OK, EndedBy.RETURN) - _OPEN
 _NAN: Final = math.nan
 _CONVERSATION, _MODEL, _AGENT, _TOOL, _PROVIDER = KEY_ATTRIBUTES
-_pack: Final = PAYLOAD.pack_into
 _journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
 
-# A free slot: the commit word of its next span, words, heartbeat word, payload.
-_Free = tuple[int, "memoryview[int]", int, int]
+# A free slot: the commit word of its next span, words, heartbeat word.  As few objects
+# as can be: with thousands of spans at once, each is a miss of the cache.
+_Free = tuple[int, "memoryview[int]", int]
 
 
 class Journal:
@@ -116,7 +113,7 @@ class Journal:
         self._previous = previous
         self._segments: dict[int, memoryview[int]] = {}
         self._memory = MemorySlots()
-        self._texts: dict[object, bytes] = {}
+        self._texts: dict[object, Packed] = {}
         self._free: deque[_Free] = deque()
         self._chunks: deque[tuple[memoryview[int], int, int]] = deque()
         self._pop = self._free.pop
@@ -166,7 +163,7 @@ class Journal:
     def take(self, span: OpenSpan) -> None:
         """Write *span* into a free slot; keep it in memory where there is none."""
         try:
-            opened, words, word, payload = self._pop()
+            opened, words, word = self._pop()
         except IndexError:
             self._take_more(span)
             return
@@ -176,10 +173,10 @@ class Journal:
             tracer = live._tracer  # noqa: SLF001 - see `Described`
             operation = span.operation
             if operation is None:
-                texts = self._texts[span.name, tracer]
+                pack, texts = self._texts[span.name, tracer]
             else:
                 get = live._attributes.get  # noqa: SLF001 - see `Described`
-                texts = self._texts[
+                pack, texts = self._texts[
                     span.name,
                     tracer,
                     operation,
@@ -192,9 +189,9 @@ class Journal:
             started_at = span.started_at
             silence = span.heartbeat_timeout
             longest = span.max_duration
-            _pack(
+            pack(
                 words,
-                payload,
+                8 * word,
                 started_at,
                 0,
                 started_at,
@@ -210,8 +207,8 @@ class Journal:
                 texts,
             )
         except UNUSUAL:  # texts that come for the first time, for one
-            if not write(span, words, payload, self._texts):
-                self._free.append((opened, words, word, payload))
+            if not write(span, words, 8 * word, self._texts):
+                self._free.append((opened, words, word))
                 self._take_memory(span)
                 return
         span.slot = opened
@@ -268,7 +265,7 @@ class Journal:
             words[word - 1] = opened - _OPEN  # FREE
             if not self.is_closed:
                 following = (opened + _NEXT & _SEQUENCE or _NEXT) | _OPEN
-                self._free.append((following, words, word, 8 * word))
+                self._free.append((following, words, word))
         elif 0 <= opened <= _MEMORY:
             span.slot = opened
             self._memory.free(span)
@@ -362,8 +359,7 @@ class Journal:
             self._take_memory(span)
             return
         self._free.extend(
-            (_NEXT | _OPEN, words, WORDS * at + 1, SLOT_SIZE * at + PAYLOAD_START)
-            for at in range(start, start + count)
+            (_NEXT | _OPEN, words, WORDS * at + 1) for at in range(start, start + count)
         )
         # As many are in use as were made ready, or nobody would come here.
         if len(self._chunks) * count * 4 < self._file.slots:

@@ -1,8 +1,10 @@
-"""The journal's bytes: `Header` and `Slot` to bytes and back, and nothing else.
+"""The journal's bytes: where everything stands, and the header to bytes and back.
 
-Pure: no file, no clock.  Who writes is `file`, who reads is `reader`; the texts of a
-slot are packed by `texts`.  Everything is little endian, times are nanoseconds since
-the epoch, a text is UTF-8.  This is version 1.
+Pure: no file, no clock.  A slot is read by `slot`, its texts are packed by `texts`.
+Who writes is `file`, who reads is `reader`.
+
+Everything is little endian, times are nanoseconds since the epoch, a text is UTF-8.
+This is version 1.
 
 The header, at the file's beginning; its length is a multiple of 4096:
 
@@ -41,7 +43,8 @@ offset  bytes  what
 89      1      span kind, OpenTelemetry's number
 90      1      1 where the parent is remote, else 0
 91      1      zero
-92      356    texts: tag (1), length (1), text; the tag 0 ends them
+92      356    texts: tag (1), length (1), text; the tag 0 ends them, and what
+               stands behind it is of spans before
 448     1      length of `error.type`; it counts when there is an outcome but OK
 449     63     `error.type`
 ======  =====  ==================================================================
@@ -62,15 +65,13 @@ content, no note of a heartbeat.
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from opentelemetry.trace import SpanKind
-
-from agenttrace.journal.texts import TEXTS_SIZE, read_texts
+from agenttrace.journal.texts import TEXTS_SIZE
 from agenttrace.model import EndedBy, Outcome
 
 if TYPE_CHECKING:
@@ -111,19 +112,15 @@ ENDED_BY: Final[Mapping[EndedBy, int]] = {
     EndedBy.RECOVERY: 9,
 }
 """Numbers of the format: they never change their meaning."""
-PAYLOAD: Final = struct.Struct(f"<QQQ16s8s8sQddBBBx{TEXTS_SIZE}s")
+_FIXED: Final = "<QQQ16s8s8sQddBBBx"
+PAYLOAD: Final = struct.Struct(f"{_FIXED}{TEXTS_SIZE}s")
 """What is written at the start of a span, from the heartbeat word on."""
 PAYLOAD_START: Final = 8
 
-_SEQUENCE_SHIFT: Final = 32
 _HEADER: Final = struct.Struct("<8sIIIIQ16sQII")
 _CRC: Final = struct.Struct("<I")
 _COMMITTED: Final = slice(0, LAST_TICK)
-_OUTCOME_OF: Final = {code: outcome for outcome, code in OUTCOMES.items()}
-_ENDED_BY_OF: Final = {code: ended_by for ended_by, code in ENDED_BY.items()}
-_KIND_OF: Final = {kind.value: kind for kind in SpanKind}
-_NO_ID: Final = bytes(8)
-_NO_TRACE: Final = bytes(16)
+_BOOT_ID_SIZE: Final = 16
 
 
 class JournalError(ValueError):
@@ -163,38 +160,6 @@ class Header(NamedTuple):
     resource: bytes
 
 
-class Slot(NamedTuple):
-    """What a slot says of its span: as `SpanData` and `OpenSpan` name it.
-
-    *outcome*, *ended_by* and *error_type* are None where it has none; *end_time* is 0
-    unless it is ENDED.  *number* is its place in the file, -1 where nobody said.
-    """
-
-    state: State
-    sequence: int
-    outcome: Outcome | None
-    ended_by: EndedBy | None
-    error_type: str | None
-    last_beat: int
-    end_time: int
-    started_at: int
-    trace_id: bytes
-    span_id: bytes
-    parent_id: bytes
-    parent_is_remote: bool
-    thread_id: int
-    flags: int
-    kind: SpanKind
-    heartbeat_timeout: float | None
-    max_duration: float | None
-    name: str
-    operation: str | None
-    scope_name: str
-    scope_version: str
-    attributes: Mapping[str, str]
-    number: int = -1
-
-
 def pack_header(header: Header, multiple: int = HEADER_MULTIPLE) -> bytes:
     """Return the bytes of *header*, whose length is a multiple of *multiple*.
 
@@ -205,7 +170,7 @@ def pack_header(header: Header, multiple: int = HEADER_MULTIPLE) -> bytes:
     if length > LONGEST_HEADER or length % HEADER_MULTIPLE:
         msg = f"a header of {length} bytes: must be a multiple of 4096, at most 2**24"
         raise JournalError(msg)
-    if len(header.boot_id) != len(_NO_TRACE):
+    if len(header.boot_id) != _BOOT_ID_SIZE:
         msg = f"boot_id={header.boot_id!r}: must be 16 bytes"
         raise JournalError(msg)
     try:
@@ -271,6 +236,16 @@ def read_header(data: bytes) -> Header:
     return Header(pid, boot_id, started_at, last_tick, bytes(resource))
 
 
+@lru_cache
+def payload_with(texts: int) -> struct.Struct:
+    """Return the part of `PAYLOAD` that has the first *texts* bytes of its texts.
+
+    What stands behind the tag that ends them is never read, so it need not be written:
+    three lines of a cache instead of seven.
+    """
+    return struct.Struct(f"{_FIXED}{texts}s")
+
+
 def commit_code(state: State, outcome: Outcome | None, ended_by: EndedBy | None) -> int:
     """Return the commit word of a slot, without its sequence."""
     code = int(state)
@@ -279,83 +254,3 @@ def commit_code(state: State, outcome: Outcome | None, ended_by: EndedBy | None)
     if ended_by is not None:
         code |= ENDED_BY[ended_by] << 16
     return code
-
-
-def read_slot(data: bytes, number: int = -1) -> Slot | None:
-    """Return what stands in the slot *data*; None where it is free.
-
-    Raises:
-        JournalError: *data* is not a slot, or a damaged one.
-    """
-    if len(data) != SLOT_SIZE:
-        msg = f"torn slot: {len(data)} bytes of {SLOT_SIZE}"
-        raise JournalError(msg)
-    word = int.from_bytes(data[:PAYLOAD_START], "little")
-    try:
-        state = State(word & 0xFF)
-        if state is State.FREE:
-            return None
-        return _taken(data, word, state, number)
-    except (KeyError, ValueError, IndexError) as error:
-        msg = f"damaged slot {number}: {error}"
-        raise JournalError(msg) from error
-
-
-def _taken(data: bytes, word: int, state: State, number: int) -> Slot:
-    (
-        last_beat,
-        end_time,
-        started_at,
-        trace_id,
-        span_id,
-        parent_id,
-        thread_id,
-        heartbeat_timeout,
-        max_duration,
-        flags,
-        kind,
-        parent_is_remote,
-        texts,
-    ) = PAYLOAD.unpack_from(data, PAYLOAD_START)
-    if trace_id == _NO_TRACE or span_id == _NO_ID or parent_is_remote > 1:
-        msg = "no ids, or flags that do not exist"
-        raise ValueError(msg)
-    outcome, ended_by = _ending_of(word, state)
-    error_type = None
-    if outcome is not None and outcome is not Outcome.OK:
-        size = data[ERROR_CELL]
-        if size > ERROR_SIZE:
-            msg = f"an error.type of {size} bytes"
-            raise ValueError(msg)
-        error_type = data[ERROR_CELL + 1 : ERROR_CELL + 1 + size].decode() or None
-    return Slot(
-        state,
-        word >> _SEQUENCE_SHIFT,
-        outcome,
-        ended_by,
-        error_type,
-        last_beat,
-        end_time if state is State.ENDED else 0,
-        started_at,
-        trace_id,
-        span_id,
-        b"" if parent_id == _NO_ID else parent_id,
-        bool(parent_is_remote),
-        thread_id,
-        flags,
-        _KIND_OF[kind],
-        None if math.isnan(heartbeat_timeout) else heartbeat_timeout,
-        None if math.isnan(max_duration) else max_duration,
-        *read_texts(texts),
-        number,
-    )
-
-
-def _ending_of(word: int, state: State) -> tuple[Outcome | None, EndedBy | None]:
-    outcome, ended_by = word >> 8 & 0xFF, word >> 16 & 0xFFFF
-    if state is State.OPEN or (state is State.JUDGED and not outcome | ended_by):
-        if outcome | ended_by:
-            msg = "it is open and has an outcome"
-            raise ValueError(msg)
-        return None, None
-    return _OUTCOME_OF[outcome], _ENDED_BY_OF[ended_by]

@@ -17,15 +17,20 @@ from agenttrace import safety
 from agenttrace.journal.format import (
     ERROR_CELL,
     ERROR_SIZE,
-    PAYLOAD,
     State,
     commit_code,
+    payload_with,
 )
-from agenttrace.journal.texts import KEY_ATTRIBUTES, encoded, pack_texts
+from agenttrace.journal.texts import (
+    KEY_ATTRIBUTES,
+    TEXTS_SIZE,
+    encoded,
+    pack_texts,
+)
 from agenttrace.model import error_type_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.trace import SpanKind
 
@@ -44,9 +49,14 @@ UNUSUAL: Final = (
 raises in the middle of it, a time-out for one, is the application's.
 """
 _MOST_TEXTS: Final = 1024
+_ROUND: Final = 32
+"""Bytes that the length of texts is rounded up to: few lengths, a packer for each."""
 _NO_ATTRIBUTES: Final[Mapping[str, object]] = {}
-_pack: Final = PAYLOAD.pack_into
 _pack_error: Final = struct.Struct(f"{ERROR_SIZE + 1}p").pack_into
+
+
+Packed = tuple["Callable[..., None]", bytes]
+"""The texts of a span, and what packs as much of a payload as they need."""
 
 
 class Tracer(Protocol):
@@ -76,7 +86,7 @@ def write(
     span: OpenSpan,
     words: memoryview[int],
     payload: int,
-    known: dict[object, bytes],
+    known: dict[object, Packed],
 ) -> bool:
     """Write what is known of *span* at its start.
 
@@ -92,7 +102,8 @@ def write(
     try:
         live = span()
         kind = getattr(live, "_kind", None)
-        _pack(
+        pack, texts = _texts_of(span, live, known)
+        pack(
             words,
             payload,
             span.started_at,
@@ -107,7 +118,7 @@ def write(
             getattr(live, "flags", int(span.sampled)),
             0 if kind is None else kind.value,
             bool(getattr(live, "remote_parent", False)),
-            _texts_of(span, live, known),
+            texts,
         )
     except UNUSUAL as error:
         safety.log_once(
@@ -139,7 +150,7 @@ def _seconds(limit: float | None) -> float:
     return math.nan if limit is None else limit
 
 
-def _texts_of(span: OpenSpan, live: object, known: dict[object, bytes]) -> bytes:
+def _texts_of(span: OpenSpan, live: object, known: dict[object, Packed]) -> Packed:
     tracer: Tracer | None = getattr(live, "_tracer", None)
     # A foreign span may be called after anything.
     name = str(span.name)
@@ -158,8 +169,10 @@ def _texts_of(span: OpenSpan, live: object, known: dict[object, bytes]) -> bytes
     if tracer is not None:
         scope_name, scope_version, *_ = tracer.scope_data
     texts = pack_texts(name, span.operation, scope_name, scope_version, attributes)
+    size = min(-(-(len(texts) + 1) // _ROUND) * _ROUND, TEXTS_SIZE)
+    packed = payload_with(size).pack_into, texts
     if len(known) >= _MOST_TEXTS:
         known.clear()
     with contextlib.suppress(TypeError):
-        known[key] = texts
-    return texts
+        known[key] = packed
+    return packed

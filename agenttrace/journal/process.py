@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 UNKNOWN: Final = bytes(16)
 _LAST_DIGITS: Final = 4
 """Digits of an instance's name that count the journals of its process."""
-_INSTANCE: Final = re.compile(f"([0-9]+-[0-9a-f]+)[0-9a-f]{{{_LAST_DIGITS}}}")
+_INSTANCE: Final = f"([0-9]+-[0-9a-f]+)[0-9a-f]{{{_LAST_DIGITS}}}"
 
 _instances: Iterator[str] = iter(())
 
@@ -40,7 +40,7 @@ def of_process(instance: str) -> str:
     >>> of_process("7-0123456789ab0000")
     '7-0123456789ab'
     """
-    match = _INSTANCE.fullmatch(instance)
+    match = re.fullmatch(_INSTANCE, instance)
     return instance if match is None else match[1]
 
 

@@ -20,15 +20,15 @@ from agenttrace.journal.format import (
     JournalError,
     header_length,
     read_header,
-    read_slot,
 )
+from agenttrace.journal.slot import read_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
-    from agenttrace.journal.format import Slot
+    from agenttrace.journal.slot import Slot
 
 _PIECE: Final = 128
 """Slots that are read at a time."""

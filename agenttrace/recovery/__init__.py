@@ -28,19 +28,15 @@ to, is the runtime's or a command's business.
 `forms` is what is made of its spans.
 """
 
-from agenttrace.recovery.forms import resource_bytes, resource_from, span_of
+from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered
 from agenttrace.recovery.orphan import Orphan
-from agenttrace.recovery.search import WINDOW, Recovery, has_others, locks_in
+from agenttrace.recovery.search import Recovery, locks_in
 
 __all__ = [
-    "WINDOW",
     "Orphan",
     "Recovered",
     "Recovery",
-    "has_others",
     "locks_in",
-    "resource_bytes",
-    "resource_from",
     "span_of",
 ]

@@ -6,9 +6,8 @@ recoveries that were cut half way write the same bytes.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import StatusCode
 
@@ -18,7 +17,6 @@ from agenttrace.model import (
     EndedBy,
     Ending,
     Outcome,
-    ResourceData,
     ScopeData,
     SpanData,
     error_type_of,
@@ -27,6 +25,7 @@ from agenttrace.model import (
 
 if TYPE_CHECKING:
     from agenttrace.journal import Header, Slot
+    from agenttrace.model import ResourceData
 
 _LOST: Final = "its process died while it was open"
 _LAST_SECOND: Final = 253_402_300_799
@@ -81,32 +80,6 @@ def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
         resource=resource,
         scope=ScopeData(slot.scope_name, slot.scope_version),
     )
-
-
-def resource_bytes(resource: ResourceData) -> bytes:
-    """Return *resource* as a journal's header keeps it: JSON.
-
-    >>> resource_from(resource_bytes(ResourceData({"service.name": "support"})))
-    ResourceData(attributes={'service.name': 'support'}, schema_url='')
-    """
-    said = {"attributes": dict(resource.attributes), "schema_url": resource.schema_url}
-    return json.dumps(said, default=str).encode()
-
-
-def resource_from(data: bytes) -> ResourceData:
-    """Return the resource that `resource_bytes` has written; an empty one if none."""
-    try:
-        said: Any = json.loads(data)
-        attributes: dict[str, object] = {
-            str(key): _tupled(value) for key, value in said["attributes"].items()
-        }
-        return ResourceData(attributes, str(said["schema_url"]))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return ResourceData({})
-
-
-def _tupled(value: object) -> object:
-    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
 
 
 def _instant(nanoseconds: int) -> str:

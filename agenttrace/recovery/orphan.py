@@ -20,7 +20,8 @@ from agenttrace.delivery.segments import Segments
 from agenttrace.journal import JournalError, State, UnknownVersionError, read_journal
 from agenttrace.journal import lock as locks
 from agenttrace.journal.file import SUFFIX as JOURNAL_SUFFIX
-from agenttrace.recovery.forms import resource_from, span_of
+from agenttrace.journal.resources import resource_from
+from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered, reason_of, tell_of
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     """Takes a frame to its destinations; False where nobody takes any more."""
     Tell = Callable[[Recovered], object]
 
-WINDOW: Final = 8 * 2**20
+_WINDOW: Final = 8 * 2**20
 """Bytes on their way at once: recovery must not fill the memory of who does it."""
 _AT_ONCE: Final = 32
 """Locks that are taken together: the directory is listed once for all of them.  Twice
@@ -50,13 +50,13 @@ class Recovery:
     Args:
         directory: Where instances keep their files.
         send: Where frames go.
-        window: Bytes that may be on their way at once.
+        window: Bytes that may be on their way at once, at most 8 MiB.
     """
 
-    def __init__(self, directory: Path, send: Send, *, window: int = WINDOW) -> None:
+    def __init__(self, directory: Path, send: Send, *, window: int = _WINDOW) -> None:
         self._directory = directory
         self._send = send
-        self._window = window
+        self._window = min(window, _WINDOW)
         self._progress = threading.Condition()
         self._on_their_way = 0
         self._orphans: list[Orphan] = []
@@ -295,19 +295,6 @@ def locks_in(directory: Path) -> list[Path]:
                     facts = entry.stat(follow_symlinks=False)
                     found.append((facts.st_mtime_ns, entry.path))
     return [Path(path) for _, path in sorted(found)]
-
-
-def has_others(directory: Path, own: str) -> bool:
-    """Return whether *directory* has a lock of another instance than *own*.
-
-    For `configure()`, on the application's thread: it stops at the first.
-    """
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        return any(
-            entry.name.endswith(SUFFIX) and entry.name != own + SUFFIX
-            for entry in entries
-        )
-    return False
 
 
 def _together(paths: Iterable[Path]) -> Iterator[list[list[Path]]]:

@@ -6,7 +6,6 @@ built stands in `core` and `pipelines`; who we are in `resource`, where spans go
 at exit and at SIGTERM in `process` and `sigterm`.
 """
 
-from agenttrace.recovery import Recovered
 from agenttrace.runtime.core import (
     Runtime,
     Status,
@@ -19,7 +18,6 @@ from agenttrace.runtime.core import (
 )
 
 __all__ = [
-    "Recovered",
     "Runtime",
     "Status",
     "configure",

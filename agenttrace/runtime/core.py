@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from agenttrace import content, safety, tracing
 from agenttrace.context import scope
 from agenttrace.model import EndedBy, Ending, Outcome
-from agenttrace.recovery import Recovered
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import Pipeline, choose
 from agenttrace.runtime.process import PROCESS
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from agenttrace.delivery.spooler import SpoolerStatus
+    from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan, OpenSpans
 
 _EXIT: Final = "its process ended while it was open"
@@ -173,7 +173,7 @@ class Runtime:
         Returns:
             What was found since `configure()`.
         """
-        return self._pipeline.recover(timeout)
+        return self._pipeline.recover(timeout) or _nothing_recovered()
 
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
@@ -313,7 +313,15 @@ def shutdown(timeout: float | None = None) -> bool:
 def recover(timeout: float = 30.0) -> Recovered:
     """Deliver what processes that died have left (see `Runtime.recover`)."""
     runtime = current()
-    return Recovered() if runtime is None else runtime.recover(timeout)
+    return _nothing_recovered() if runtime is None else runtime.recover(timeout)
+
+
+def _nothing_recovered() -> Recovered:
+    from agenttrace.recovery import (  # noqa: PLC0415 - most processes never recover anything
+        Recovered,
+    )
+
+    return Recovered()
 
 
 def open_spans() -> tuple[OpenSpan, ...]:

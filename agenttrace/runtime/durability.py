@@ -10,15 +10,20 @@ the dead `recovery`'s.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from agenttrace import recovery, safety
+from agenttrace import safety
+from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.segments import Segments
 from agenttrace.journal import Journal
+from agenttrace.journal.lock import SUFFIX
+from agenttrace.journal.resources import resource_bytes
 from agenttrace.runtime.process import PROCESS
 
 if TYPE_CHECKING:
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 
     from agenttrace.delivery.spooler import Spooler
     from agenttrace.model import ResourceData
-    from agenttrace.recovery import Recovered
+    from agenttrace.recovery import Recovered, Recovery
 
 _EVERY: Final = 10.0
 """Seconds between two looks for siblings that have died, while spans are open."""
@@ -44,11 +49,12 @@ class Durability:
         journal: None where none can be kept.
     """
 
-    def __init__(self, directory: Path, window: int = recovery.WINDOW) -> None:
-        self._window = min(window, recovery.WINDOW)
+    def __init__(self, directory: Path, window: int) -> None:
+        self._window = window
         self.journal: Journal | None = None
         self._directory = directory
-        self._recovery: recovery.Recovery | None = None
+        self._spooler: Spooler | None = None
+        self._recovery: Recovery | None = None
         self._recovering = threading.Lock()
         self._next_look = 0.0
 
@@ -63,7 +69,7 @@ class Durability:
             self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.journal = Journal(
                 self._directory,
-                resource=recovery.resource_bytes(resource),
+                resource=resource_bytes(resource),
                 previous=PROCESS.spans.slots,
             )
         except (OSError, ValueError) as error:
@@ -88,52 +94,52 @@ class Durability:
     def recover_with(self, spooler: Spooler) -> None:
         """Have *spooler* deliver what dead processes have left, now and later."""
         self.recover_later(spooler)
-        if self.journal is not None and recovery.has_others(
-            self._directory, self.journal.instance
-        ):
+        if self.journal is not None and self._has_others():
             self._look()
 
     def recover_later(self, spooler: Spooler) -> None:
         """Do the same, but not at once."""
         if self.journal is not None:
-            self._recovery = recovery.Recovery(
-                self._directory, spooler.resume, window=self._window
-            )
+            self._spooler = spooler
             self._next_look = time.monotonic() + _EVERY
 
-    def recover(self, timeout: float) -> Recovered:
+    def recover(self, timeout: float) -> Recovered | None:
         """Take over what dead processes have left, and wait until it is delivered.
 
         Args:
             timeout: Longest wait in seconds; what is not delivered then goes on.
+
+        Returns:
+            What was found so far; None where there are no files.
         """
-        running = self._recovery
-        if running is None:
-            return recovery.Recovered()
         timeout = min(max(timeout, 0.0), _LONGEST)
         deadline = time.monotonic() + timeout
         # On a thread of its own: while destinations are down it waits for them.
         thread = self._look(timeout)
         if thread is not None:
             thread.join(max(deadline - time.monotonic(), 0.0))
+        running = self._recovery
+        if running is None:
+            return None
         running.wait(max(deadline - time.monotonic(), 0.0))
         return replace(running.total)
 
     def tick(self) -> None:
         """Look for siblings that have died, now and then.  Called by the ticker."""
-        if self._recovery is not None and time.monotonic() >= self._next_look:
+        if self._spooler is not None and time.monotonic() >= self._next_look:
             self._look()
 
     def after_fork(self, resource: ResourceData) -> None:
         """Give the child files of its own."""
         if self._recovery is not None:
             self._recovery.forget()
-            self._recovery = None
+        self._recovery = self._spooler = None
         self._recovering = threading.Lock()
         self.begin(resource)
 
     def stop(self) -> None:
         """Take over nothing more, before the spooler is shut down."""
+        self._spooler = None
         if self._recovery is not None:
             self._recovery.stop()
 
@@ -166,11 +172,37 @@ class Durability:
         return thread
 
     def _run(self, patience: float) -> None:
-        running, recovering = self._recovery, self._recovering
-        if running is not None and recovering.acquire(timeout=patience):
+        recovering = self._recovering
+        if recovering.acquire(timeout=patience):
             try:
-                running.run()
+                running = self._begin_recovery()
+                if running is not None:
+                    running.run()
             except Exception as error:  # noqa: BLE001 - this thread is all there is
                 safety.note("recovery", error)
             finally:
                 recovering.release()
+
+    def _begin_recovery(self) -> Recovery | None:
+        """Return the one recovery of this runtime; None where there are no files."""
+        spooler = self._spooler
+        if self._recovery is None and spooler is not None:
+            # Imported when it is needed, which in most processes it never is.
+            with no_fork():
+                from agenttrace.recovery import Recovery  # noqa: PLC0415 - see above
+            self._recovery = Recovery(
+                self._directory, spooler.resume, window=self._window
+            )
+            if self._spooler is None:  # stopped meanwhile
+                self._recovery.stop()
+        return self._recovery
+
+    def _has_others(self) -> bool:
+        """Return whether other processes have left files, dead or alive."""
+        own = None if self.journal is None else self.journal.lock.path.name
+        # It stops at the first: this is the application's thread.
+        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+            return any(
+                entry.name.endswith(SUFFIX) and entry.name != own for entry in entries
+            )
+        return False

@@ -15,7 +15,6 @@ from agenttrace import safety, tracing
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.errors import SettingError
 from agenttrace.model import Outcome
-from agenttrace.recovery import Recovered
 from agenttrace.runtime import checks, resource
 from agenttrace.runtime.destinations import senders_of, timeout_of
 from agenttrace.runtime.durability import Durability
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpans
     from agenttrace.settings import Settings
 
@@ -68,8 +68,8 @@ class Pipeline(Protocol):
         """Do what is to be done now and then while spans are open."""
         ...
 
-    def recover(self, timeout: float, /) -> Recovered:
-        """Deliver what dead processes have left."""
+    def recover(self, timeout: float, /) -> Recovered | None:
+        """Deliver what dead processes have left; None where that cannot be."""
         ...
 
     def after_fork(self) -> None:
@@ -154,10 +154,10 @@ class OwnPipeline:
         if self._durability is not None:
             self._durability.tick()
 
-    def recover(self, timeout: float) -> Recovered:
+    def recover(self, timeout: float) -> Recovered | None:
         """Deliver what dead processes have left."""
         if self._durability is None:
-            return Recovered()
+            return None
         return self._durability.recover(timeout)
 
     def after_fork(self) -> None:
@@ -222,9 +222,9 @@ class AttachedPipeline:
     def tick(self) -> None:
         """Find nothing to do."""
 
-    def recover(self, _timeout: float, /) -> Recovered:
-        """Recover nothing: the way out is the provider's."""
-        return Recovered()
+    def recover(self, _timeout: float, /) -> Recovered | None:
+        """Return None: the way out is the provider's."""
+        return None
 
     def after_fork(self) -> None:
         """Leave it to the provider's processors."""
@@ -255,9 +255,9 @@ class NoPipeline:
     def tick(self) -> None:
         """Find nothing to do."""
 
-    def recover(self, _timeout: float, /) -> Recovered:
-        """Find nothing to recover with."""
-        return Recovered()
+    def recover(self, _timeout: float, /) -> Recovered | None:
+        """Return None: there is no way out."""
+        return None
 
     def after_fork(self) -> None:
         """Find nothing to begin anew."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 import time
 import weakref
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.sdk.trace import sampling
@@ -33,6 +32,7 @@ from agenttrace.model import (
     ending_of,
     error_type_of,
     is_same,
+    returned,
     status_of,
 )
 from agenttrace.registry import Claim, OpenSpan, Teller
@@ -191,7 +191,7 @@ class LeanSpan(RecordedSpan):
                 or is_same(error, self.started_during)
                 or self._code is StatusCode.OK
             ):
-                ending = replace(RETURNED)
+                ending = returned()
             else:
                 ending = ending_of(error)
                 # Recording it is the owner's business; here it only speaks.

@@ -21,14 +21,13 @@ from agenttrace.journal.format import (
     SLOT_SIZE,
     Header,
     JournalError,
-    Slot,
     State,
     commit_code,
     header_length,
     pack_header,
     read_header,
-    read_slot,
 )
+from agenttrace.journal.slot import Slot, read_slot
 from agenttrace.journal.texts import (
     KEY_ATTRIBUTES,
     TEXTS_SIZE,

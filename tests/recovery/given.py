@@ -34,9 +34,10 @@ from agenttrace.journal.format import (
     commit_code,
     pack_header,
 )
+from agenttrace.journal.resources import resource_bytes
 from agenttrace.journal.texts import pack_texts
 from agenttrace.model import EndedBy, Outcome, ResourceData
-from agenttrace.recovery import Recovered, Recovery, resource_bytes
+from agenttrace.recovery import Recovered, Recovery
 from tests.delivery.given import span_data
 
 if TYPE_CHECKING:

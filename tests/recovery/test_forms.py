@@ -12,9 +12,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 from agenttrace import semconv
 from agenttrace.delivery.otlp import frame_of
 from agenttrace.journal import Header, Slot, State
-from agenttrace.journal.format import read_slot
+from agenttrace.journal.resources import resource_bytes, resource_from
+from agenttrace.journal.slot import read_slot
 from agenttrace.model import EndedBy, Outcome, ResourceData
-from agenttrace.recovery import resource_bytes, resource_from, span_of
+from agenttrace.recovery import span_of
 from tests.recovery.given import STARTED_AT, TICK, forms_in, slot, slot_bytes
 
 HEADER = Header(7, bytes(16), STARTED_AT, TICK, b"")
