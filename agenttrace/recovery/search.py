@@ -41,6 +41,7 @@ class Recovery:
         self._progress = threading.Condition()
         self._on_their_way = 0
         self._orphans: list[Orphan] = []
+        self._removing = 0
         self._stopped = False
         self.total = Recovered()
         """What has been found so far."""
@@ -88,7 +89,9 @@ class Recovery:
             timeout: Longest wait in seconds.
         """
         with self._progress:
-            return self._progress.wait_for(lambda: not self._orphans, timeout)
+            return self._progress.wait_for(
+                lambda: not self._orphans and not self._removing, timeout
+            )
 
     def stop(self) -> None:
         """Take nothing more over, and leave to others what is not settled."""
@@ -128,11 +131,15 @@ class Recovery:
             if orphan.unsettled or not orphan.is_read or orphan not in self._orphans:
                 return
             self._orphans.remove(orphan)
-            self._progress.notify_all()
+            self._removing += 1
         try:
             orphan.remove()
         except OSError as error:
             tell_of(orphan.lock.path, error)
+        finally:
+            with self._progress:
+                self._removing -= 1
+                self._progress.notify_all()
 
 
 def locks_in(directory: Path) -> list[Path]:
