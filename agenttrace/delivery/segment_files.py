@@ -7,6 +7,7 @@ nothing: writing, settling and removing is `segments`' business.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -89,6 +90,22 @@ def read(directory: str | os.PathLike[str], instance: str) -> Iterator[Found]:
         if problem:
             count(Count.SEGMENTS_DAMAGED)
         yield Found(path, number, frames, problem)
+
+
+def ids_in(
+    directory: str | os.PathLike[str], instance: str
+) -> set[tuple[bytes, bytes]]:
+    """Return the trace ids and span ids of all that `read` would find unsettled.
+
+    Raises:
+        OSError: *directory* cannot be listed.
+    """
+    ids: set[tuple[bytes, bytes]] = set()
+    for _, path in files_of(directory, instance):
+        with suppress(SegmentError, OSError):
+            for record in contents_of(path.read_bytes()).unsettled:
+                ids.update(record.frame.ids)
+    return ids
 
 
 def path_of(directory: str | os.PathLike[str], instance: str, number: int) -> Path:

@@ -94,23 +94,24 @@ class Orphan:
             OSError: The directory cannot be read.
         """
         self._segments = segments = Segments.adopt(self._directory, self._instance)
-        told: set[tuple[bytes, bytes]] = set()
-        for found in segment_files.read(self._directory, self._instance):
-            self.damaged += found.problem is not None
-            for place, frame in found.frames:
-                told.update(frame.ids)
-                settle = _settling(segments, place)
-                yield frame, settle, Recovered(resent=len(frame.ids))
-        try:
-            with read_journal(self._journal, writable=True) as journal:
+        told = segment_files.ids_in(self._directory, self._instance)
+        with contextlib.ExitStack() as stack:
+            journal = self._opened()
+            if journal is not None:
+                stack.enter_context(journal)
+                # Before any is sent: a frame is gone once it is settled, and whoever
+                # comes after us would tell the span in the slot in another form.
+                for slot in journal:
+                    if (slot.trace_id, slot.span_id) in told:
+                        journal.free(slot)
+            for found in segment_files.read(self._directory, self._instance):
+                self.damaged += found.problem is not None
+                for place, frame in found.frames:
+                    settle = _settling(segments, place)
+                    yield frame, settle, Recovered(resent=len(frame.ids))
+            if journal is not None:
                 yield from self._made(journal, segments, told)
                 self.damaged += journal.damaged
-        except FileNotFoundError:
-            pass  # it had a spool and no journal, or died before it had one
-        except UnknownVersionError:
-            self._is_unknown = True  # of a newer agenttrace, which will read it
-        except JournalError:
-            self.damaged += 1
 
     def remove(self) -> None:
         """Remove the files, the lock last.
@@ -130,6 +131,17 @@ class Orphan:
         """Leave the files to the next one."""
         with contextlib.suppress(OSError):
             self.lock.release(remove=False)
+
+    def _opened(self) -> Reading | None:
+        try:
+            return read_journal(self._journal, writable=True)
+        except FileNotFoundError:
+            pass  # it had a spool and no journal, or died before it had one
+        except UnknownVersionError:
+            self._is_unknown = True  # of a newer agenttrace, which will read it
+        except JournalError:
+            self.damaged += 1
+        return None
 
     def _made(
         self, journal: Reading, segments: Segments, told: set[tuple[bytes, bytes]]
@@ -176,6 +188,7 @@ def _settling(segments: Segments, place: Place) -> Settle:
     def settle() -> None:
         try:
             segments.settle(place)
+            crash_point("recovered and settled")
         except OSError as error:
             tell_of(segments.directory, error)
 
