@@ -99,12 +99,17 @@ class Durability:
         Args:
             timeout: Longest wait in seconds; what is not delivered then goes on.
         """
-        if self._recovery is None:
+        running = self._recovery
+        if running is None:
             return recovery.Recovered()
-        with self._recovering:
-            self._recovery.run()
-        self._recovery.wait(timeout)
-        return self._recovery.total
+        timeout = min(max(timeout, 0.0), threading.TIMEOUT_MAX / 2)
+        deadline = time.monotonic() + timeout
+        # Not on this thread: what is taken over waits for room while none is sent.
+        thread = self._look(patience=timeout)
+        if thread is not None:
+            thread.join(timeout)
+        running.wait(max(deadline - time.monotonic(), 0.0))
+        return running.total
 
     def tick(self) -> None:
         """Look for siblings that have died, now and then.  Called by the ticker."""
@@ -133,20 +138,22 @@ class Durability:
         if self.journal is not None and settled:
             PROCESS.release(self.journal)
 
-    def _look(self) -> None:
+    def _look(self, patience: float = 0.0) -> threading.Thread | None:
         self._next_look = time.monotonic() + _EVERY
         # A thread for as long as it takes: directories are on disks, which stall.
         thread = threading.Thread(
-            target=self._run, name="agenttrace-recovery", daemon=True
+            target=self._run, args=(patience,), name="agenttrace-recovery", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # too many threads, or the interpreter is about to end
-            return
+            return None
+        return thread
 
-    def _run(self) -> None:
+    def _run(self, patience: float) -> None:
         running = self._recovery
-        if running is not None and self._recovering.acquire(blocking=False):
+        # One that has begun may have passed by who died since.
+        if running is not None and self._recovering.acquire(timeout=patience):
             try:
                 running.run()
             except Exception as error:  # noqa: BLE001 - this thread is all there is
