@@ -42,7 +42,9 @@ class Recovery:
         self._on_their_way = 0
         self._orphans: list[Orphan] = []
         self._removing = 0
+        self._running = 0
         self._stopped = False
+        self._closed = False
         self.total = Recovered()
         """What has been found so far."""
 
@@ -55,28 +57,20 @@ class Recovery:
             tell: Called with what was found so far, after each batch.
         """
         total = Recovered()
-        for path in locks_in(self._directory):
-            if self._stopped:
-                break
-            orphan = _taken_over(path, total)
-            if orphan is None:
-                continue
-            self._orphans.append(orphan)
-            total.processes += 1
-            try:
-                for frame, settle, found in orphan.frames():
-                    total.add(found)
-                    if tell is not None:
-                        tell(total)
-                    if not self._pass_on(orphan, frame, settle):
-                        break
-                else:
-                    orphan.is_read = True
-            except OSError as error:
-                total.failed += 1
-                tell_of(path, error)
-            total.damaged += orphan.damaged
-            self._finish(orphan)
+        with self._progress:
+            self._running += 1
+        try:
+            for path in locks_in(self._directory):
+                if self._stopped:
+                    break
+                orphan = _taken_over(path, total)
+                if orphan is not None:
+                    self._take(orphan, total, tell)
+        finally:
+            with self._progress:
+                self._running -= 1
+            if self._closed:
+                self._let_go()
         self.total.add(total)
         safety.count(safety.Count.SPANS_RECOVERED, total.lost + total.ended)
         safety.count(safety.Count.SPANS_REDELIVERED, total.resent)
@@ -100,11 +94,44 @@ class Recovery:
             self._progress.notify_all()
 
     def close(self) -> None:
-        """Let go of what is not settled: the next one finds it."""
+        """Let go of what is not settled: the next one finds it.
+
+        What is just being taken over is let go of when that has come to its end: until
+        then it is written to.
+        """
         self.stop()
-        for orphan in self._orphans[:]:
+        self._closed = True
+        if not self._running:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        with self._progress:
+            orphans, self._orphans = self._orphans, []
+        for orphan in orphans:
             orphan.release()
-        self._orphans.clear()
+
+    def _take(
+        self,
+        orphan: Orphan,
+        total: Recovered,
+        tell: Callable[[Recovered], object] | None,
+    ) -> None:
+        self._orphans.append(orphan)
+        total.processes += 1
+        try:
+            for frame, settle, found in orphan.frames():
+                total.add(found)
+                if tell is not None:
+                    tell(total)
+                if not self._pass_on(orphan, frame, settle):
+                    break
+            else:
+                orphan.is_read = True
+        except OSError as error:
+            total.failed += 1
+            tell_of(orphan.lock.path, error)
+        total.damaged += orphan.damaged
+        self._finish(orphan)
 
     def _pass_on(self, orphan: Orphan, frame: Frame, settle: Settle) -> bool:
         size = len(frame.payload)

@@ -46,3 +46,62 @@ def test_recover_returns_in_time_while_the_collector_is_down() -> None:
 
     assert killed.code == -signal.SIGKILL
     assert (ran.code, ran.out) == (0, "True\n"), ran.err
+
+
+OPEN = """
+    import os, signal
+    import agenttrace
+    agenttrace.configure()
+    with agenttrace.span("open"):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_who_shuts_down_while_it_recovers_lets_go_of_nothing_it_still_writes() -> None:
+    """Two that write to the files of one dead process lose what either has written."""
+    killed = run(OPEN)
+
+    ran = run(
+        """
+        import fcntl, os, pathlib, threading
+        import agenttrace
+        from agenttrace import crashpoints
+
+        is_there, go_on = threading.Event(), threading.Event()
+
+        def hold(at):
+            if at == "recovered":
+                is_there.set()
+                go_on.wait(30)
+
+        def is_free(path):
+            pid = os.fork()
+            if pid == 0:
+                with open(path, "r+b") as file:
+                    try:
+                        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except OSError:
+                        os._exit(1)
+                    os._exit(0)
+            return os.waitpid(pid, 0)[1] == 0
+
+        crashpoints.hook = hold
+        directory = pathlib.Path(os.environ["AGENTTRACE_STATE_DIR"], "instances")
+        lock, = directory.glob("*.lock")
+        runtime = agenttrace.configure()
+        is_there.wait(30)
+        runtime.shutdown()
+        print(is_free(lock))
+        go_on.set()
+        for thread in threading.enumerate():
+            if thread.name == "agenttrace-recovery":
+                thread.join()
+        print(is_free(lock))
+        """,
+        PYTHONWARNINGS="ignore::DeprecationWarning",
+    )
+    last = run("import agenttrace; agenttrace.configure(); agenttrace.recover()")
+
+    assert killed.code == -signal.SIGKILL
+    assert (ran.out.split(), ran.err) == (["False", "True"], "")
+    assert last.spans()["open"].attributes["agenttrace.outcome"] == "lost"
