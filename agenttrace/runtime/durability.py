@@ -123,18 +123,22 @@ class Durability:
         self.begin(resource)
 
     def stop(self) -> None:
-        """Take over nothing more; what is not settled is the next one's."""
+        """Take over nothing more; what is on its way is still waited for."""
         if self._recovery is not None:
-            self._recovery.close()
-            self._recovery = None
+            self._recovery.stop()
 
     def end(self, *, settled: bool) -> None:
-        """Remove the journal, unless somebody has something to recover from it.
+        """Let go of the dead, and remove the journal unless it tells something.
+
+        What is not settled is for the next process to find.
 
         Args:
             settled: Whether all that has ended was delivered: else the files are
                 kept, and locked until the process is gone.
         """
+        if self._recovery is not None:
+            self._recovery.close()
+            self._recovery = None
         if self.journal is not None and settled:
             PROCESS.release(self.journal)
 

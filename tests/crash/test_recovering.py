@@ -105,3 +105,28 @@ def test_who_shuts_down_while_it_recovers_lets_go_of_nothing_it_still_writes() -
     assert killed.code == -signal.SIGKILL
     assert (ran.out.split(), ran.err) == (["False", "True"], "")
     assert last.spans()["open"].attributes["agenttrace.outcome"] == "lost"
+
+
+def test_what_is_recovered_at_exit_leaves_no_files_once_it_is_delivered() -> None:
+    """A short program that comes after a crash finishes what it has begun."""
+    killed = run(OPEN)
+
+    ran = run(
+        """
+        import threading
+        import agenttrace
+        from agenttrace import crashpoints
+        is_appended = threading.Event()
+        crashpoints.hook = lambda at: at == "recovered and appended" and is_appended.set()
+        agenttrace.configure()
+        is_appended.wait(30)
+        for thread in threading.enumerate():
+            if thread.name == "agenttrace-recovery":
+                thread.join()
+        """
+    )
+
+    assert killed.code == -signal.SIGKILL
+    assert ran.err == ""
+    assert ran.spans()["open"].attributes["agenttrace.outcome"] == "lost"
+    assert list((ran.state_dir / "instances").iterdir()) == []
