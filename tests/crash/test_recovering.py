@@ -117,7 +117,8 @@ def test_what_is_recovered_at_exit_leaves_no_files_once_it_is_delivered() -> Non
         import agenttrace
         from agenttrace import crashpoints
         is_appended = threading.Event()
-        crashpoints.hook = lambda at: at == "recovered and appended" and is_appended.set()
+        at_last = "recovered and appended"
+        crashpoints.hook = lambda at: at == at_last and is_appended.set()
         agenttrace.configure()
         is_appended.wait(30)
         for thread in threading.enumerate():
