@@ -41,17 +41,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     said = parser.parse_args(arguments)
     print(f"seed {said.seed}")
     with tempfile.TemporaryDirectory(prefix="agenttrace-crash-") as directory:
+        progress = _Progress(said.kills)
         soak = Soak(Path(directory), kills=said.kills, delay=said.delay, seed=said.seed)
-        report = soak.run(lambda so_far: _progress(so_far, said.kills))
+        report = soak.run(progress.tell)
     _close(report)
     return 0 if report.is_good else 1
 
 
-def _progress(report: Report, kills: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{report.kills} of {kills} kills", end="", file=sys.stderr, flush=True)
-    elif report.kills % max(1, kills // 10) == 0:
-        print(f"{report.kills} of {kills} kills", file=sys.stderr, flush=True)
+class _Progress:
+    """Tells how far a soak is: in place on a terminal, else ten lines."""
+
+    def __init__(self, kills: int) -> None:
+        self._kills = kills
+        self._next = 0
+
+    def tell(self, report: Report) -> None:
+        line = f"{report.kills} of {self._kills} kills"
+        if sys.stderr.isatty():
+            print(f"\r{line}", end="", file=sys.stderr, flush=True)
+        elif report.kills >= self._next:
+            self._next = report.kills + self._kills // 10
+            print(line, file=sys.stderr, flush=True)
 
 
 def _close(report: Report) -> None:

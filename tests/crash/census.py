@@ -17,6 +17,7 @@ from agenttrace.journal import JournalError, State, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
 
@@ -45,13 +46,13 @@ class Census(NamedTuple):
     unsettled: Counter[str]
 
 
-def take(directory: Path, pid: int, *, was_recovering: bool) -> Census:
-    """Return what the process *pid*, now dead, left in *directory*.
+def take(directory: Path, pids: AbstractSet[int], *, was_recovering: bool) -> Census:
+    """Return what the processes *pids*, now dead, left in *directory*.
 
     Args:
         directory: Where instances keep their files.
-        pid: Whose files are looked at for its own states; of all others the frames.
-        was_recovering: Whether it had taken others over when it died.
+        pids: Whose files are looked at for their states; of all others the frames.
+        was_recovering: Whether one had taken others over when it died.
     """
     found = {Found.RECOVERER} if was_recovering else set[Found]()
     unsettled: Counter[str] = Counter()
@@ -64,27 +65,32 @@ def take(directory: Path, pid: int, *, was_recovering: bool) -> Census:
                 for trace_id, span_id in frame.ids
             }
             unsettled.update(ids)
-            if instance.startswith(f"{pid}-"):
+            if _pid_of(instance) in pids:
                 framed |= ids
                 if segment.problem is not None:
                     found.add(Found.MID_APPEND)
-    for path in directory.glob(f"{pid}-*.journal"):
-        found.update(_states(path, framed))
+    for path in directory.glob("*.journal"):
+        if _pid_of(path.name) in pids:
+            found.update(_states(path, framed))
     return Census(found, unsettled)
 
 
-def is_recovering(directory: Path, pid: int) -> bool:
-    """Return whether the process *pid*, which is stopped, has taken others over."""
+def is_recovering(directory: Path, pids: AbstractSet[int]) -> bool:
+    """Return whether one of *pids*, which are stopped, has taken others over."""
     return any(
         _is_locked(path)
         for path in directory.glob("*.lock")
-        if not path.name.startswith(f"{pid}-")
+        if _pid_of(path.name) not in pids
     )
 
 
 def left_in(directory: Path) -> list[str]:
     """Return the names of the files that are left."""
     return sorted(path.name for path in directory.iterdir())
+
+
+def _pid_of(name: str) -> int:
+    return int(name.partition("-")[0])
 
 
 def _states(path: Path, framed: set[str]) -> Iterator[Found]:

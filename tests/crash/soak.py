@@ -1,6 +1,6 @@
 """Kills a worker again and again, and holds what arrives against the truth.
 
-One worker lives at a time; each new one takes over what the dead have left, and may be
+One worker lives at a time, or two; each takes over what the dead have left, and may be
 killed at that.  Meanwhile the collector goes and comes back.  At the end one process
 recovers in peace, and the truth is compared with what the collector has.
 
@@ -31,6 +31,7 @@ from tests.crash.receiver import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
 _AIMS: Final = (
@@ -59,6 +60,8 @@ class Lives(NamedTuple):
 
 
 _LIVES: Final = (Lives(0.1, 55), Lives(0.3, 35), Lives(1.2, 10))
+_TWINS: Final = 0.3
+"""How likely two workers live, and die, at a time."""
 _OUTAGE: Final = 0.25
 """How likely the collector is down when a worker starts."""
 
@@ -132,13 +135,15 @@ class Soak:
             receiver.say(f"delay {self._delay}")
             aims = self._aims()
             gc.freeze()  # or every worker would copy what all of them share
-            for number in range(self._kills):
+            for number in itertools.count():
+                if report.kills >= self._kills:
+                    break
                 is_down = self._chance.random() < _OUTAGE
                 aim = next(aims) if number % 2 else None
                 if aim is not None and aim.name in _ANSWERED:
                     is_down = False
                 receiver.say("down" if is_down else "up")
-                self._kill_one(receiver, aim)
+                self._round(receiver, aim)
                 tell(report)
             receiver.say("up")
             receiver.say("delay 0")
@@ -158,29 +163,36 @@ class Soak:
             passes = _PASSES.get(name, _MOST_PASSES)
             yield worker.Aim(name, self._chance.randint(1, passes))
 
-    def _kill_one(self, receiver: Receiver, aim: worker.Aim | None) -> None:
+    def _round(self, receiver: Receiver, aim: worker.Aim | None) -> None:
+        """Have workers live and die, and look at what they leave."""
+        # Two at once: both try to take over whoever died before.
+        several = aim is None and self._chance.random() < _TWINS
+        pids = {self._start(aim) for _ in range(2 if several else 1)}
+        if aim is None:
+            time.sleep(self._life())
+            is_recoverer = self._kill(pids)
+        else:
+            is_recoverer = aim.name.startswith(_RECOVERER)
+            if not _died(next(iter(pids)), _TOO_LONG):
+                self._report.missed += 1
+                is_recoverer = self._kill(pids)
+        self._report.kills += len(pids)
+        if not self._instances.is_dir():
+            return
+        seen = census.take(self._instances, pids, was_recovering=is_recoverer)
+        if self._was_sent(receiver, seen.unsettled):
+            seen.found.add(Found.NOT_ACKNOWLEDGED)
+        self._report.states.update(seen.found)
+
+    def _start(self, aim: worker.Aim | None) -> int:
+        seed = self._chance.getrandbits(32)
         pid = os.fork()
         if pid == 0:
             try:
-                worker.live(self._log, self._chance.getrandbits(32), aim)
+                worker.live(self._log, seed, aim)
             finally:
                 os._exit(1)
-        if aim is None:
-            time.sleep(self._life())
-            is_recoverer = self._kill(pid)
-        else:
-            is_recoverer = aim.name.startswith(_RECOVERER)
-            if not _died(pid, _TOO_LONG):
-                self._report.missed += 1
-                is_recoverer = self._kill(pid)
-        if not self._instances.is_dir():
-            self._report.kills += 1
-            return
-        seen = census.take(self._instances, pid, was_recovering=is_recoverer)
-        if self._was_sent(receiver, seen.unsettled):
-            seen.found.add(Found.NOT_ACKNOWLEDGED)
-        self._report.kills += 1
-        self._report.states.update(seen.found)
+        return pid
 
     def _was_sent(self, receiver: Receiver, unsettled: Counter[str]) -> bool:
         self._in_flight.update(unsettled)
@@ -192,17 +204,20 @@ class Soak:
         )[0]
         return self._chance.random() * longest
 
-    def _kill(self, pid: int) -> bool:
-        """Kill *pid* and return whether it was recovering others."""
+    def _kill(self, pids: AbstractSet[int]) -> bool:
+        """Kill *pids* and return whether one of them was recovering others."""
         # Stopped first: what holds a lock can be asked for while it lives, only.
-        os.kill(pid, signal.SIGSTOP)
-        _, status = os.waitpid(pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
-            message = f"the worker ended by itself, with status {status}"
-            raise RuntimeError(message)
-        was_recovering = census.is_recovering(self._instances, pid)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in pids:
+            _, status = os.waitpid(pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                message = f"the worker ended by itself, with status {status}"
+                raise RuntimeError(message)
+        was_recovering = census.is_recovering(self._instances, pids)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         return was_recovering
 
     def _recover(self) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.crash.given import NOBODY, endings, recover, signalled
-from tests.delivery.collector import Collector
+from tests.crash.given import NOBODY, ending_of, endings, recover, signalled
+from tests.delivery.collector import Collector, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
+if sys.platform == "win32":
+    pytest.skip("needs POSIX", allow_module_level=True)
 
 PROGRAM = """
     import os, signal, sys, threading
@@ -50,6 +51,7 @@ PROGRAM = """
     with agenttrace.span("main"):
         {ending}
 """
+OK = ("ok", "return")
 BY_EXIT = ("lost", "exit")
 BY_RECOVERY = ("lost", "recovery")
 
@@ -75,7 +77,7 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    "returns": Way("ready()", 0, ("ok", "return"), BY_EXIT),
+    "returns": Way("ready()", 0, OK, BY_EXIT),
     "sys.exit": Way("ready(); sys.exit(3)", 3, ("cancelled", "exit"), BY_EXIT),
     "raises": Way("ready(); 1 / 0", 1, ("error", "exception"), BY_EXIT),
     "os._exit": Way("ready(); os._exit(4)", 4, BY_RECOVERY, BY_RECOVERY),
@@ -120,7 +122,7 @@ def test_each_span_is_told_once_with_the_truth(collector: Collector, way: Way) -
 
     assert ended.code == way.code, ended.err
     assert endings(collector) == {
-        "done": ("ok", "return"),
+        "done": OK,
         "main": way.main,
         "daemon": way.daemon,
     }
@@ -141,10 +143,27 @@ def test_an_exit_while_the_collector_is_down_is_short_and_loses_nothing(
     assert ended.code == way.code, ended.err
     assert ended.seconds < PATIENCE + 4  # of which most is this machine's
     assert endings(collector) == {
-        "done": ("ok", "return"),
+        "done": OK,
         "main": way.main,
         "daemon": way.daemon,
     }
+
+
+@pytest.mark.parametrize("name", ["returns", "sigterm, flushed"])
+def test_an_exit_while_the_collector_hangs_is_short(
+    collector: Collector, name: str
+) -> None:
+    """What it has read it may have taken, so that is told once more by the next."""
+    way = WAYS[name]
+    collector.answer(Reply(hangs=True))
+
+    ended = signalled(program(way, PATIENCE), *way.signals)
+
+    recover()
+    assert ended.code == way.code, ended.err
+    assert ended.seconds < PATIENCE + 4  # of which most is this machine's
+    told = {span.name: ending_of(span) for span in collector.spans()}
+    assert told == {"done": OK, "main": way.main, "daemon": way.daemon}
 
 
 def test_a_second_sigterm_takes_effect_at_once(collector: Collector) -> None:
