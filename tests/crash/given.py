@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.core.programs import run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.delivery.collector import Collector, Received
 
 NOBODY = "http://127.0.0.1:9"
@@ -32,8 +34,20 @@ class Ended(NamedTuple):
     seconds: float
 
 
-def signalled(program: str, *signals: int, **variables: str) -> Ended:
-    """Run *program*, send it *signals* once it has printed a line, wait for its end."""
+def signalled(
+    program: str,
+    *signals: int,
+    between: Callable[[], object] | None = None,
+    **variables: str,
+) -> Ended:
+    """Run *program*, send it *signals* once it has printed a line, wait for its end.
+
+    Args:
+        program: Its source.
+        signals: One after the other.
+        between: Called before the second one and each that follows.
+        variables: Of its environment.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
         env={**os.environ, **variables},
@@ -44,7 +58,9 @@ def signalled(program: str, *signals: int, **variables: str) -> Ended:
         assert process.stdout is not None
         process.stdout.readline()
         began = time.monotonic()
-        for number in signals:
+        for index, number in enumerate(signals):
+            if index and between is not None:
+                between()
             process.send_signal(number)
         try:
             _, err = process.communicate(timeout=60)

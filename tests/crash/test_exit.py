@@ -82,6 +82,12 @@ WAYS = {
     "raises": Way("ready(); 1 / 0", 1, ("error", "exception"), BY_EXIT),
     "os._exit": Way("ready(); os._exit(4)", 4, BY_RECOVERY, BY_RECOVERY),
     "os.abort": Way("ready(); os.abort()", -6, BY_RECOVERY, BY_RECOVERY),
+    "os.exec": Way(
+        "ready(); os.execv('/bin/sh', ['sh', '-c', 'exit 6'])",
+        6,
+        BY_RECOVERY,
+        BY_RECOVERY,
+    ),
     "ctrl-c": Way("wait()", -2, ("cancelled", "cancel"), BY_EXIT, (signal.SIGINT,)),
     "killed": Way("wait()", -9, BY_RECOVERY, BY_RECOVERY, (signal.SIGKILL,)),
     "hang-up": Way("wait()", -1, BY_RECOVERY, BY_RECOVERY, (signal.SIGHUP,)),
@@ -230,3 +236,31 @@ def test_a_span_that_a_daemon_thread_ends_after_the_flush_is_told_by_the_next(
     spans = {span.name: span for span in collector.spans()}
     assert spans["daemon"].attributes["agenttrace.outcome"] == "lost"
     assert len(collector.spans()) == len(spans)
+
+
+def test_a_second_ctrl_c_ends_the_flush_and_not_the_exit_status(
+    collector: Collector,
+) -> None:
+    """Whoever presses it again does not want to wait, and still ends by SIGINT."""
+    collector.answer(Reply(hangs=True))
+
+    ended = signalled(
+        """
+        import signal
+        import agenttrace
+        agenttrace.configure(flush_timeout=60)
+        with agenttrace.span("main"):
+            print("ready", flush=True)
+            while True:
+                signal.pause()
+        """,
+        signal.SIGINT,
+        signal.SIGINT,
+        between=lambda: collector.wait_for_requests(1, 30),
+    )
+
+    recover()
+    assert ended.code == -signal.SIGINT
+    assert ended.seconds < 30
+    assert "atexit" not in ended.err
+    assert endings(collector) == {"main": ("cancelled", "cancel")}
