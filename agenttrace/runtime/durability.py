@@ -47,6 +47,7 @@ class Durability:
         self._recovery: recovery.Recovery | None = None
         self._recovering = threading.Lock()
         self._next_look = 0.0
+        self._is_over = False
 
     def begin(self, resource: ResourceData) -> None:
         """Have spans that start from now on written to a new journal.
@@ -117,13 +118,17 @@ class Durability:
             self._look()
 
     def after_fork(self, resource: ResourceData) -> None:
-        """Give the child files of its own."""
+        """Give the child files of its own, unless its parent had shut down."""
         self._recovery = None
         self._recovering = threading.Lock()
-        self.begin(resource)
+        if self._is_over:
+            self.journal = None
+        else:
+            self.begin(resource)
 
     def stop(self) -> None:
         """Take over nothing more; what is on its way is still waited for."""
+        self._is_over = True
         if self._recovery is not None:
             self._recovery.stop()
 

@@ -274,3 +274,30 @@ def test_an_executor_may_renew_its_workers_after_each_task(
     recover()
     tasks = {f"task {number}": OK for number in range(6)}
     assert endings(collector) == {"parent": OK, **tasks}
+
+
+def test_a_child_of_a_process_that_has_shut_down_keeps_no_files(
+    tmp_path: Path, collector: Collector
+) -> None:
+    """It traces nothing; there would be nobody to remove them."""
+    printed = run_file(
+        tmp_path,
+        """
+        import os, sys
+        import agenttrace
+
+        agenttrace.configure(service_name="family")
+        with agenttrace.span("before"):
+            pass
+        agenttrace.shutdown(30)
+        pid = os.fork()
+        if pid == 0:
+            with agenttrace.span("after"):
+                sys.exit(0)
+        os.waitpid(pid, 0)
+        print(os.listdir(os.environ["AGENTTRACE_STATE_DIR"] + "/instances"))
+        """,
+    )
+
+    assert printed == "[]\n"
+    assert endings(collector) == {"before": OK}
