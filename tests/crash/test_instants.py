@@ -153,6 +153,7 @@ def test_a_verdict_that_was_told_stands_though_its_process_is_killed(
     recovered = run(RECOVER)
 
     assert killed.code == -signal.SIGKILL
-    assert recovered.out.split() == ["0", "0", "0", "2"], recovered.err
-    outcomes = [span.attributes["agenttrace.outcome"] for span in collector.spans()]
-    assert outcomes == ["stuck"]
+    # It may be sent once more, if the answer was not on disk yet; never otherwise.
+    assert recovered.out.split()[:2] == ["0", "0"], recovered.err
+    assert [len(found) for found in forms(collector).values()] == [1]
+    assert last(collector)["hung"].attributes["agenttrace.outcome"] == "stuck"
