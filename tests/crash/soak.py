@@ -4,9 +4,9 @@ One worker lives at a time, or two; each takes over what the dead have left, and
 killed at that.  Meanwhile the collector goes and comes back.  At the end one process
 recovers in peace, and the truth is compared with what the collector has.
 
-Half of the kills come from outside, at a random instant; the others are the worker's
-own, at one of the instants that `crashpoints` names, each in its turn.  Those would be
-microseconds wide.
+A third of the rounds end from outside, at a random instant; in the others the worker
+kills itself at one of the instants that `crashpoints` names, which are microseconds
+wide, and after that whoever takes it over does.
 """
 
 from __future__ import annotations
@@ -34,16 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-_AIMS: Final = (
-    "mid append",
-    "frame appended",
-    "sent",
-    "acknowledged",
-    "recovered",
-    "recovered and appended",
-    "recovered and settled",
-)
-_PASSES: Final = {"sent": 3, "recovered": 1, "recovered and appended": 1}
+_DYING: Final = ("mid append", "frame appended", "sent", "acknowledged")
+_RECOVERING: Final = ("recovered", "recovered and appended", "recovered and settled")
+_PASSES: Final = {
+    "sent": 3,
+    "recovered and settled": 4,
+    "recovered": 1,
+    "recovered and appended": 1,
+}
 _MOST_PASSES: Final = 8
 _ANSWERED: Final = ("sent", "acknowledged", "recovered and settled")
 """Where nobody comes without an answer from the collector."""
@@ -133,13 +131,11 @@ class Soak:
             os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
             os.environ["AGENTTRACE_STATE_DIR"] = str(self._state)
             receiver.say(f"delay {self._delay}")
-            aims = self._aims()
             gc.freeze()  # or every worker would copy what all of them share
-            for number in itertools.count():
+            for aim in self._aims():
                 if report.kills >= self._kills:
                     break
                 is_down = self._chance.random() < _OUTAGE
-                aim = next(aims) if number % 2 else None
                 if aim is not None and aim.name in _ANSWERED:
                     is_down = False
                 receiver.say("down" if is_down else "up")
@@ -158,10 +154,18 @@ class Soak:
         report.seconds = time.monotonic() - began
         return report
 
-    def _aims(self) -> Iterator[worker.Aim]:
-        for name in itertools.cycle(_AIMS):
-            passes = _PASSES.get(name, _MOST_PASSES)
-            yield worker.Aim(name, self._chance.randint(1, passes))
+    def _aims(self) -> Iterator[worker.Aim | None]:
+        """Yield what each round aims at: outside, a worker, whoever takes it over.
+
+        Four and three have every pair come by.
+        """
+        for dying, recovering in zip(
+            itertools.cycle(_DYING), itertools.cycle(_RECOVERING), strict=True
+        ):
+            yield None
+            for name in (dying, recovering):
+                passes = _PASSES.get(name, _MOST_PASSES)
+                yield worker.Aim(name, self._chance.randint(1, passes))
 
     def _round(self, receiver: Receiver, aim: worker.Aim | None) -> None:
         """Have workers live and die, and look at what they leave."""
