@@ -57,6 +57,7 @@ class Durability:
         self._recovery: Recovery | None = None
         self._recovering = threading.Lock()
         self._next_look = 0.0
+        self._is_over = False
 
     def begin(self, resource: ResourceData) -> None:
         """Have spans that start from now on written to a new journal.
@@ -130,21 +131,27 @@ class Durability:
             self._look()
 
     def after_fork(self, resource: ResourceData) -> None:
-        """Give the child files of its own."""
+        """Give the child files of its own, unless its parent had shut down."""
         if self._recovery is not None:
             self._recovery.forget()
         self._recovery = self._spooler = None
         self._recovering = threading.Lock()
-        self.begin(resource)
+        if self._is_over:
+            self.journal = None
+        else:
+            self.begin(resource)
 
     def stop(self) -> None:
         """Take over nothing more, before the spooler is shut down."""
+        self._is_over = True
         self._spooler = None
         if self._recovery is not None:
             self._recovery.stop()
 
     def end(self, *, settled: bool) -> None:
-        """Remove the journal, unless somebody has something to recover from it.
+        """Let go of the dead, and remove the journal unless it tells something.
+
+        What is not settled is for the next process to find.
 
         What others have left and is not settled is the next one's.
 

@@ -161,11 +161,18 @@ class Process:
         module.Finalize(None, self._at_exit, exitpriority=_LAST)
 
     def _at_exit(self) -> None:
-        if self.lives is not None:
+        if self.lives is None:
+            return
+        try:
             safety.guarded("at_exit", self.lives.shutdown)
             if self.provider is not None:
                 # What the application added to it has a queue of its own.
                 safety.guarded("provider.shutdown", self.provider.shutdown)
+        except KeyboardInterrupt:
+            # Nobody presses it to have a traceback of ours: it is to end now, and what
+            # was not delivered is on disk.
+            pass
+        finally:
             self._remove_journals()
             _keep_interrupt()
 

@@ -1,0 +1,180 @@
+"""Real servers with real workers: gunicorn, which forks them, and uvicorn."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import urllib.request
+from http.client import HTTPException
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.given import endings, recover
+from tests.delivery.collector import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
+
+OK = ("ok", "return")
+BY_RECOVERY = ("lost", "recovery")
+GUNICORN = """
+    import os, signal
+    import agenttrace
+
+    agenttrace.configure(service_name="server")
+
+    def app(environ, start_response):
+        name = environ["PATH_INFO"]
+        with agenttrace.span(name):
+            if name == "/killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name == "/recover":
+                agenttrace.recover(timeout=20)
+            start_response("200 OK", [])
+            return [str(os.getpid()).encode()]
+"""
+UVICORN = """
+    import os, signal
+    import agenttrace
+
+    agenttrace.configure(service_name="server")
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            return
+        name = scope["path"]
+        with agenttrace.span(name):
+            if name == "/killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name == "/recover":
+                agenttrace.recover(timeout=20)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            body = str(os.getpid()).encode()
+            await send({"type": "http.response.body", "body": body})
+"""
+
+
+class Server:
+    """A server on a socket that is there before it is.
+
+    Args:
+        directory: Where its application is.
+        application: The source.
+        arguments: Of the server; `{fd}` is the socket.
+    """
+
+    def __init__(self, directory: Path, application: str, *arguments: str) -> None:
+        (directory / "served.py").write_text(textwrap.dedent(application))
+        self._log = directory / "log"
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        descriptor = self._socket.fileno()
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *(a.format(fd=descriptor) for a in arguments)],
+                cwd=directory,
+                stdout=log,
+                stderr=log,
+                pass_fds=[descriptor],
+            )
+
+    def get(self, path: str) -> int:
+        """Return the process id of the worker that answers."""
+        port = self._socket.getsockname()[1]
+        url = f"http://127.0.0.1:{port}{path}"
+        with urllib.request.urlopen(url, timeout=40) as answer:
+            return int(answer.read())
+
+    def kill_a_worker(self) -> None:
+        """Have one killed inside a request."""
+        with pytest.raises((OSError, HTTPException)):
+            self.get("/killed")
+
+    def stop(self) -> tuple[int, str]:
+        """Stop it as a process manager does; return its exit status and its log."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(40)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._socket.close()
+        return self._process.returncode, self._log.read_text()
+
+
+def gunicorn(directory: Path, *arguments: str) -> Server:
+    return Server(
+        directory, GUNICORN, "gunicorn", "-b", "fd://{fd}", *arguments, "served:app"
+    )
+
+
+def preloaded(directory: Path) -> Server:
+    """Start one that is configured in the master, before it forks."""
+    return gunicorn(directory, "-w", "2", "--preload")
+
+
+def threaded(directory: Path) -> Server:
+    """Start one that is configured in each worker; they have threads."""
+    return gunicorn(directory, "-w", "2", "-k", "gthread", "--threads", "2")
+
+
+def uvicorn(directory: Path) -> Server:
+    """Start one that is configured in each worker; they are spawned."""
+    return Server(
+        directory,
+        UVICORN,
+        "uvicorn",
+        "--fd",
+        "{fd}",
+        "--workers",
+        "2",
+        "--lifespan",
+        "off",
+        "served:app",
+    )
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
+        yield collector
+
+
+@pytest.mark.parametrize("start", [preloaded, threaded, uvicorn])
+def test_a_servers_workers_lose_nothing_and_tell_nothing_twice(
+    tmp_path: Path, collector: Collector, start: Callable[[Path], Server]
+) -> None:
+    """One is killed inside a request, the server goes on, and is stopped at last."""
+    if start is not uvicorn and importlib.util.find_spec("gunicorn") is None:
+        pytest.skip("gunicorn is not installed")
+    server = start(tmp_path)
+    try:
+        for number in range(20):
+            server.get(f"/{number}")
+        server.kill_a_worker()
+        for number in range(20, 40):
+            server.get(f"/{number}")
+        server.get("/recover")
+    finally:
+        code, log = server.stop()
+
+    assert code == 0, log
+    assert "Traceback" not in log
+    recover()
+    requests = {f"/{number}": OK for number in range(40)}
+    assert endings(collector) == {
+        **requests,
+        "/recover": OK,
+        "/killed": BY_RECOVERY,
+    }
