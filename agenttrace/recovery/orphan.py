@@ -66,6 +66,13 @@ class Recovered:
             name = each.name
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
+    def since(self, before: Recovered) -> Recovered:
+        """Return what was found since it was *before*."""
+        names = [each.name for each in fields(self)]
+        return Recovered(
+            **{name: getattr(self, name) - getattr(before, name) for name in names}
+        )
+
 
 class Orphan:
     """The files of a dead process, whose lock is held here.

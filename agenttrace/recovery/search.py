@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import safety
@@ -45,20 +46,29 @@ class Recovery:
         self.total = Recovered()
         """What has been found so far."""
 
-    def run(self, tell: Callable[[Recovered], object] | None = None) -> Recovered:
+    def run(
+        self,
+        tell: Callable[[Recovered], object] | None = None,
+        tell_of_one: Callable[[Path, Recovered], object] | None = None,
+    ) -> Recovered:
         """Take over every dead process that is found; return what it finds this time.
 
         What was sent is not settled yet, see `wait`.  Never raises.
 
         Args:
             tell: Called with what was found so far, after each batch.
+            tell_of_one: Called after each process with the path of its lock and what
+                was found of it; its `failed` says that it could not be read.
         """
         total = Recovered()
         for path in locks_in(self._directory):
             if self._stopped:
                 break
+            before = replace(total)
             orphan = _taken_over(path, total)
             if orphan is None:
+                if tell_of_one is not None and total.failed > before.failed:
+                    tell_of_one(path, total.since(before))
                 continue
             self._orphans.append(orphan)
             total.processes += 1
@@ -75,6 +85,8 @@ class Recovery:
                 total.failed += 1
                 tell_of(path, error)
             total.damaged += orphan.damaged
+            if tell_of_one is not None:
+                tell_of_one(path, total.since(before))
             self._finish(orphan)
         self.total.add(total)
         safety.count(safety.Count.SPANS_RECOVERED, total.lost + total.ended)
