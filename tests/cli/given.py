@@ -17,7 +17,7 @@ COMMAND = (sys.executable, "-m", "agenttrace.cli")
 NOBODY = "http://127.0.0.1:9"
 """An endpoint where nobody listens."""
 DIES = """
-    import os, signal, sys
+    import glob, os, signal, sys, time
     import agenttrace
 
     runtime = agenttrace.configure(service_name="worker", state_dir=sys.argv[1])
@@ -25,10 +25,17 @@ DIES = """
         with agenttrace.span("done"):
             pass
         with agenttrace.span("step"):
-            runtime.flush()
+            # What is sent is noted on disk a moment after whoever flushes hears of it.
+            while not runtime.flush() or glob.glob(sys.argv[1] + "/*/*.spool"):
+                time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGKILL)
 """
-"""Two spans are open when it is killed, and one has been delivered, if it could be."""
+"""Two spans are open when it is killed, and one has been delivered."""
+DIES_UNSENT = DIES.replace(
+    'not runtime.flush() or glob.glob(sys.argv[1] + "/*/*.spool")',
+    "not runtime.status().spool_bytes",
+)
+"""The same, but the one that has ended could not be sent, and is on disk."""
 
 
 def environment(**more: str) -> dict[str, str]:

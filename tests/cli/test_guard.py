@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ from agenttrace.settings import INSTANCES
 from tests.cli.given import COMMAND, TIME_LIMIT, die, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(
@@ -23,9 +24,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def guarding(
-    state_dir: Path, *options: str
-) -> Iterator[subprocess.Popen[str]]:  # pragma: no cover - see `guard`
+@contextmanager
+def guarding(state_dir: Path, *options: str) -> Generator[subprocess.Popen[str]]:
+    """Run a guard of *state_dir*."""
     with subprocess.Popen(
         [*COMMAND, "guard", "--every", "0.1", "--state-dir", str(state_dir), *options],
         env=environment(),
@@ -33,15 +34,18 @@ def guarding(
         stderr=subprocess.PIPE,
         encoding="utf-8",
     ) as process:
-        yield process
-        if process.poll() is None:
-            process.kill()
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 @pytest.fixture
 def guard(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Return a guard that is at work before there is a directory."""
-    yield from guarding(tmp_path / "state", "--json")
+    with guarding(tmp_path / "state", "--json") as process:
+        yield process
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
@@ -58,7 +62,7 @@ def begun(process: subprocess.Popen[str]) -> str:
 def test_it_tells_of_one_that_dies_and_ends_cleanly(
     guard: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """It is what watches in a pod: process 1 there, which only hears what it handles."""
+    """In a pod it may be process 1, which only hears the signals that it handles."""
     assert begun(guard).startswith(f"Guarding {tmp_path / 'state'}, delivering to ")
     pid = die(tmp_path / "state")
 
@@ -76,7 +80,7 @@ def test_it_tells_of_one_that_dies_and_ends_cleanly(
 
 def test_a_line_for_people_names_the_process(tmp_path: Path) -> None:
     """Whoever reads the log of a pod looks for the process that died."""
-    for process in guarding(tmp_path):
+    with guarding(tmp_path) as process:
         pid = die(tmp_path)
         line = first_line(process)
 
@@ -93,7 +97,7 @@ def test_what_only_another_version_can_read_is_told_once(tmp_path: Path) -> None
     content[8] = 99
     journal.write_bytes(bytes(content))
 
-    for process in guarding(tmp_path, "--json"):
+    with guarding(tmp_path, "--json") as process:
         first = json.loads(first_line(process))
         pid = die(tmp_path)
         second = json.loads(first_line(process))

@@ -1,4 +1,4 @@
-"""`agenttrace recover` delivers what the dead have left, and leaves the living alone."""
+"""`agenttrace recover` delivers what the dead have left, and leaves the living be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from agenttrace.delivery.store import FILE_NAME, Reader, build_forest
 from agenttrace.journal import is_alive
 from agenttrace.recovery import Recovered, locks_in
 from agenttrace.settings import INSTANCES
-from tests.cli.given import COMMAND, NOBODY, TIME_LIMIT, die, environment, run
+from tests.cli.given import (
+    COMMAND,
+    DIES_UNSENT,
+    NOBODY,
+    TIME_LIMIT,
+    die,
+    environment,
+    run,
+)
 from tests.delivery.collector import Collector
 from tests.delivery.collector import Reply as Answer
 
@@ -67,7 +75,7 @@ def test_where_nobody_has_died_it_says_so(tmp_path: Path) -> None:
 
 def test_it_delivers_to_the_endpoint_of_the_environment(tmp_path: Path) -> None:
     """Where `configure()` would send them is where somebody looks for them."""
-    die(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=NOBODY, AGENTTRACE_FLUSH_TIMEOUT="0")
+    die(tmp_path, DIES_UNSENT, OTEL_EXPORTER_OTLP_ENDPOINT=NOBODY)
 
     with Collector() as collector:
         ran = run(
@@ -223,13 +231,16 @@ def test_a_directory_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_it_can_be_interrupted(tmp_path: Path) -> None:
     """Whoever waits for a collector that is down gets the terminal back."""
     die(tmp_path)
-    with Collector(usual=Answer(503)) as collector, subprocess.Popen(
-        [*COMMAND, "recover", "--state-dir", str(tmp_path)],
-        env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=collector.base),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
+    with (
+        Collector(usual=Answer(503)) as collector,
+        subprocess.Popen(
+            [*COMMAND, "recover", "--state-dir", str(tmp_path)],
+            env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=collector.base),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        ) as process,
+    ):
         collector.wait_for_requests(1)
         process.send_signal(signal.SIGINT)
         said, errors = process.communicate(timeout=TIME_LIMIT)
