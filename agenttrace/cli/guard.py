@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _EVERY: Final = 5.0
 _BEAT: Final = 1.0
 """Seconds for which a thread is waited for without a look at signals."""
+
+_LAST: Final = 3.0
+"""Seconds that the last look may take."""
 
 
 @click.command(
@@ -51,9 +55,10 @@ def command(*, every: float, as_object: bool, state_dir: Path) -> None:
     what others left by themselves, but only while they run.  Several may guard the same
     directory.
 
-    Ctrl-C and SIGTERM end it.  What is not delivered then stays on disk.
+    Ctrl-C and SIGTERM end it, after a last look of a few seconds at most.  What is not
+    delivered then stays on disk.
     """
-    rescue = Rescue(state_dir)
+    rescue, lines = Rescue(state_dir), _Lines(as_object=as_object)
     # In a container this may be process 1, which ignores a SIGTERM that it does not
     # handle.  Off the main thread, as in a test, there are no signals to come.
     if threading.current_thread() is threading.main_thread():
@@ -63,8 +68,10 @@ def command(*, every: float, as_object: bool, state_dir: Path) -> None:
             f"Guarding {state_dir}, delivering to {rescue.whereto()}.  Ctrl-C ends it.",
             err=True,
         )
-        _guard(rescue, every, _Lines(as_object=as_object))
+        _guard(rescue, every, lines)
     except KeyboardInterrupt:
+        with contextlib.suppress(KeyboardInterrupt):  # a second one ends it at once
+            _look_last(rescue, lines)
         rescue.close()
         found = rescue.found
         if found.processes:
@@ -80,6 +87,15 @@ def _guard(rescue: Rescue, every: float, lines: _Lines) -> None:
             lines.show()
         lines.show()
         time.sleep(every)
+
+
+def _look_last(rescue: Rescue, lines: _Lines) -> None:
+    """Look once more: in a pod, what is guarded is killed just before its guard."""
+    give_up_at = time.monotonic() + _LAST
+    thread = rescue.look(tell_of_one=lines.add)
+    thread.join(_LAST)
+    rescue.wait(max(0.0, give_up_at - time.monotonic()))
+    lines.show()
 
 
 class _Lines:

@@ -186,7 +186,7 @@ def kind_of(path: Path, mounts: str) -> str | None:
         path: Without links.
         mounts: What `/proc/self/mountinfo` says, see proc(5).
 
-    >>> kind_of(Path("/home/me"), "36 35 98:0 / /home rw - nfs4 server:/home rw")
+    >>> kind_of(Path("/srv/me"), "36 35 98:0 / /srv rw - nfs4 server:/srv rw")
     'nfs4'
     """
     found: tuple[int, str] | None = None

@@ -81,6 +81,7 @@ class Rescue:
             name="agenttrace-rescue",
         )
         self._recovery = Recovery(instances, self._spooler.resume)
+        self._looking = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -108,13 +109,21 @@ class Rescue:
             tell_of_one: Called there after each process, with its lock file.
         """
         thread = threading.Thread(
-            target=self._recovery.run,
+            target=self._look,
             args=(tell, tell_of_one),
             name="agenttrace-rescue-look",
             daemon=True,
         )
         thread.start()
         return thread
+
+    def _look(
+        self,
+        tell: Callable[[Recovered], object] | None,
+        tell_of_one: Callable[[Path, Recovered], object] | None,
+    ) -> None:
+        with self._looking:  # one that was interrupted may still be at it
+            self._recovery.run(tell, tell_of_one)
 
     def wait(self, timeout: float) -> bool:
         """Return whether all of it is delivered, or refused for good, in time.

@@ -78,6 +78,19 @@ def test_it_tells_of_one_that_dies_and_ends_cleanly(
     assert Reader(tmp_path / "state" / FILE_NAME).runs(5)[0].name == "run"
 
 
+def test_it_looks_once_more_before_it_ends(tmp_path: Path) -> None:
+    """In a pod that is stopped, what it guards is killed just before it is told."""
+    with guarding(tmp_path, "--every", "600") as process:
+        begun(process)
+        pid = die(tmp_path)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=TIME_LIMIT)
+
+    assert process.returncode == 0
+    assert f"process {pid} has died" in said
+    assert list((tmp_path / INSTANCES).iterdir()) == []
+
+
 def test_a_line_for_people_names_the_process(tmp_path: Path) -> None:
     """Whoever reads the log of a pod looks for the process that died."""
     with guarding(tmp_path) as process:
