@@ -257,3 +257,34 @@ def test_what_was_found_since_is_a_difference() -> None:
     after = Recovered(processes=2, lost=5, resent=1)
 
     assert after.since(before) == Recovered(processes=1, lost=3, resent=1)
+
+
+def test_a_long_recovery_shows_a_bar_in_a_terminal(tmp_path: Path) -> None:
+    """Minutes without a word look like a hang."""
+    pty = pytest.importorskip("pty")
+    die(tmp_path)
+    ours, theirs = pty.openpty()
+
+    with (
+        Collector(usual=Answer(delay=2)) as collector,
+        subprocess.Popen(
+            [*COMMAND, "recover", "--state-dir", str(tmp_path)],
+            env=environment(
+                OTEL_EXPORTER_OTLP_ENDPOINT=collector.base, TERM="xterm", COLUMNS="80"
+            ),
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            encoding="utf-8",
+        ) as process,
+    ):
+        os.close(theirs)
+        shown = os.read(ours, 4096).decode()
+        while "delivering spans" not in shown:
+            shown += os.read(ours, 4096).decode()
+        said, _ = process.communicate(timeout=TIME_LIMIT)
+    os.close(ours)
+
+    assert process.returncode == 0
+    assert "0/2" in shown
+    assert "all of them" in said
+    assert "delivering" not in said
