@@ -1,4 +1,4 @@
-"""`agenttrace demo`: five runs of a real application, and the account of every span."""
+"""`agenttrace demo`: six runs of a real application, and the account of every span."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ INTERRUPTED: Final = 130
 def command(
     ctx: click.Context, *, live: str | None, as_json: bool, state_dir: Path
 ) -> None:
-    """Watch five runs go well and wrong, and every span arrive.
+    """Watch six runs go well and wrong, and every span arrive.
 
     A small support desk (FastAPI, the real openai client) is driven through a run that
     finishes, a reader who leaves in the middle of a stream, a run that is cancelled, a
-    stream that is cut and a request that is retried.  Then the store is read back and
-    compared with an independent count of what had started.
+    stream that is cut, a request that is retried, and a worker that is killed with
+    SIGKILL.  Then the store is read back and compared with an independent count of what
+    had started.
 
     The model is a scripted one on loopback: no question leaves this machine, unless
     --live says so.  Spans go to the store, where `agenttrace tree` shows them, and to

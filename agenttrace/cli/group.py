@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 COMMANDS: Final = {
-    "demo": "Watch five runs go well and wrong, and every span arrive.",
+    "demo": "Watch six runs go well and wrong, and every span arrive.",
+    "doctor": "Check whether spans are kept and delivered here.",
+    "guard": "Stay, and deliver what processes leave when they die.",
+    "recover": "Deliver what processes that died have left, once.",
     "tree": "Show the last runs as trees.",
 }
 """Every command and its short help, so that `--help` imports none of them.

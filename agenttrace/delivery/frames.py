@@ -2,7 +2,7 @@
 
 Pure: which files there are, and when they are written, is `segments`' business.
 
-A segment file, all integers little-endian and unsigned:
+A segment file, all integers little-endian and unsigned::
 
     offset  bytes
     0       8      magic: b"ATSPOOL" and a zero
@@ -11,7 +11,7 @@ A segment file, all integers little-endian and unsigned:
     16      8      acknowledged offset: every record that begins before it is settled
     24      ...    records, one behind the other, none between them
 
-A record:
+A record::
 
     offset  bytes
     0       4      length of what stands behind these twelve bytes

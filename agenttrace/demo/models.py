@@ -1,6 +1,6 @@
 """Who answers the support desk: a scripted model on loopback, or a real one if asked.
 
-The scripted model knows five questions.  Each stands for something that happens to
+The scripted model knows six questions.  Each stands for something that happens to
 agents in production; how the desk copes is `scenarios`' business.
 """
 
@@ -24,6 +24,7 @@ ROUTER: Final = "How do I set up my new router?"
 COMPARE: Final = "Compare every router of the last ten years."
 LIGHT: Final = "Why is the light on my router red?"
 CALL: Final = "Sum up my last call."
+NIGHT: Final = "Rebuild the search index."
 
 SCRIPTED: Final = "demo-model"
 _GAP: Final = 0.03
@@ -93,6 +94,7 @@ def script() -> Script:
             error(500, "the model is overloaded", headers={"retry-after-ms": "200"}),
             text("You asked about order 1042, and it is on its way.", delay=0.2),
         ),
+        NIGHT: in_turn(calling("rebuild_index", {}, delay=0.2)),
     }
 
     def answer(request: Request) -> Any:  # noqa: ANN401 - whatever the script returns

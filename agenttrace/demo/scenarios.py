@@ -1,4 +1,4 @@
-"""The five runs: who does what to the desk, and what the run must come to."""
+"""The six runs: who does what to the desk, and what the run must come to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from agenttrace.demo.desk import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from agenttrace.demo.tally import Tally
     from agenttrace.demo.web import Visitor
+    from agenttrace.demo.worker import Worker
+    from agenttrace.recovery import Recovered
 
 _A_MOMENT: Final = 0.5
 """Seconds that somebody at the screen needs to see that something is going on."""
@@ -37,12 +40,16 @@ class Scene:
         tally: Knows what is open.
         tell: Shows what has happened.
         model_requests: Returns how many requests have reached the scripted model.
+        worker: Starts a process of its own, for the run that is killed.
+        recover: Delivers what dead processes have left; returns what it has found.
     """
 
     visitor: Visitor
     tally: Tally
     tell: Tell
     model_requests: Callable[[], int]
+    worker: Callable[[], AbstractContextManager[Worker]]
+    recover: Callable[[], Recovered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class Scenario:
         model_calls: How many `chat` spans it must have, by the script.
         scripted: Whether only the scripted model can play its part.
         drive: Plays it, to its end.
+        needs_journal: Whether it can be played only where a journal is kept.
     """
 
     name: str
@@ -68,6 +76,7 @@ class Scenario:
     model_calls: int
     scripted: bool
     drive: Callable[[Scene, Scenario], None]
+    needs_journal: bool = False
 
 
 def _finishes(scene: Scene, scenario: Scenario) -> None:
@@ -110,6 +119,21 @@ def _is_retried(scene: Scene, scenario: Scenario) -> None:
         f"A status 500 came first: the client sent {times} requests, in one call."
     )
     scene.tell(f'The visitor was told: "{answer}"')
+
+
+def _is_killed(scene: Scene, _: Scenario) -> None:
+    before = scene.recover()  # whoever died earlier is no part of this
+    with scene.worker() as worker:
+        for span in worker.started:
+            scene.tally.add(span)
+        scene.tell(f"Still open in process {worker.pid}: {worker.where}")
+        worker.kill()
+        scene.tell("SIGKILL: the process is gone, and could tell nobody.")
+    found = scene.recover().since(before)
+    scene.tell(
+        f"Recovered from its journal and spool: {found.lost} spans were open, "
+        f"{found.resent} had ended and not been sent."
+    )
 
 
 def _end_of(text: str, words: int = 6) -> str:
@@ -172,5 +196,16 @@ SCENARIOS: Final = (
         model_calls=1,
         scripted=True,
         drive=_is_retried,
+    ),
+    Scenario(
+        name="killed",
+        title="a worker that is killed",
+        route="a process of its own",
+        question=models.NIGHT,
+        expected=Outcome.LOST,
+        model_calls=1,
+        scripted=True,
+        drive=_is_killed,
+        needs_journal=True,
     ),
 )

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from agenttrace.demo.models import Models
     from agenttrace.demo.scenarios import Scenario, Scene
     from agenttrace.demo.screen import Screen
+    from agenttrace.recovery import Recovered
     from agenttrace.runtime import Status
 
 _OF_THE_EXTRA: Final = ("fastapi", "h11", "openai", "rich", "uvicorn")
@@ -42,6 +45,7 @@ _ENDPOINTS: Final = (
 _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 _KEEPS_SPANS_AWAY: Final = (
     "AGENTTRACE_DISABLED",
+    "AGENTTRACE_DURABLE",
     "OTEL_SDK_DISABLED",
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
@@ -115,8 +119,19 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
                     entry = _glance(runtime, act, Reader(store), scripted=not live)
                 acts.append(act)
                 screen.show(entry)
+        if why := _why_nobody_is_killed(runtime):
+            screen.tell(f"Left out, a worker that is killed: {why}.")
         runtime.flush(_DELIVERY_TIMEOUT)
     return _left(runtime.status(), store, acts, scripted=not live)
+
+
+def _why_nobody_is_killed(runtime: Runtime) -> str | None:
+    """Return why the run that needs a journal is left out; None where it is not."""
+    if sys.platform == "win32":
+        return "Windows has no locks that a crash frees, so no journal is kept there"
+    if not runtime.status().journal:
+        return "no journal can be kept here, see agenttrace doctor"
+    return None
 
 
 def _check_writable(store: Path) -> None:
@@ -195,7 +210,7 @@ def _opened(
     """Build desk, model and tally; yield them, and the scenarios to play."""
     with screen.opening(live):
         # Seconds of imports, under the line that says what is going on.
-        from agenttrace.demo import scenarios, web  # noqa: PLC0415
+        from agenttrace.demo import scenarios, web, worker  # noqa: PLC0415
         from agenttrace.demo.desk import application  # noqa: PLC0415
 
         agenttrace.instrument()
@@ -206,13 +221,32 @@ def _opened(
             _models(live) as (models, requests),
             web.served(application(models)) as visitor,
         ):
+            directory, base_url = runtime.settings.state_dir, models.base_url or ""
+            killed = _why_nobody_is_killed(runtime) is None
             yield (
-                scenarios.Scene(visitor, tally, screen.tell, requests),
-                [each for each in scenarios.SCENARIOS if not (live and each.scripted)],
+                scenarios.Scene(
+                    visitor,
+                    tally,
+                    screen.tell,
+                    requests,
+                    worker=partial(worker.running, directory, base_url),
+                    recover=partial(_recovered, runtime),
+                ),
+                [
+                    each
+                    for each in scenarios.SCENARIOS
+                    if not (live and each.scripted)
+                    and (killed or not each.needs_journal)
+                ],
             )
     finally:
         runtime.spans.remove_listener(tally)
         agenttrace.uninstrument()
+
+
+def _recovered(runtime: Runtime) -> Recovered:
+    """Deliver what the dead have left; return what was found since `configure()`."""
+    return replace(runtime.recover(_DELIVERY_TIMEOUT))
 
 
 @contextmanager

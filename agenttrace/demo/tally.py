@@ -77,6 +77,11 @@ class Tally:
             paths = [span.path() for span in self._count.open.values()]
         return max(paths, key=len, default="")
 
+    def add(self, span: Started) -> None:
+        """Note that *span* has started in another process, which has told so."""
+        with self._changed:
+            self._count.started.append(span)
+
     def started(self, span: OpenSpan) -> None:
         """Note that *span* has started."""
         with self._changed:

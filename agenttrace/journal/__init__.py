@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from agenttrace.journal.file import Journal
 from agenttrace.journal.format import Header, JournalError, State, UnknownVersionError
-from agenttrace.journal.lock import InstanceLock, hold, take_over
+from agenttrace.journal.lock import InstanceLock, hold, is_alive, take_over
 
 if TYPE_CHECKING:
     from agenttrace.journal.reader import Reading, read_journal
@@ -35,6 +35,7 @@ __all__ = [
     "State",
     "UnknownVersionError",
     "hold",
+    "is_alive",
     "read_journal",
     "take_over",
 ]

@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import struct
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -31,6 +33,11 @@ _PATIENCE: Final = 1.0
 """Seconds that an owner waits for a finder who came between creating and locking."""
 _HELD_ELSEWHERE: Final = (errno.EACCES, errno.EAGAIN)
 _FLAGS: Final = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+# What asks for a lock on a whole file, `struct flock`; l_type and l_whence come first
+# on Linux, last on macOS and the BSDs.
+_IS_LINUX: Final = sys.platform.startswith("linux")
+_FLOCK: Final = struct.Struct("@hhqqi" if _IS_LINUX else "@qqihh")
 
 _Identity = tuple[int, int]
 
@@ -123,6 +130,45 @@ def take_over(path: Path) -> InstanceLock | None:
             return _lock(path, _FLAGS)
         except FileNotFoundError:  # somebody was faster
             return None
+
+
+def is_alive(path: Path) -> bool:
+    """Return whether some process holds the lock file at *path*, this one included.
+
+    It takes nothing over: for whoever only wants to look.
+
+    Raises:
+        OSError: It is gone, or another user's, or cannot be locked on this file system
+            or platform.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, "no file locks on this platform", str(path))
+    with _mutex:
+        # First, as in `take_over`: to close it would be to let go of it.
+        if _identity_of(path.stat()) in _held:
+            return True
+        descriptor = os.open(path, _FLAGS & ~os.O_RDWR | os.O_RDONLY)
+        try:
+            answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _wanted_lock())
+        except OSError as error:
+            message = f"this file cannot be locked ({error.strerror})"
+            raise OSError(error.errno, message, str(path)) from error
+        finally:
+            os.close(descriptor)
+    said = _FLOCK.unpack_from(answer)
+    return bool(said[0 if _IS_LINUX else 3] != fcntl.F_UNLCK)
+
+
+def _wanted_lock() -> bytes:
+    """Return an exclusive lock on a whole file, as the system is asked for it."""
+    if fcntl is None:  # pragma: no cover - asked for before
+        return b""
+    start, length, pid = 0, 0, 0
+    if _IS_LINUX:
+        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, pid)
+    else:
+        wanted = _FLOCK.pack(start, length, pid, fcntl.F_WRLCK, os.SEEK_SET)
+    return wanted.ljust(-(-_FLOCK.size // 8) * 8, b"\0")
 
 
 def _lock(path: Path, flags: int) -> InstanceLock | None:

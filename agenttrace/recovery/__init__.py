@@ -24,19 +24,23 @@ user, is left alone with its lock, for those who can read it.  All of it is coun
 The bytes are the journal's and the spool's; when this runs, and where frames are sent
 to, is the runtime's or a command's business.
 
-`search` finds the dead and minds how much is on its way, `orphan` is one of them, and
-`forms` is what is made of its spans.
+`search` finds the dead and minds how much is on its way, `orphan` is one of them,
+`forms` is what is made of its spans, and `survey` only looks.
 """
 
 from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered
 from agenttrace.recovery.orphan import Orphan
 from agenttrace.recovery.search import Recovery, locks_in
+from agenttrace.recovery.survey import Instance, pid_of, survey
 
 __all__ = [
+    "Instance",
     "Orphan",
     "Recovered",
     "Recovery",
     "locks_in",
+    "pid_of",
     "span_of",
+    "survey",
 ]

@@ -47,6 +47,13 @@ class Recovered:
             name = each.name
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
+    def since(self, before: Recovered) -> Recovered:
+        """Return what was found since it was *before*."""
+        names = [each.name for each in fields(self)]
+        return Recovered(
+            **{name: getattr(self, name) - getattr(before, name) for name in names}
+        )
+
 
 def tell_of(path: Path, reason: str) -> None:
     """Log once that what stands at *path* cannot be recovered, and why."""

@@ -7,8 +7,9 @@ import os
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, ParamSpec
 
 from agenttrace import safety
 from agenttrace.crashpoints import crash_point
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     Send = Callable[[Frame, Settle], bool]
     """Takes a frame to its destinations; False where nobody takes any more."""
     Tell = Callable[[Recovered], object]
+    TellOfOne = Callable[[Path, Recovered], object]
+
+P = ParamSpec("P")
 
 _WINDOW: Final = 8 * 2**20
 """Bytes on their way at once: recovery must not fill the memory of who does it."""
@@ -65,7 +69,9 @@ class Recovery:
         self.total = Recovered()
         """What has been found so far."""
 
-    def run(self, tell: Tell | None = None) -> Recovered:
+    def run(
+        self, tell: Tell | None = None, tell_of_one: TellOfOne | None = None
+    ) -> Recovered:
         """Take over every dead process that is found; return what it finds this time.
 
         What was sent is not settled yet, see `wait`.  Waits while much is on its way.
@@ -73,14 +79,18 @@ class Recovery:
 
         Args:
             tell: Called with what was found so far, after each batch.
+            tell_of_one: Called after each process with the path of its lock and what
+                was found of it; its `failed` says that it could not be read.
         """
         total = Recovered()
         for paths in _together(locks_in(self._directory)):
             if not self._has_few():
                 break
-            orphans = self._taken_over(paths, total)
+            orphans = self._taken_over(paths, total, tell_of_one)
             for orphan in orphans:
+                before = replace(total)
                 self._read(orphan, total, tell)
+                _call(tell_of_one, orphan.lock.path, total.since(before))
         return total
 
     def wait(self, timeout: float) -> bool:
@@ -127,10 +137,13 @@ class Recovery:
             return not self._stopped
 
     def _taken_over(
-        self, processes: Iterable[Sequence[Path]], total: Recovered
+        self,
+        processes: Iterable[Sequence[Path]],
+        total: Recovered,
+        tell_of_one: TellOfOne | None,
     ) -> list[Orphan]:
         """Take over what is dead of *processes*, and find out what is told of it."""
-        held = [self._locked(paths, total) for paths in processes]
+        held = [self._locked(paths, total, tell_of_one) for paths in processes]
         locks = [lock for some in held for lock in some]
         if not locks:
             return []
@@ -165,7 +178,12 @@ class Recovery:
             orphan.release()
         return []
 
-    def _locked(self, paths: Sequence[Path], total: Recovered) -> list[InstanceLock]:
+    def _locked(
+        self,
+        paths: Sequence[Path],
+        total: Recovered,
+        tell_of_one: TellOfOne | None,
+    ) -> list[InstanceLock]:
         """Take the locks of one process, in the order in which all take them.
 
         Who finds the first one taken leaves the process to whoever has it.  Who finds
@@ -180,6 +198,7 @@ class Recovery:
                 lock = take_over(path)
             except OSError as error:
                 self._leave_alone(path, reason_of(error), total)
+                _call(tell_of_one, path, Recovered(failed=1))
                 continue
             if lock is not None:
                 locks.append(lock)
@@ -314,9 +333,9 @@ def _together(paths: Iterable[Path]) -> Iterator[list[list[Path]]]:
         yield some
 
 
-def _call(tell: Tell | None, total: Recovered) -> None:
+def _call(tell: Callable[P, object] | None, *args: P.args, **kwargs: P.kwargs) -> None:
     if tell is not None:
         try:
-            tell(total)
+            tell(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - what shows progress must not end it
             safety.note("recovery.tell", error)

@@ -45,10 +45,15 @@ class Status(NamedTuple):
             attached runtime none, its provider has them.
         safe_context: Whether OTel's context tokens are safe to detach anywhere.
         journal: Whether open spans survive the process.
+        journal_bytes: Size of the journal's file.
+        journal_slots: Open spans that fit into it before it grows.
+        spool_bytes: Bytes on disk of what has ended and is not settled.
         open: Spans that are open now.
         started: Spans that have started, unsampled ones included.
         delivery: Queue and destinations; None when attached or disabled.
-        counts: agenttrace's own counters (`safety.Count`).
+        counts: agenttrace's own counters (`safety.Count`), of this process: what was
+            taken over from dead ones is in `spans_recovered` and `spans_redelivered`,
+            what was left to the next one in `spans_left`.
         guard_hits: What the guard swallowed, by site.
     """
 
@@ -56,6 +61,9 @@ class Status(NamedTuple):
     destinations: tuple[str, ...] = ()
     safe_context: bool = False
     journal: bool = False
+    journal_bytes: int = 0
+    journal_slots: int = 0
+    spool_bytes: int = 0
     open: int = 0
     started: int = 0
     delivery: SpoolerStatus | None = None
@@ -185,14 +193,18 @@ class Runtime:
 
     def status(self) -> Status:
         """Return what this runtime is and has done."""
+        journal, delivery = self._pipeline.journal, self._pipeline.status()
         return Status(
             mode=self._pipeline.mode,
             destinations=self._pipeline.destinations,
             safe_context=self._safe,
-            journal=self._pipeline.has_journal,
+            journal=journal is not None,
+            journal_bytes=0 if journal is None else journal.size,
+            journal_slots=0 if journal is None else journal.slots,
+            spool_bytes=0 if delivery is None else delivery.spooled_bytes,
             open=len(self.spans),
             started=self.spans.started_count,
-            delivery=self._pipeline.status(),
+            delivery=delivery,
             counts=safety.counts(),
             guard_hits=safety.guard_hits(),
         )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from agenttrace.journal import Journal
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpans
     from agenttrace.settings import Settings
@@ -47,8 +48,8 @@ class Pipeline(Protocol):
     destinations: tuple[str, ...]
 
     @property
-    def has_journal(self) -> bool:
-        """Whether open spans survive the process."""
+    def journal(self) -> Journal | None:
+        """Where open spans survive the process; None where they do not."""
         ...
 
     @property
@@ -126,9 +127,9 @@ class OwnPipeline:
             self._durability.recover_with(self.spooler)
 
     @property
-    def has_journal(self) -> bool:
-        """Whether open spans survive the process."""
-        return self._durability is not None and self._durability.journal is not None
+    def journal(self) -> Journal | None:
+        """Where open spans survive the process; None where they do not."""
+        return None if self._durability is None else self._durability.journal
 
     @property
     def tracer(self) -> tracing.Tracer:
@@ -180,7 +181,7 @@ class AttachedPipeline:
 
     mode = "attached"
     destinations: tuple[str, ...] = ()
-    has_journal = False
+    journal = None
 
     def __init__(
         self,
@@ -238,7 +239,7 @@ class NoPipeline:
     """Tracing is disabled, or there is nothing to attach to."""
 
     destinations: tuple[str, ...] = ()
-    has_journal = False
+    journal = None
 
     def __init__(self, mode: str, tracer: tracing.Tracer) -> None:
         self.mode = mode

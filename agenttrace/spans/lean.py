@@ -310,10 +310,8 @@ class LeanSpan(RecordedSpan):
             self._code = code
             self._message = str(attributes.clean(message))
 
-    # As a sink's item (`delivery.spooler.Ended`).
-
     def data(self) -> SpanData:
-        """Return the final form."""
+        """Return the final form, as a sink takes it (`delivery.encoder.Ended`)."""
         tracer = self._tracer
         state = self._trace_state
         lost = self._lost

@@ -20,6 +20,12 @@ tables the fields of `agenttrace.settings.Settings`: argument, default, meaning.
     ```
 
 shows what `agenttrace tree --help` prints; without an argument, `agenttrace --help`.
+
+    ```{format} agenttrace.journal.format
+    ```
+
+shows the description of a file's bytes that the module which reads and writes them
+begins with, without its first paragraph.
 """
 
 from __future__ import annotations
@@ -138,6 +144,27 @@ class Help(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(["```text", *lines, "```"]))
 
 
+class Format(SphinxDirective):
+    """Shows the docstring of a module that owns a format, which is its description."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the docstring but its first paragraph.
+
+        Raises:
+            LookupError: The module has no docstring.
+        """
+        module = importlib.import_module(self.arguments[0])
+        self.env.note_dependency(inspect.getfile(module))
+        _, _, description = (inspect.getdoc(module) or "").partition("\n\n")
+        if not description:
+            message = f"{self.arguments[0]} does not say what its bytes are"
+            raise LookupError(message)
+        lines = ["````{eval-rst}", ".. default-role:: literal", "", description]
+        return self.parse_text_to_nodes("\n".join([*lines, "````"]))
+
+
 def _meaning(setting: dataclasses.Field[object]) -> str:
     meaning: str = setting.metadata["meaning"]
     # Neither a function nor a mapping of any values can stand in a variable.
@@ -221,6 +248,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("names", Names)
     app.add_directive("settings", SettingsTable)
     app.add_directive("help", Help)
+    app.add_directive("format", Format)
     app.connect("autodoc-process-signature", _without_signature)
     app.connect("autodoc-skip-member", _skip_alias)
     return {"parallel_read_safe": True}

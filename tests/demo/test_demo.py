@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 TIME_LIMIT = 60
 COMMAND = (sys.executable, "-m", "agenttrace.cli", "demo")
-SPANS = 12
+SPANS = 15
 OUTCOMES = {
     "finishes": "ok",
     "reader_leaves": "abandoned",
     "cancelled": "cancelled",
     "cut": "error",
     "retried": "ok",
+    "killed": "lost",
 }
 NOBODY = "http://127.0.0.1:9"
 
@@ -164,8 +165,9 @@ def test_each_run_is_in_the_store_with_its_own_outcome(runs: list[Node]) -> None
         ("invoke_agent research", "cancelled"),
         ("invoke_agent explain", "error"),
         ("invoke_agent summarize", "ok"),
+        ("invoke_agent nightly", "lost"),
     ]
-    for run in runs:
+    for run in runs[:-1]:
         chats = [node for node in run.children if node.span.name.startswith("chat ")]
         assert {node.outcome for node in chats} == {run.outcome}
 
@@ -198,6 +200,36 @@ def test_a_retried_request_is_one_model_call(
     assert "the client sent 2 requests" in ran.stdout
     (chat,) = runs[4].children
     assert chat.is_fine
+
+
+def test_a_killed_worker_is_recovered_under_its_true_parents(
+    ran: subprocess.CompletedProcess[str], runs: list[Node]
+) -> None:
+    """What was open is lost, and says so; what had ended keeps its own outcome."""
+    killed = runs[5]
+
+    assert killed.ended_by == "recovery"
+    assert [
+        (node.span.name, node.outcome, node.ended_by) for node in killed.children
+    ] == [
+        ("chat demo-model", "ok", "return"),
+        ("execute_tool rebuild_index", "lost", "recovery"),
+    ]
+    assert "invoke_agent nightly / execute_tool rebuild_index" in ran.stdout
+    assert "2 spans were open, 1 had ended and not been sent." in ran.stdout
+
+
+def test_where_no_journal_can_be_kept_the_killed_worker_is_left_out(
+    tmp_path: Path,
+) -> None:
+    """The other runs need none, and an account without it says why."""
+    (tmp_path / "instances").touch()
+
+    ran = run("--state-dir", str(tmp_path))
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Left out, a worker that is killed: no journal can be kept" in ran.stdout
+    assert f"{SPANS - 3} started, {SPANS - 3} in the store." in ran.stdout
 
 
 def test_a_span_that_is_missing_in_the_store_is_named() -> None:

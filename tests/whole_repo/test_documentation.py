@@ -26,9 +26,9 @@ DOCUMENTED = re.compile(
 )
 COMMAND = re.compile(r"^```\{help\} (\w+)$", re.MULTILINE)
 NOT_BUILT = re.compile(
-    r"watchdog|journal|hang report|late finish|orphan"
-    r"|agenttrace (?:run|top|where|recover|guard|doctor|view)\b"
-    r"|agenttrace\.(?:asgi|django|checkpoint|resume|recover)\b",
+    r"watchdog|hang report|late finish"
+    r"|agenttrace (?:run|top|where|view)\b"
+    r"|agenttrace\.(?:asgi|django|checkpoint|resume)\b",
     re.IGNORECASE,
 )
 VERSION = agenttrace.__version__

@@ -1,0 +1,91 @@
+"""`agenttrace doctor`: whether spans are kept and delivered here, in one table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from agenttrace.cli.group import state_dir_option
+from agenttrace.diagnosis import Finding, Level, examine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+HAS_PROBLEM: Final = 1
+"""Exit code where a check has found a problem."""
+_PATIENCE: Final = 5.0
+_PIPE_WIDTH: Final = 10_000
+_STYLES: Final = {
+    Level.OK: ("✓", "+", "green"),
+    Level.WARNING: ("!", "!", "yellow"),
+    Level.PROBLEM: ("✗", "x", "bold red"),
+}
+
+
+@click.command(
+    name="doctor",
+    epilog="Exit codes: 0 no problem (there may be warnings), 1 a problem, 2 wrong "
+    "usage.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=_PATIENCE,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for a destination.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of the checks.")
+@state_dir_option
+@click.pass_context
+def command(
+    ctx: click.Context, *, timeout: float, as_json: bool, state_dir: Path
+) -> None:
+    """Check whether spans are kept and delivered here.
+
+    Run it as the user and in the environment of the application: it looks at the state
+    directory (rights, locks, maps, room, file system), at the processes that have
+    files in it, at the destination that the environment names, which is sent an empty
+    request, and at what is installed.  It changes nothing, and recovers nobody.
+    """
+    # What the parts would log is in the table.
+    logging.getLogger("agenttrace").addHandler(logging.NullHandler())
+    found = list(examine(state_dir, timeout=timeout))
+    if as_json:
+        click.echo(json.dumps([each._asdict() for each in found], indent=2))
+    else:
+        _print(found)
+    if any(each.level is Level.PROBLEM for each in found):
+        ctx.exit(HAS_PROBLEM)
+
+
+def _print(found: Sequence[Finding]) -> None:
+    from rich import box  # noqa: PLC0415 - not needed for JSON
+    from rich.console import Console  # noqa: PLC0415 - the same
+    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - the same
+
+    # A path that the terminal's encoding does not have must not end the command.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        # Whoever reads the pipe wants one line a check, not 80 columns.
+        console.width = _PIPE_WIDTH
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for title in ("", "check", "found"):
+        table.add_column(title)
+    for each in found:
+        sign, plain, style = _STYLES[each.level]
+        message = Text(each.message)
+        if each.remedy:
+            message.append(f"\nRemedy: {each.remedy}", "dim")
+        sign = plain if console.options.ascii_only else sign
+        table.add_row(Text(f"{sign} {each.level}", style), each.check, message)
+    console.print(table)
