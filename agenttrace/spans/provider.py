@@ -44,7 +44,7 @@ _FLUSH_TIMEOUT: Final = 5.0
 
 
 class Ended(Protocol):
-    """What a sink is handed: the same words as `delivery.spooler.Ended`."""
+    """What a sink is handed: the same words as `delivery.encoder.Ended`."""
 
     queued: bool
 
