@@ -66,7 +66,7 @@ POINTS: Final = (
 DEADLINE: Final = 60.0
 
 Forms = dict[str, set[str]]
-"""Every form in which a span has arrived, by span id; both in hexadecimal digits."""
+"""Every form in which a span has arrived, by its ids; both in hexadecimal digits."""
 
 
 def slot(
@@ -218,24 +218,24 @@ class Backend:
         os.close(self.descriptor)
 
     def arrived(self) -> list[tuple[str, str]]:
-        """Return span id and form of all that has arrived, in order."""
+        """Return ids and form of all that has arrived, in order."""
         lines = self._path.read_text().splitlines()
-        return [(span_id, form) for span_id, form in map(json.loads, lines)]
+        return [(ids, form) for ids, form in map(json.loads, lines)]
 
     def forms(self) -> Forms:
         """Return all forms of every span that has arrived."""
         found: defaultdict[str, set[str]] = defaultdict(set)
-        for span_id, form in self.arrived():
-            found[span_id].add(form)
+        for ids, form in self.arrived():
+            found[ids].add(form)
         return found
 
 
 def forms_in(payload: bytes) -> list[tuple[str, str]]:
-    """Return span id and form of every span: resource, scope and span, as bytes."""
+    """Return ids and form of every span: resource, scope and span, as bytes."""
     request = ExportTraceServiceRequest.FromString(payload)
     return [
         (
-            span.span_id.hex(),
+            (span.trace_id + span.span_id).hex(),
             b"|".join(
                 part.SerializeToString(deterministic=True)
                 for part in (of_resource.resource, of_scope.scope, span)
@@ -250,7 +250,7 @@ def forms_in(payload: bytes) -> list[tuple[str, str]]:
 def framed(*numbers: int) -> Forms:
     """Return what arrives of `frame_of_spans`."""
     payload = frame_of_spans(*numbers).payload
-    return {span_id: {form} for span_id, form in forms_in(payload)}
+    return {ids: {form} for ids, form in forms_in(payload)}
 
 
 def recover(directory: Path, backend: Backend) -> Recovered:

@@ -47,7 +47,10 @@ def backend(tmp_path: Path) -> Backend:
 
 
 def span_ids(*numbers: int) -> set[str]:
-    return {number.to_bytes(8, "big").hex() for number in numbers}
+    return {
+        (number.to_bytes(16, "big") + number.to_bytes(8, "big")).hex()
+        for number in numbers
+    }
 
 
 @pytest.mark.parametrize("kind", ["dangling link", "link", "pipe", "directory"])
