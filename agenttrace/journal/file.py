@@ -326,6 +326,14 @@ class Journal:
         self._free.clear()
         self._texts.clear()
 
+    def pass_over(self, gone: Journal) -> None:
+        """Forget *gone*, of those before this one: no record needs it any more."""
+        before = self._previous
+        if before is gone:
+            self._previous = gone._previous  # noqa: SLF001 - of its own class
+        elif isinstance(before, Journal):
+            before.pass_over(gone)
+
     def forget(self) -> None:
         """Let go, in a forked child, of what is its parent's.  Nothing is written."""
         self._growth.lock = threading.Lock()

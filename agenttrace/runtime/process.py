@@ -68,6 +68,7 @@ class Process:
         )
         self.ticker.subscribe("journal", self._write_tick)
         self.ticker.subscribe("runtime", self._tick)
+        self._journal: Journal | None = None
         self._released: list[Journal] = []
         self.provider: Provider | None = None
         self.lives: Lives | None = None
@@ -97,7 +98,7 @@ class Process:
 
     def keep(self, journal: Journal) -> None:
         """Have spans that start from now on written to *journal*."""
-        self.spans.slots = journal
+        self.spans.slots = self._journal = journal
         self._remove_journals()
 
     def release(self, journal: Journal) -> None:
@@ -114,6 +115,8 @@ class Process:
                 self._released.remove(journal)
                 with contextlib.suppress(OSError):
                     journal.close(remove=True)
+                if self._journal is not None:
+                    self._journal.pass_over(journal)
 
     def _write_tick(self) -> None:
         self.spans.slots.tick()
@@ -136,6 +139,7 @@ class Process:
         self.lock = threading.RLock()
         self.ticker.after_fork()
         self.spans.forget()
+        self._journal = None
         self._released.clear()
         if self.lives is not None:
             safety.guarded("after_fork", self.lives.after_fork)
