@@ -330,7 +330,7 @@ class Journal:
         """Forget *gone*, of those before this one: no record needs it any more."""
         before = self._previous
         if before is gone:
-            self._previous = gone._previous  # noqa: SLF001 - of its own class
+            self._previous = gone._previous
         elif isinstance(before, Journal):
             before.pass_over(gone)
 
