@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from opentelemetry.util.re import parse_env_headers
-
 from agenttrace.errors import SettingError
 
 if TYPE_CHECKING:
@@ -31,17 +29,16 @@ DEFAULT_TIMEOUT: Final = 10.0
 _LONGEST_TIMEOUT: Final = 86_400.0
 """Whoever says more means no limit; the timers of sockets hold 24 days."""
 _TRACES_PATH: Final = "/v1/traces"
+# Patterns, not compiled: most starts need one of them, and each costs some of it.
 # What `parse_env_headers` accepts.  It is asked only about what matches, because it
 # writes what it does not accept, credentials and all, into the log.
-_HEADER: Final = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
+_HEADER: Final = r"[!#-'*+\-.0-9A-Z^-z|~]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*"
 # A name as resolvers take it (those of containers have underscores), or an address.
-_HOST: Final = re.compile(
-    r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|[0-9a-f]*:[0-9a-f:.]+(%.+)?"
-)
+_HOST: Final = r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|[0-9a-f]*:[0-9a-f:.]+(%.+)?"
 _ALLOWED_HOST: Final = "a URL whose host is a name or an address"
 # What grpc takes as metadata; a name in -bin wants bytes, which no variable holds.
-_METADATA: Final = re.compile(r"[0-9a-z_.-]+(?<!-bin)=[ -~]*")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_METADATA: Final = r"[0-9a-z_.-]+(?<!-bin)=[ -~]*"
+_CONTROL: Final = r"[\x00-\x1f\x7f]"
 
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -220,7 +217,7 @@ def _endpoint(variable: _Variable, protocol: Protocol) -> str:
 
 
 def _split(url: str) -> SplitResult | None:
-    if _CONTROL.search(url):  # urlsplit takes some of them out, others do not
+    if re.search(_CONTROL, url):  # urlsplit takes some of them out, others do not
         return None
     try:
         parts = urlsplit(url)
@@ -236,17 +233,23 @@ def _is_host(host: str) -> bool:
         name = host if host.isascii() else host.encode("idna").decode()
     except UnicodeError:  # a part of it is empty, or too long
         return False
-    return _HOST.fullmatch(name) is not None
+    return re.fullmatch(_HOST, name) is not None
 
 
 def _headers(variable: _Variable, protocol: Protocol) -> Mapping[str, str]:
+    if not variable.value:
+        return _NO_HEADERS
+    from opentelemetry.util.re import (  # noqa: PLC0415 - its patterns take their time
+        parse_env_headers,
+    )
+
     entries = [entry for part in variable.value.split(",") if (entry := part.strip())]
     headers: Mapping[str, str] = {}
-    well_formed = all(_HEADER.fullmatch(entry) for entry in entries)
+    well_formed = all(re.fullmatch(_HEADER, entry) for entry in entries)
     if well_formed:
         headers = parse_env_headers(",".join(entries), liberal=True)
     if not well_formed or any(
-        not name or _CONTROL.search(name + value) for name, value in headers.items()
+        not name or re.search(_CONTROL, name + value) for name, value in headers.items()
     ):
         raise SettingError(
             variable.name,
@@ -254,7 +257,7 @@ def _headers(variable: _Variable, protocol: Protocol) -> Mapping[str, str]:
             "'name=value' pairs with commas between them, their values URL-encoded",
         )
     if protocol is Protocol.GRPC and not all(
-        _METADATA.fullmatch(f"{name}={value}") for name, value in headers.items()
+        re.fullmatch(_METADATA, f"{name}={value}") for name, value in headers.items()
     ):
         raise SettingError(
             variable.name,
