@@ -16,19 +16,19 @@ import os
 import threading
 import time
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import safety
 from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.segments import Segments
 from agenttrace.journal import Journal
-from agenttrace.journal.lock import SUFFIX
+from agenttrace.journal.lock import SUFFIX, is_alive
 from agenttrace.journal.resources import resource_bytes
 from agenttrace.runtime.process import PROCESS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from agenttrace.delivery.spooler import Spooler
     from agenttrace.model import ResourceData
     from agenttrace.recovery import Recovered, Recovery
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 _EVERY: Final = 10.0
 """Seconds between two looks for siblings that have died, while spans are open."""
 _LONGEST: Final = threading.TIMEOUT_MAX / 2
+
+
+_SIBLINGS: Final = 64
+"""Locks that are looked at before a thread is left to look at all of them."""
 
 
 class Durability:
@@ -95,7 +99,7 @@ class Durability:
     def recover_with(self, spooler: Spooler) -> None:
         """Have *spooler* deliver what dead processes have left, now and later."""
         self.recover_later(spooler)
-        if self.journal is not None and self._has_others():
+        if self.journal is not None and self._may_have_dead():
             self._look()
 
     def recover_later(self, spooler: Spooler) -> None:
@@ -204,12 +208,21 @@ class Durability:
                 self._recovery.stop()
         return self._recovery
 
-    def _has_others(self) -> bool:
-        """Return whether other processes have left files, dead or alive."""
-        own = None if self.journal is None else self.journal.lock.path.name
-        # It stops at the first: this is the application's thread.
+    def _may_have_dead(self) -> bool:
+        """Return whether a process that is not known to be alive has left files.
+
+        Siblings that are alive are the rule, and no reason to begin a recovery.
+        """
+        # It stops at the first, and after some: this is the application's thread.
         with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
-            return any(
-                entry.name.endswith(SUFFIX) and entry.name != own for entry in entries
-            )
+            locks = (entry for entry in entries if entry.name.endswith(SUFFIX))
+            some = list(islice(locks, _SIBLINGS + 1))
+            return len(some) > _SIBLINGS or not all(map(_is_alive, some))
+        return False
+
+
+def _is_alive(entry: os.DirEntry[str]) -> bool:
+    try:
+        return is_alive(Path(entry.path))
+    except OSError:  # gone by now, or for the recovery to tell of
         return False
