@@ -156,7 +156,8 @@ def test_a_killed_process_leaves_what_was_certain_and_nothing_torn(
         lock.release(remove=True)
 
 
-PATHS = f"import sys; sys.path[:] = {sys.path!r}\n"
+# The directory of the repository first: `pytest` does not put it on the path itself.
+PATHS = f"import sys; sys.path[:] = ['', *{sys.path!r}]\n"
 
 
 ON_A_FULL_DISK = """
