@@ -273,7 +273,11 @@ RECURSION = """
 
 def test_a_stack_that_is_at_its_end_loses_no_span() -> None:
     """An agent that recurses for ever is just what somebody wants to see in a trace."""
-    ran = programs.run(RECURSION)
+    ran = programs.run(
+        RECURSION,
+        # Thousands of stacks are formatted, which 3.13 takes half a minute for.
+        timeout=180,
+    )
 
     assert ran.out.split() == ["True", "0", "True"], ran.err
 
