@@ -72,16 +72,6 @@ class Found(NamedTuple):
     problem: str | None
 
 
-def instances(directory: str | os.PathLike[str]) -> set[str]:
-    """Return every instance that has segments in *directory*.
-
-    Raises:
-        OSError: It cannot be listed.
-    """
-    names = (re.fullmatch(_NAME, path.name) for path in Path(directory).iterdir())
-    return {match["instance"] for match in names if match}
-
-
 def read(
     directory: str | os.PathLike[str], instance: str, files: Files | None = None
 ) -> Iterator[Found]:
@@ -163,21 +153,13 @@ def path_of(directory: str | os.PathLike[str], instance: str, number: int) -> Pa
     return Path(directory, f"{instance}.{number:08}.spool")
 
 
-def files_of(
-    directory: str | os.PathLike[str], instance: str
-) -> list[tuple[int, Path]]:
+def files_of(directory: str | os.PathLike[str], instance: str) -> Files:
     """Return the segments of *instance* by number; none where there is no directory.
 
     Raises:
         OSError: *directory* cannot be listed.
     """
     try:
-        paths = list(Path(directory).iterdir())
+        return by_instance(directory).get(instance, ())
     except FileNotFoundError:
-        return []
-    matches = [(path, re.fullmatch(_NAME, path.name)) for path in paths]
-    return sorted(
-        (int(match["number"]), path)
-        for path, match in matches
-        if match and match["instance"] == instance
-    )
+        return ()

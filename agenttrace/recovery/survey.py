@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agenttrace.delivery.segment_files import files_of, instances
+from agenttrace.delivery.segment_files import by_instance
 from agenttrace.journal import is_alive
 from agenttrace.journal.file import SUFFIX as JOURNAL_SUFFIX
 from agenttrace.journal.lock import SUFFIX as LOCK_SUFFIX
@@ -16,6 +16,8 @@ from agenttrace.journal.lock import SUFFIX as LOCK_SUFFIX
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from agenttrace.delivery.segment_files import Files
 
 _SUFFIXES: Final = (LOCK_SUFFIX, JOURNAL_SUFFIX)
 
@@ -55,10 +57,11 @@ def survey(directory: Path) -> list[Instance]:
             for suffix in _SUFFIXES
             if path.name.endswith(suffix)
         }
-        names |= instances(directory)
+        spools = by_instance(directory)
     except FileNotFoundError:
         return []
-    return [_instance(directory, name) for name in sorted(names)]
+    names |= spools.keys()
+    return [_instance(directory, name, spools.get(name, ())) for name in sorted(names)]
 
 
 def pid_of(name: str) -> int | None:
@@ -71,17 +74,16 @@ def pid_of(name: str) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() else None
 
 
-def _instance(directory: Path, name: str) -> Instance:
+def _instance(directory: Path, name: str, spool: Files) -> Instance:
     try:
         alive = is_alive(directory / (name + LOCK_SUFFIX))
     except OSError:
         alive = None
-    spool = (path for _, path in files_of(directory, name))
     return Instance(
         name,
         alive,
         _size([directory / (name + JOURNAL_SUFFIX)]),
-        _size(spool),
+        _size(path for _, path in spool),
     )
 
 

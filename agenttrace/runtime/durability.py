@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 _EVERY: Final = 10.0
 """Seconds between two looks for siblings that have died, while spans are open."""
 _LONGEST: Final = threading.TIMEOUT_MAX / 2
-
-
 _SIBLINGS: Final = 64
 """Locks that are looked at before a thread is left to look at all of them."""
 
@@ -154,8 +152,6 @@ class Durability:
 
     def end(self, *, settled: bool) -> None:
         """Let go of the dead, and remove the journal unless it tells something.
-
-        What is not settled is for the next process to find.
 
         What others have left and is not settled is the next one's.
 

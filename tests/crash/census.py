@@ -57,7 +57,7 @@ def take(directory: Path, pids: AbstractSet[int], *, was_recovering: bool) -> Ce
     found = {Found.RECOVERER} if was_recovering else set[Found]()
     unsettled: Counter[str] = Counter()
     framed: set[str] = set()
-    for instance in sorted(segment_files.instances(directory)):
+    for instance in sorted(segment_files.by_instance(directory)):
         for segment in segment_files.read(directory, instance):
             ids = {
                 (trace_id + span_id).hex()

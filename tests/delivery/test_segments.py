@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agenttrace import safety
 from agenttrace.delivery.frames import HEADER_SIZE, Frame, header, record_of
-from agenttrace.delivery.segment_files import Place, instances, path_of, read
+from agenttrace.delivery.segment_files import Place, by_instance, path_of, read
 from agenttrace.delivery.segments import Segments
 from tests.delivery.given import frame
 
@@ -272,7 +272,7 @@ def test_the_instances_of_a_directory_are_those_of_its_files(tmp_path: Path) -> 
     for name in ("a.b.00000001.spool", "c.00000123.spool", "c.lock", "d.1.spool"):
         (tmp_path / name).touch()
 
-    assert instances(tmp_path) == {"a.b", "c"}
+    assert set(by_instance(tmp_path)) == {"a.b", "c"}
     assert list(read(tmp_path / "absent", "c")) == []
 
 
