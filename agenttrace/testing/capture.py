@@ -12,7 +12,6 @@ This module catches and keeps; what a span looks like is `spans`' business, tree
 from __future__ import annotations
 
 import difflib
-import gc
 import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -23,6 +22,7 @@ from agenttrace.errors import AgenttraceError
 from agenttrace.model import EndedBy, Outcome, SpanData
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import leaks, trees
+from agenttrace.testing.garbage import collect_garbage
 from agenttrace.testing.origins import ORIGINS
 from agenttrace.testing.runtimes import runtime_without_destination
 from agenttrace.testing.spans import CapturedSpan, Key, captured
@@ -148,7 +148,7 @@ class Recording:
             collect: Run the garbage collector first.
         """
         if collect:
-            gc.collect()
+            collect_garbage()
         PROCESS.sweep()
         with self._changed:
             if not self._changed.wait_for(lambda: not self._claimed, _PATIENCE):

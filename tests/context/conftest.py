@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import agenttrace
 from agenttrace import safety
 from agenttrace.runtime.process import PROCESS
+from agenttrace.testing.garbage import collect_garbage
 from tests.context.runners import runner
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
 
     with agenttrace.configure(span_exporter=exporter) as runtime:
         yield ended
-        gc.collect()
+        collect_garbage()
         PROCESS.sweep()
         assert runtime.open_spans() == ()
     assert safety.guard_hits() == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from contextvars import Context
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import context as otel
 from opentelemetry import trace
 
+from agenttrace.testing.garbage import collect_garbage
 from tests.context.scenarios_of_streams import settled, step
 from tests.context.stage import CONSUMER, Stage, Told, scenario
 
@@ -58,7 +58,7 @@ async def another_library_is_left_and_dropped(stage: Stage) -> None:
     async for item in leaky(stage):
         stage.note(item)
         break
-    gc.collect()
+    collect_garbage()
     await settled()
     stage.current_is(CONSUMER)
 

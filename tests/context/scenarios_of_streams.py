@@ -9,6 +9,7 @@ from contextvars import Context, copy_context
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from agenttrace.testing.garbage import collect_garbage
 from tests.context.stage import CONSUMER, OWN, STEP, Stage, Told, scenario
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ async def left_in_a_cycle_for_the_collector(stage: Stage) -> None:
         del cycle
         await settled()
         stage.note("still there")
-        gc.collect()
+        collect_garbage()
         await settled()
         stage.note("settled")
     finally:
@@ -191,7 +192,7 @@ async def pending_when_the_loop_is_closed_without_a_word(stage: Stage) -> None:
         stage.note(task.done())
 
     await asyncio.to_thread(elsewhere)
-    gc.collect()
+    collect_garbage()
 
 
 @scenario(a=READ, b=READ)
@@ -311,7 +312,7 @@ async def cancelled_while_its_consumer_is_busy(stage: Stage) -> None:
     task.cancel()
     stage.note(*map(repr, await asyncio.gather(task, return_exceptions=True)))
     del task
-    gc.collect()
+    collect_garbage()
     await settled()
     stage.note("settled")
 

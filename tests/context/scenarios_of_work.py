@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from threading import Thread
@@ -15,6 +14,7 @@ import anyio.to_thread
 from starlette.concurrency import iterate_in_threadpool
 
 import agenttrace
+from agenttrace.testing.garbage import collect_garbage
 from tests.context.scenarios_of_streams import CLOSED, LEFT, READ, settled, step
 from tests.context.stage import CONSUMER, OWN, STEP, Stage, Told, scenario
 
@@ -303,7 +303,7 @@ async def a_plain_generator_in_a_cycle_for_the_collector(stage: Stage) -> None:
     cycle.append(cycle)
     stage.note(next(cycle[0]), next(cycle[0]))
     del cycle
-    gc.collect()
+    collect_garbage()
     stage.note("collected")
     stage.current_is(CONSUMER)
 

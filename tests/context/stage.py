@@ -8,7 +8,6 @@ traced run has (spans, and what is current where) is judged by itself.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import re
 import sys
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 
 import agenttrace
+from agenttrace.testing.garbage import collect_garbage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -196,7 +196,7 @@ def listening() -> Generator[list[str]]:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             yield heard
-            gc.collect()
+            collect_garbage()
         heard += [f"warning: {_ADDRESS.sub('', str(each.message))}" for each in warned]
     finally:
         root.removeHandler(handler)
@@ -221,6 +221,6 @@ def play(
     with listening() as heard:
         runner.run(main())
         stage.kept.clear()
-        gc.collect()
+        collect_garbage()
     stage.current_is(None)
     return stage, heard

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import agenttrace
+from agenttrace.testing.garbage import collect_garbage
 from tests.context.protocol import (
     Body,
     Waiting,
@@ -232,4 +232,4 @@ def test_dropped_generators_of_the_loop_are_finalized_as_ever() -> None:
         await generator.aclose()
 
     asyncio.run(main())
-    gc.collect()
+    collect_garbage()

@@ -6,12 +6,12 @@ Time-outs, shutdowns and tests count on it, and a turn is where others get to ru
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import agenttrace
+from agenttrace.testing.garbage import collect_garbage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
@@ -132,7 +132,7 @@ async def cancelled_between_steps(decorate: Decorate) -> list[int]:
         counts.append(await turns.until(task.done))
         # Its traceback keeps the frame that keeps the generator.
         del task
-        gc.collect()
+        collect_garbage()
         counts.append(await turns.until())
     return counts
 
@@ -165,7 +165,7 @@ async def dropped_in_a_cycle(decorate: Decorate) -> list[int]:
     cycle.append(cycle)
     await anext(cycle[0])
     del cycle
-    gc.collect()
+    collect_garbage()
     return [await turns.until()]
 
 

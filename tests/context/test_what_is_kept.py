@@ -17,6 +17,7 @@ from opentelemetry import context as otel
 import agenttrace
 from agenttrace.boundary.call import Call
 from agenttrace.context.scope import Scope
+from agenttrace.testing.garbage import collect_garbage
 from tests.core.programs import run
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class BigError(Exception):
 @pytest.fixture(autouse=True)
 def _without_the_cyclic_collector() -> Iterator[None]:
     """Let what dies here die of its last reference."""
-    gc.collect()
+    collect_garbage()
     gc.disable()
     try:
         yield
@@ -251,11 +252,11 @@ _TELLING: tuple[type[object], ...] = (
 
 def kinds_of_garbage(act: Callable[[], object]) -> list[str]:
     """Return what of ours or of the body's only the cyclic collector can free."""
-    gc.collect()
+    collect_garbage()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         act()
-        gc.collect()
+        collect_garbage()
         found: list[object] = list(gc.garbage)  # pyright: ignore[reportUnknownArgumentType]  # of anything
         return [repr(thing) for thing in found if isinstance(thing, _TELLING)]
     finally:
@@ -335,7 +336,7 @@ def test_a_coroutine_that_is_never_awaited_warns_once_by_its_own_name(
         warnings.simplefilter("always")
         never = work(fail=False)
         del never
-        gc.collect()
+        collect_garbage()
 
     assert [str(each.message) for each in warned] == [
         "coroutine 'work' was never awaited"
@@ -358,7 +359,7 @@ def test_a_coroutine_that_is_closed_or_cancelled_before_its_first_step_is_silent
         warnings.simplefilter("always")
         work(fail=False).close()
         asyncio.run(main())
-        gc.collect()
+        collect_garbage()
 
     assert warned == []
     assert spans() == []

@@ -13,6 +13,7 @@ PROGRAM = """
 import gc
 from pathlib import Path
 
+from agenttrace.testing.garbage import collect_garbage
 import agenttrace
 from agenttrace.journal import Journal
 from agenttrace.testing.runtimes import Nowhere
@@ -25,7 +26,7 @@ def configure(times):
     return runtime
 
 def count():
-    gc.collect()
+    collect_garbage()
     journals = sum(isinstance(each, Journal) for each in gc.get_objects())
     print(journals, len(list(Path(STATE_DIR, "instances").glob("*.journal"))))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import openai
 from openai import AsyncOpenAI, OpenAI
+
+from agenttrace.testing.garbage import collect_garbage
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -167,7 +168,7 @@ class Way:
     def collect(self) -> None:
         """Collect garbage, and let the loop do what that asks of it."""
         for _ in range(2):  # a generator that is closed lets go of its stream
-            gc.collect()
+            collect_garbage()
             self.wait(asyncio.sleep(0) if self.is_async else None)
 
     def stop(self) -> None:

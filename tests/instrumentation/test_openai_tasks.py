@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from openai import AsyncOpenAI, OpenAI
 from opentelemetry import trace
 
 import agenttrace
+from agenttrace.testing.garbage import collect_garbage
 from tests.instrumentation.given import CHAT, LONG, RESPONSES
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ async def test_a_stream_that_a_cancelled_task_held_is_abandoned(
     task.cancel()
     await asyncio.wait([task])
     del task
-    gc.collect()
+    collect_garbage()
 
     assert spans.one().ending == ABANDONED
 
@@ -270,7 +270,7 @@ def collect_what_a_closed_loop_left() -> None:
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setattr(sys, "unraisablehook", print)
-        gc.collect()
+        collect_garbage()
 
 
 def test_an_interrupt_ends_a_synchronous_call(

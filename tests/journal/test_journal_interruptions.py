@@ -10,6 +10,7 @@ import pytest
 
 from agenttrace.journal import Journal
 from agenttrace.model import RETURNED, EndedBy, Ending, Outcome
+from agenttrace.testing.garbage import collect_garbage
 from tests.journal.given import slots_of, span
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def test_a_finalizer_may_start_spans_anywhere(journal: Journal) -> None:
             life(journal, f"step {number}", FAILED)
     finally:
         gc.set_threshold(*before)
-    gc.collect()
+    collect_garbage()
 
     assert finalized == 3000
     assert slots_of(journal.path) == []

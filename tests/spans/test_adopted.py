@@ -12,6 +12,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from agenttrace.model import EndedBy, Ending, Outcome, identity_of
 from agenttrace.spans.adopted import late_finish_of, settled, unsaid
+from agenttrace.testing.garbage import collect_garbage
 from tests.spans.given import Beside, beside, ended_as
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def test_a_span_that_is_dropped_without_an_end_is_abandoned() -> None:
     span.set_status(StatusCode.ERROR, "broke")
 
     del span
-    gc.collect()
+    collect_garbage()
     swept = sweep(given)
 
     told = given.one("last name")
@@ -76,7 +77,7 @@ def test_a_span_in_a_reference_cycle_waits_for_the_collector() -> None:
     cycle.append(cycle)
 
     del span, cycle
-    gc.collect()
+    collect_garbage()
     sweep(given)
 
     told = given.one("cycle")
@@ -91,7 +92,7 @@ def test_a_span_that_ended_is_not_found_again() -> None:
     given = beside()
     given.tracer.start_span("work").end()
 
-    gc.collect()
+    collect_garbage()
 
     assert sweep(given) == 0
     assert len(given.sent()) == 1
@@ -104,7 +105,7 @@ def test_a_judged_span_that_is_dropped_is_not_told_again() -> None:
     given.judge("stuck")
 
     del span
-    gc.collect()
+    collect_garbage()
 
     assert sweep(given) == 0
     assert [ended_as(each) for each in given.sent()] == [("stuck", "watchdog")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from opentelemetry import trace
 from agenttrace.model import RETURNED
 from agenttrace.registry import OpenSpans
 from agenttrace.spans.attached import Attachment
+from agenttrace.testing.garbage import collect_garbage
 from tests.spans.given import (
     STUCK,
     Stock,
@@ -204,7 +204,7 @@ class Story:
         self.open.clear()
         for attachment in self.attached:
             attachment.detach()
-        gc.collect()
+        collect_garbage()
         self.given.tracer.start_span("last").end()
 
 

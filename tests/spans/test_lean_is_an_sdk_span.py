@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import logging
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from opentelemetry.trace import Link, StatusCode, TraceState
 
 from agenttrace.delivery.readable import to_readable
 from agenttrace.model import RETURNED
+from agenttrace.testing.garbage import collect_garbage
 from tests.spans.bodies import BODIES, ELSEWHERE, OddError, fail_after, shape
 from tests.spans.given import Beside, Lean, beside, ended_as, id_of, lean, stock
 
@@ -225,7 +225,7 @@ def test_a_copy_of_a_span_has_no_part_in_its_end(
     assert (copied.name, dict(copied.attributes or {})) == ("work", {"k": 1})
     copied.end()
     del copied
-    gc.collect()
+    collect_garbage()
     swept = given.registry.sweep(lambda _span: RETURNED)
     span.end()
 
