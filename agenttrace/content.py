@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 from agenttrace import attributes, safety
+from agenttrace.records import NamedTuple
 
 Redact = Callable[[str, object], object]
 """Called with an attribute's key and its value (plain data); returns what may be kept,

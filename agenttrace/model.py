@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
 from agenttrace.exceptions import class_name, text_of
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -174,8 +174,7 @@ class LinkData(NamedTuple):
     dropped_attributes: int = 0
 
 
-@dataclass(slots=True, init=False)
-class SpanData:
+class SpanData(NamedTuple):
     """One ended span, as encoder, store and recovery read it.
 
     Ids are big-endian bytes, as on the wire; `parent_id` is empty for a root.  Times
@@ -203,48 +202,6 @@ class SpanData:
     dropped_links: int
     resource: ResourceData
     scope: ScopeData
-
-    def __init__(  # noqa: PLR0913, PLR0917 - a record; by hand, see above
-        self,
-        trace_id: bytes,
-        span_id: bytes,
-        parent_id: bytes,
-        parent_is_remote: bool,  # noqa: FBT001 - one of its fields
-        trace_state: str,
-        name: str,
-        kind: SpanKind,
-        start_time: int,
-        end_time: int,
-        attributes: Attributes,
-        events: Sequence[EventData],
-        links: Sequence[LinkData],
-        status: StatusCode,
-        status_message: str,
-        dropped_attributes: int,
-        dropped_events: int,
-        dropped_links: int,
-        resource: ResourceData,
-        scope: ScopeData,
-    ) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.parent_id = parent_id
-        self.parent_is_remote = parent_is_remote
-        self.trace_state = trace_state
-        self.name = name
-        self.kind = kind
-        self.start_time = start_time
-        self.end_time = end_time
-        self.attributes = attributes
-        self.events = events
-        self.links = links
-        self.status = status
-        self.status_message = status_message
-        self.dropped_attributes = dropped_attributes
-        self.dropped_events = dropped_events
-        self.dropped_links = dropped_links
-        self.resource = resource
-        self.scope = scope
 
 
 RETURNED: Final = Ending(Outcome.OK, EndedBy.RETURN)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -147,22 +146,59 @@ def _path(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+class Setting:
+    """How one setting is read.
+
+    Attributes:
+        name: Of the argument of `configure()`.
+        read: Makes a value of what is given for the setting or variable of that name.
+        default: The value where nothing is said, or what makes it.
+        meaning: For the documentation.
+        variables: OpenTelemetry's variables of the same meaning.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str, object], Any],
+        default: object,
+        meaning: str,
+        *variables: str,
+    ) -> None:
+        self.name = ""
+        self.read = read
+        self.default = default
+        self.meaning = meaning
+        self.variables = variables
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self.name = name
+
+    @property
+    def has_variable(self) -> bool:
+        """Whether text can say it: neither a function nor any mapping can be."""
+        return self.read not in {_callable, _attributes}
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The environment variables that say it, the first one first."""
+        if not self.has_variable:
+            return ()
+        return (variable_of(self.name), *self.variables)
+
+
 def _setting(
     read: Callable[[str, object], Any],
     default: object,
     meaning: str,
     *variables: str,
-) -> Any:  # noqa: ANN401 - stands for the field's own type
+) -> Any:  # noqa: ANN401 - stands for the value
     """Describe one setting: how it is read, its default, its OTel variables."""
-    described = {"read": read, "meaning": meaning, "variables": variables}
-    if callable(default):
-        return field(default_factory=default, metadata=described)
-    return field(default=default, metadata=described)
+    return Setting(read, default, meaning, *variables)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+# No dataclass: to define one of this size takes a fortieth of the whole start.
 class Settings:
-    """All settings, resolved.  One field per argument of `configure()`."""
+    """All settings, resolved.  One attribute per argument of `configure()`."""
 
     service_name: str | None = _setting(
         _text, None, "`service.name` of every span.", "OTEL_SERVICE_NAME"
@@ -227,6 +263,17 @@ class Settings:
         _switch, False, "Trace nothing and patch nothing.", "OTEL_SDK_DISABLED"
     )
 
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        for each in DESCRIBED:
+            default = each.default() if callable(each.default) else each.default
+            setattr(self, each.name, values.get(each.name, default))
+
+
+DESCRIBED: Final = tuple(
+    each for each in vars(Settings).values() if isinstance(each, Setting)
+)
+"""Every setting, in the order of the documentation."""
+
 
 def resolve(
     arguments: Mapping[str, object], environ: Mapping[str, str] = os.environ
@@ -239,17 +286,17 @@ def resolve(
         SettingError: A value cannot be meant.
     """
     values: dict[str, Any] = {}
-    for each in fields(Settings):
-        read = each.metadata["read"]
+    for each in DESCRIBED:
+        read = each.read
         given = arguments.get(each.name)
         if given is not None:
             values[each.name] = read(each.name, given)
             continue
-        for variable in (variable_of(each.name), *each.metadata["variables"]):
+        for variable in each.sources:
             text = environ.get(variable, "").strip()
-            if text and each.name not in values and _from_environment(read):
+            if text and each.name not in values:
                 values[each.name] = read(variable, text)
-    return Settings(**values)
+    return Settings(values)
 
 
 def variable_of(setting: str) -> str:
@@ -272,11 +319,6 @@ def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
         if word:
             return word in _TRUE
     return False
-
-
-def _from_environment(read: object) -> bool:
-    # A function cannot stand in a variable, and OTEL_RESOURCE_ATTRIBUTES is the SDK's.
-    return read not in (_callable, _attributes)
 
 
 def state_dir(value: str | os.PathLike[str] | None = None) -> Path:

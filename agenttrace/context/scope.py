@@ -13,8 +13,7 @@ in stays current and tokens of before still work, and stores `Scope`s in it:
 - detached in a copy of the owner's context: restored there, and the owner drops the
   dead scope at its next look (`Token.reset` succeeds in the owner alone, which is how
   the owner is recognised);
-- detached out of order: it is taken out from under what was attached since, which
-  keeps its place;
+- detached out of order: it is taken out from under what was attached since;
 - detached twice, or where it never was: it is marked dead, and that is all.
 
 So a dead scope is never current where it was attached or detached, none is ever
@@ -26,12 +25,13 @@ from __future__ import annotations
 import contextvars
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
 from agenttrace.context.collector import COLLECTOR, FINISHED, come_last
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,9 @@ Sending, patience and encoding happen elsewhere, and never under it either.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from agenttrace.records import NamedTuple
 from agenttrace.safety import Count, count
 
 if TYPE_CHECKING:

@@ -33,8 +33,10 @@ from __future__ import annotations
 
 import struct
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
+
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

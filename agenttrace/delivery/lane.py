@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from agenttrace._otel import suppress_instrumentation
 from agenttrace.crashpoints import crash_point
 from agenttrace.delivery.frames import Frame
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused, Sender
+from agenttrace.records import NamedTuple
 from agenttrace.safety import Count, count, logger, note
 
 if TYPE_CHECKING:

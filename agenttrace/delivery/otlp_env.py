@@ -16,10 +16,11 @@ import math
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
 from agenttrace.errors import SettingError
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+
+from agenttrace.records import NamedTuple
 
 
 class Retry(NamedTuple):

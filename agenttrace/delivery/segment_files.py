@@ -12,9 +12,10 @@ import re
 import stat
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from agenttrace.delivery.frames import Contents, Frame, SegmentError, contents_of
+from agenttrace.records import NamedTuple
 from agenttrace.safety import Count, count
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

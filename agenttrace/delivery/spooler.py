@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from agenttrace.delivery import otlp
 from agenttrace.delivery.backlog import Backlog, Mark, Resumed
@@ -25,6 +25,7 @@ from agenttrace.delivery.lane import Lane, LaneStatus
 from agenttrace.delivery.retry import Retry
 from agenttrace.delivery.spool import MemorySpool
 from agenttrace.delivery.write_ahead import WriteAhead
+from agenttrace.records import NamedTuple
 from agenttrace.safety import guarded, log_once
 
 if TYPE_CHECKING:

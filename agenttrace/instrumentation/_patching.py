@@ -18,11 +18,12 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 
 from agenttrace import safety
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

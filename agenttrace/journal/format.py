@@ -69,10 +69,11 @@ import struct
 import zlib
 from enum import IntEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from agenttrace.journal.texts import TEXTS_SIZE
 from agenttrace.model import EndedBy, Outcome
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

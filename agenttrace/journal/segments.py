@@ -14,7 +14,7 @@ import contextlib
 import errno
 import mmap
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from agenttrace.journal.format import (
     HEADER_MULTIPLE,
@@ -22,6 +22,7 @@ from agenttrace.journal.format import (
     Header,
     pack_header,
 )
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

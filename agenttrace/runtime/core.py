@@ -8,11 +8,12 @@ the runtime; spans that are open stay open.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from agenttrace import content, safety, tracing
 from agenttrace.context import scope
 from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.records import NamedTuple
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import Pipeline, choose
 from agenttrace.runtime.process import PROCESS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
 from opentelemetry.context.context import Context
@@ -11,6 +11,7 @@ from agenttrace import _otel, safety
 from agenttrace.context.scope import SafeRuntimeContext, Scope, Value, context_of
 from agenttrace.exceptions import text_of
 from agenttrace.model import RETURNED, Opening, ending_of
+from agenttrace.records import NamedTuple
 from agenttrace.spans.lean import LeanSpan
 from agenttrace.tracing import ENTERED_ALREADY, F, every_call
 

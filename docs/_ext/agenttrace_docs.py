@@ -31,7 +31,6 @@ begins with, without its first paragraph.
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
 import inspect
 import itertools
@@ -110,7 +109,7 @@ class SettingsTable(SphinxDirective):
         rows = ["| argument | default | meaning |", "|---|---|---|"]
         rows += [
             f"| `{each.name}` | {_default(each)} | {_meaning(each)} |"
-            for each in dataclasses.fields(settings.Settings)
+            for each in settings.DESCRIBED
         ]
         return self.parse_text_to_nodes("\n".join(rows))
 
@@ -165,19 +164,19 @@ class Format(SphinxDirective):
         return self.parse_text_to_nodes("\n".join([*lines, "````"]))
 
 
-def _meaning(setting: dataclasses.Field[object]) -> str:
-    meaning: str = setting.metadata["meaning"]
+def _meaning(setting: settings.Setting) -> str:
+    meaning = setting.meaning
     # Neither a function nor a mapping of any values can stand in a variable.
-    if str(setting.type).startswith(("Callable", "Mapping")):
+    if not setting.has_variable:
         return f"{meaning} It has no variable."
-    others = ", ".join(f"`{name}`" for name in setting.metadata["variables"])
+    others = ", ".join(f"`{name}`" for name in setting.variables)
     return f"{meaning} After its own variable, {others} counts." if others else meaning
 
 
-def _default(setting: dataclasses.Field[object]) -> str:
+def _default(setting: settings.Setting) -> str:
+    if setting.default is None or callable(setting.default):
+        return ""  # computed, or said on the page
     match setting.default:
-        case dataclasses.MISSING | None:  # computed, or said on the page
-            return ""
         case bool() as switch:
             return str(switch).lower()
         case int() as size if setting.name.endswith("_bytes"):

@@ -271,11 +271,11 @@ def test_events_are_told_in_one_short_line_each(
         semconv.EXCEPTION_TYPE: "KeyError",
         semconv.EXCEPTION_MESSAGE: "'q'\nand more",
     }
-    step.events = [
+    events = [
         EventData(step.start_time + SECOND // 100, semconv.EXCEPTION_EVENT, survived),
         *(EventData(step.start_time, f"retry {number}", {}) for number in range(4)),
     ]
-    keep([step])
+    keep([step._replace(events=events)])
 
     assert tree_of(show())[1:] == [
         "    ├── ∙ KeyError: 'q'  at +10 ms",
@@ -294,7 +294,8 @@ def test_of_a_huge_run_the_failures_are_drawn_and_the_rest_is_counted(
         span(TRIAGE, f"step {number}", parent=root.span_id, start=number)
         for number in range(300)
     ]
-    steps[250].attributes = {semconv.OUTCOME: "lost", semconv.ENDED_BY: "recovery"}
+    lost = {semconv.OUTCOME: "lost", semconv.ENDED_BY: "recovery"}
+    steps[250] = steps[250]._replace(attributes=lost)
     keep([root, *steps])
 
     short, full = tree_of(show()), tree_of(show("--all"))
@@ -372,9 +373,9 @@ def test_json_says_whatever_an_attribute_can_be(
             "nested": {"a": (1, None)},
         },
     )
-    step.events = [EventData(step.start_time, "event", {"n": 1})]
-    step.links = [LinkData(BROKEN, b"12345678", False, {})]  # noqa: FBT003 - a record
-    keep([step])
+    events = [EventData(step.start_time, "event", {"n": 1})]
+    links = [LinkData(BROKEN, b"12345678", False, {})]  # noqa: FBT003 - a record
+    keep([step._replace(events=events, links=links)])
 
     ((told,),) = (run["spans"] for run in loaded(show("--json")))
 

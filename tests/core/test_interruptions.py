@@ -209,7 +209,7 @@ STORM = """
         armed = False
     signal.setitimer(signal.ITIMER_REAL, 0)
     for _ in range(2):
-        collect_garbage()
+        gc.collect()
     assert runtime.flush(20)
 
     spans = exporter.get_finished_spans()
@@ -261,7 +261,7 @@ RECURSION = """
                 pass
             finally:
                 sys.setrecursionlimit(usual)
-    collect_garbage()  # what the last traceback of all holds on to
+    gc.collect()  # what the last traceback of all holds on to
     assert runtime.flush(20)
     status = runtime.status()
     spans = exporter.get_finished_spans()

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -196,10 +195,10 @@ def test_spans_are_grouped_in_the_order_in_which_resources_and_scopes_occur() ->
         ResourceData({"service.name": "2"}),
     )
     batch = [
-        replace(a_span(1), resource=one, scope=ScopeData("b")),
-        replace(a_span(2), resource=other, scope=ScopeData("a")),
-        replace(a_span(3), resource=one, scope=ScopeData("a")),
-        replace(a_span(4), resource=one, scope=ScopeData("b")),
+        a_span(1)._replace(resource=one, scope=ScopeData("b")),
+        a_span(2)._replace(resource=other, scope=ScopeData("a")),
+        a_span(3)._replace(resource=one, scope=ScopeData("a")),
+        a_span(4)._replace(resource=one, scope=ScopeData("b")),
     ]
 
     order = [int.from_bytes(span_id, "big") for _, span_id in frame_of(batch).ids]
@@ -238,7 +237,7 @@ def test_flags_say_whether_the_parent_is_in_another_process(
     *, parent_id: bytes, is_remote: bool, flags: int
 ) -> None:
     """Backends tell a service's entry from a step inside it by these bits alone."""
-    span = replace(a_span(), parent_id=parent_id, parent_is_remote=is_remote)
+    span = a_span()._replace(parent_id=parent_id, parent_is_remote=is_remote)
 
     request = ExportTraceServiceRequest.FromString(encode([span]))
 
@@ -286,7 +285,7 @@ def test_names_resources_and_scopes_without_end_are_not_all_remembered() -> None
     """Decoding what others spooled makes a new resource of every dead process."""
     for number in range(2000):
         resource, scope = ResourceData({"n": number}), ScopeData(str(number))
-        span = replace(a_span(), name=str(number), resource=resource, scope=scope)
+        span = a_span()._replace(name=str(number), resource=resource, scope=scope)
         assert decode(encode([span])) == [span]
 
     assert len(encoder._names) <= 1024  # noqa: SLF001 - a bound is not seen from outside  # pyright: ignore[reportPrivateUsage] - the same

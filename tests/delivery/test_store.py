@@ -167,8 +167,7 @@ def test_sending_a_frame_again_changes_nothing(store: StoreSender, path: Path) -
     """What may have arrived is sent again; the first form of a span id counts."""
     trace = trace_id()
     first = span(trace, "first form")
-    second = span(trace, "second form")
-    second.span_id = first.span_id
+    second = span(trace, "second form")._replace(span_id=first.span_id)
 
     answers = [store.send(frame_of([form]), WAIT) for form in (first, first, second)]
 
@@ -200,8 +199,7 @@ def test_times_beyond_what_sqlite_can_count_are_kept(
     store: StoreSender, path: Path
 ) -> None:
     """OTLP's times are unsigned; a broken clock must not stop the delivery."""
-    broken = span(trace_id())
-    broken.end_time = 2**64 - 1
+    broken = span(trace_id())._replace(end_time=2**64 - 1)
 
     answer = store.send(frame_of([broken]), WAIT)
 

@@ -214,20 +214,21 @@ def test_an_error_is_told_in_one_line_that_names_nothing_twice(
 ) -> None:
     """`APIError: APIError: APIError` is what the other viewers show."""
     outcome = "lost" if kind == "process_lost" else "error"
-    bad = span(1, attributes={semconv.OUTCOME: outcome})
-    bad.attributes = {**bad.attributes, **({semconv.ERROR_TYPE: kind} if kind else {})}
-    bad.status, bad.status_message = StatusCode.ERROR, message
+    more = {semconv.ERROR_TYPE: kind} if kind else {}
+    bad = span(1, attributes={semconv.OUTCOME: outcome, **more})._replace(
+        status=StatusCode.ERROR, status_message=message
+    )
 
     assert Node(bad).error == told
 
 
 def test_an_exception_that_ended_the_span_is_no_event_beside_it() -> None:
     """One that was recorded and survived is."""
-    bad, good = failing(1), span(2, attributes={semconv.OUTCOME: "ok"})
     happened = EventData(
         0, semconv.EXCEPTION_EVENT, {semconv.EXCEPTION_TYPE: "KeyError"}
     )
-    bad.events = good.events = [happened]
+    bad = failing(1)._replace(events=[happened])
+    good = span(2, attributes={semconv.OUTCOME: "ok"})._replace(events=[happened])
 
     assert (Node(bad).error, Node(bad).events()) == ("KeyError", [])
     assert (Node(good).error, Node(good).events()) == (None, [happened])
@@ -235,8 +236,7 @@ def test_an_exception_that_ended_the_span_is_no_event_beside_it() -> None:
 
 def test_a_span_of_another_library_has_the_outcome_that_its_status_says() -> None:
     """It sets no `agenttrace.outcome`; an error is an error all the same."""
-    theirs, broken = span(1), span(2)
-    broken.status = StatusCode.ERROR
+    theirs, broken = span(1), span(2)._replace(status=StatusCode.ERROR)
 
     assert Node(theirs).outcome is None
     assert Node(broken).outcome is Outcome.ERROR

@@ -15,7 +15,6 @@ import signal
 import threading
 import traceback
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -149,8 +148,7 @@ def frame_of_spans(*numbers: int) -> Frame:
     """Return a frame of spans that say another thing than their slots."""
     return frame_of(
         [
-            replace(
-                span_data(f"framed {number}"),
+            span_data(f"framed {number}")._replace(
                 trace_id=number.to_bytes(16, "big"),
                 span_id=number.to_bytes(8, "big"),
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,7 +131,7 @@ def test_any_resource_that_comes_out_of_a_header_can_be_sent(
 ) -> None:
     """It is a part of every frame."""
     resource = resource_from(resource_bytes(ResourceData(attributes)))
-    span = replace(span_of(slot(1), HEADER, resource), resource=resource)
+    span = span_of(slot(1), HEADER, resource)._replace(resource=resource)
 
     assert len(forms_in(frame_of([span]).payload)) == 1
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -209,8 +208,7 @@ def _any_value_message(value: object) -> common_pb2.AnyValue:  # noqa: PLR0911 -
 
 
 def _bare(span: SpanData) -> SpanData:
-    return replace(
-        span,
+    return span._replace(
         attributes={},
         dropped_attributes=_sum(span.dropped_attributes, len(span.attributes)),
         events=(),

@@ -6,7 +6,9 @@ what came of it.  Patience, order and accounting are the spooler's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from agenttrace.delivery.frames import Frame

@@ -12,7 +12,6 @@ messages repeat what was sent, headers and URLs with credentials among it.
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import time
@@ -226,6 +225,9 @@ def _compressed(payload: bytes, compression: Compression) -> bytes:
         case Compression.NONE:
             return payload
         case Compression.GZIP:
+            with no_fork():
+                import gzip  # noqa: PLC0415 - most collectors are asked for nothing
+
             return gzip.compress(payload, _LEVEL, mtime=0)
         case Compression.DEFLATE:
             return zlib.compress(payload, _LEVEL)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.trace import SpanKind
 
 from agenttrace import semconv
 from agenttrace.model import Opening
+from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
