@@ -2,7 +2,7 @@
 
 A span is written by the thread that starts it: one `pack_into` of what is known, then
 one store that commits.  No lock is taken and no system call made: signal handlers and
-finalizers start spans in the middle of this.  What may take its time, a new segment,
+finalizers start spans in the middle of this.  What may take its time, more slots,
 is made by a thread that lives as long as that takes; until it is there, spans that find
 no slot are kept in memory.
 
@@ -53,15 +53,17 @@ MOST_SLOTS: Final = 1 << 18
 _PATIENCE: Final = 1.0
 """Seconds that closing waits for a growth that is under way."""
 _CHUNK: Final = 256
-"""Slots that are made ready at a time: each is a tuple, and memory that is touched."""
+"""Slots that are made ready at a time: each is a number in a list."""
 _MEMORY: Final = 0xFFFF_FFFF
 """Numbers of slots up to this are of slots in memory.  That of a slot in a journal is
 its commit word when it is open, so that ending a span need not read what stands there.
 """
-_SEQUENCE: Final = 0xFFFF_FFFF << 32
-_NEXT: Final = 1 << 32
+_LAST: Final = 0xFFFF_FFFF << 32
+"""The commit word of a free slot whose sequence cannot rise any more."""
 _STATE: Final = 0xFF
 _OPEN: Final = int(State.OPEN)
+_TAKEN: Final = (1 << 32) + _OPEN
+"""What makes of the commit word of a free slot that of its next span."""
 _UNTOLD: Final = (int(State.OPEN), int(State.ENDED))
 _ENDED: Final = State.ENDED
 _JUDGED: Final = State.JUDGED
@@ -69,10 +71,6 @@ _OK: Final = commit_code(State.ENDED, Outcome.OK, EndedBy.RETURN) - _OPEN
 _NAN: Final = math.nan
 _CONVERSATION, _MODEL, _AGENT, _TOOL, _PROVIDER = KEY_ATTRIBUTES
 _journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
-
-# A free slot: the commit word of its next span, words, heartbeat word.  As few objects
-# as can be: with thousands of spans at once, each is a miss of the cache.
-_Free = tuple[int, "memoryview[int]", int]
 
 
 class Journal:
@@ -111,11 +109,12 @@ class Journal:
         self.is_closed = False
         self._growth = Growth(self._double, on_low)
         self._previous = previous
-        self._segments: dict[int, memoryview[int]] = {}
         self._memory = MemorySlots()
         self._texts: dict[object, Packed] = {}
-        self._free: deque[_Free] = deque()
-        self._chunks: deque[tuple[memoryview[int], int, int]] = deque()
+        # Free slots by the number of their heartbeat word, and nothing more of them:
+        # with thousands of spans at once, each object is a miss of the cache.
+        self._free: list[int] = []
+        self._chunks: deque[range] = deque()
         self._pop = self._free.pop
         header = Header(
             os.getpid(),
@@ -128,6 +127,9 @@ class Journal:
         self.lock = hold(directory, self.instance)
         try:
             self._file = SlotFile(self.path, header)
+            self._words = self._file.words
+            # By identity: memory that changes has no hash.
+            self._mappings: dict[int, memoryview[int]] = {}
             try:
                 self._add(-(-max(first_slots, 1) // MULTIPLE) * MULTIPLE)
             except BaseException:
@@ -152,21 +154,18 @@ class Journal:
     @property
     def is_needed(self) -> bool:
         """Whether a span stands in it that is told nowhere else."""
-        return any(
-            word & _STATE in _UNTOLD
-            for words in self._segments.values()
-            for word in words[::WORDS].tolist()
-        )
+        return any(word & _STATE in _UNTOLD for word in self._words[::WORDS].tolist())
 
     # The hot path.
 
     def take(self, span: OpenSpan) -> None:
         """Write *span* into a free slot; keep it in memory where there is none."""
         try:
-            opened, words, word = self._pop()
+            word = self._pop()
         except IndexError:
             self._take_more(span)
             return
+        words = self._words
         try:
             # By attribute, not by type: other live objects have less, or nothing.
             live: Any = span()
@@ -207,11 +206,11 @@ class Journal:
                 texts,
             )
         except UNUSUAL:  # texts that come for the first time, for one
-            if not write(span, words, 8 * word, self._texts):
-                self._free.append((opened, words, word))
+            if self.is_closed or not write(span, words, 8 * word, self._texts):
+                self._free.append(word)
                 self._take_memory(span)
                 return
-        span.slot = opened
+        span.slot = opened = words[word - 1] + _TAKEN
         span.words = words
         span.word = word
         # Last: until here a signal handler that raises leaves a free slot behind.
@@ -256,16 +255,16 @@ class Journal:
     def free(self, span: OpenSpan) -> None:
         """Let the slot go and send later heartbeats of *span* nowhere."""
         words, word = span.words, span.word
-        is_ours = id(words) in self._segments
+        is_ours = id(words) in self._mappings
         # No call until the slot is free: who comes second frees nothing, and a signal
         # handler that raises leaves no span in the file that nobody will free.
         opened, span.slot = span.slot, -1
         if is_ours and opened > _MEMORY:
             span.words, span.word = SINK, 0
-            words[word - 1] = opened - _OPEN  # FREE
+            free = opened - _OPEN
+            words[word - 1] = free if free < _LAST else 0
             if not self.is_closed:
-                following = (opened + _NEXT & _SEQUENCE or _NEXT) | _OPEN
-                self._free.append((following, words, word))
+                self._free.append(word)
         elif 0 <= opened <= _MEMORY:
             span.slot = opened
             self._memory.free(span)
@@ -309,7 +308,7 @@ class Journal:
             self._stop()
             if remove:
                 # Unmapped with the last record that has words of it.
-                self._segments = {}
+                self._unmap()
             try:
                 self._file.close(remove=remove)
             finally:
@@ -326,6 +325,10 @@ class Journal:
         self._free.clear()
         self._texts.clear()
 
+    def _unmap(self) -> None:
+        self._mappings = {}
+        self._words = memoryview(b"").cast("Q")
+
     def pass_over(self, gone: Journal) -> None:
         """Forget *gone*, of those before this one: no record needs it any more."""
         before = self._previous
@@ -337,7 +340,7 @@ class Journal:
     def forget(self) -> None:
         """Let go, in a forked child, of what is its parent's.  Nothing is written."""
         self._growth.lock = threading.Lock()
-        self._segments = {}
+        self._unmap()
         self._previous = None
         self._stop()
         with contextlib.suppress(OSError):
@@ -350,27 +353,29 @@ class Journal:
         return True
 
     def _add(self, slots: int) -> None:
-        segment = self._file.add(slots)
-        # By identity: memory that changes has no hash.
-        self._segments[id(segment.words)] = segment.words
+        first = self._file.slots
+        self._file.add(slots)
+        self._words = words = self._file.words
+        self._mappings[id(words)] = words
         size = max(1, min(_CHUNK, slots // 8))
+        end = first + slots
+        # Last: what is taken from here is in the new mapping only.
         self._chunks.extend(
-            (segment.words, at, min(size, slots - at)) for at in range(0, slots, size)
+            range(at, min(at + size, end)) for at in range(first, end, size)
         )
 
     def _take_more(self, span: OpenSpan) -> None:
         """Make more slots ready for *span*, or keep it in memory."""
         try:
-            words, start, count = self._chunks.popleft()
+            slots = self._chunks.popleft()
         except IndexError:
             self._growth.ask()
             self._take_memory(span)
             return
-        self._free.extend(
-            (_NEXT | _OPEN, words, WORDS * at + 1) for at in range(start, start + count)
-        )
+        # Of a list: in one step, whoever takes and frees meanwhile.
+        self._free.extend([WORDS * at + 1 for at in slots])
         # As many are in use as were made ready, or nobody would come here.
-        if len(self._chunks) * count * 4 < self._file.slots:
+        if len(self._chunks) * len(slots) * 4 < self._file.slots:
             self._growth.ask()
         self.take(span)
 

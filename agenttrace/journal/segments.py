@@ -1,9 +1,9 @@
-"""The journal's file on disk: created, allocated and mapped, segment by segment.
+"""The journal's file on disk: created, allocated and mapped.
 
-A segment is a run of slots with a mapping of its own, so growing moves nothing that
-is mapped.  Its blocks are allocated before it is mapped: to write into a hole of a file
-on a full disk kills the process with SIGBUS.  For the same reason nothing is ever
-truncated.
+When it grows, all of it is mapped once more, and the mapping before stays for the spans
+that have slots of it: both show the same memory.  Blocks are allocated before they are
+mapped: to write into a hole of a file on a full disk kills the process with SIGBUS.
+For the same reason nothing is ever truncated.
 
 What stands in the slots, and who may have one, is `file`'s business.
 """
@@ -22,7 +22,6 @@ from agenttrace.journal.format import (
     Header,
     pack_header,
 )
-from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,21 +31,9 @@ WORDS: Final = SLOT_SIZE // 8
 _GRANULARITY: Final = max(HEADER_MULTIPLE, mmap.ALLOCATIONGRANULARITY)
 """Where a mapping may begin: 4, 16 or 64 KiB, as the platform likes it."""
 MULTIPLE: Final = _GRANULARITY // SLOT_SIZE
-"""Of how many slots a segment is made."""
+"""Of how many slots at a time it is made."""
 _NO_FALLOCATE: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _ZEROS: Final = bytes(1 << 16)
-
-
-class Segment(NamedTuple):
-    """A run of slots that is mapped.
-
-    Args:
-        words: The memory, word by word.
-        slots: How many it has.
-    """
-
-    words: memoryview[int]
-    slots: int
 
 
 class SlotFile:
@@ -61,6 +48,7 @@ class SlotFile:
         head: The header's page, word by word.
         size: Bytes of the file that are mapped.
         slots: How many slots those have.
+        words: The slots, word by word.
 
     Raises:
         OSError: It cannot be created: it exists, or the disk is full or read-only.
@@ -77,23 +65,24 @@ class SlotFile:
             _allocate(self._descriptor, 0, len(packed))
             os.pwrite(self._descriptor, packed, 0)
             self.head = self._map(0, len(packed))
+            self.words = memoryview(b"").cast("Q")
         except BaseException:
             self.close(remove=True)
             raise
         self.size = len(packed)
 
-    def add(self, slots: int) -> Segment:
-        """Allocate and map a segment of *slots*, a multiple of `MULTIPLE`.
+    def add(self, slots: int) -> None:
+        """Allocate *slots* more, a multiple of `MULTIPLE`, and map all there are.
 
         Raises:
             OSError: There is no room; all is as it was, and it can be tried again.
         """
         length = slots * SLOT_SIZE
         _allocate(self._descriptor, self.size, length)
-        segment = Segment(self._map(self.size, length), slots)
+        start = len(self.head) * 8
+        self.words = self._map(start, self.size - start + length)
         self.size += length
         self.slots += slots
-        return segment
 
     def close(self, *, remove: bool) -> None:
         """Close the file.  Mappings stay as long as somebody has words of them.
@@ -101,7 +90,7 @@ class SlotFile:
         Raises:
             OSError: It could not be removed.
         """
-        self.head = memoryview(bytearray(8)).cast("Q")
+        self.head = self.words = memoryview(b"").cast("Q")
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -66,11 +66,12 @@ BUDGETS: Final = {
         2.6,
     ),
     "startup": Budget(
-        "import, `configure` and `instrument`, beyond `import openai`",
-        "ms",
-        40,
-        20,
-        100,
+        "import, `configure` and `instrument`, beyond `import openai` "
+        "÷ importing and setting up the SDK",
+        "",
+        0.56,
+        0.28,
+        0.9,
     ),
     "memory": Budget("memory of an open span, 10 attributes", "B", 2000, 1800, 2000),
     "left": Budget("memory left of a span that was delivered", "B", 50, 50, 50),
