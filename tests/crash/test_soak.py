@@ -1,8 +1,8 @@
 """The soak, in small: fifty kills with a collector at hand and fifty with one far away.
 
 Tens of kills, not hundreds: a kill takes a quarter of a second on two slow cores, most
-of it the life before it, and two runs of fifty take half a minute.  Thousands are for
-`python -m tests.crash --kills 2000 --delay 0.3`.
+of it the life before it, and two runs of fifty take half a minute.  The hundreds are a
+stage of `.ci/run`, and thousands are for `python -m tests.crash --kills 2000`.
 """
 
 from __future__ import annotations
