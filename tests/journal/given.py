@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind
 
 from agenttrace.journal import read_journal
+from agenttrace.journal.format import (
+    ERROR_CELL,
+    PAYLOAD,
+    PAYLOAD_START,
+    SLOT_SIZE,
+    commit_code,
+)
+from agenttrace.journal.texts import pack_texts
 from agenttrace.model import ScopeData
 from agenttrace.registry import OpenSpan
 
@@ -113,3 +122,36 @@ class Calls:
     def __call__(self) -> None:
         self.count += 1
         self._then()
+
+
+def slot_bytes(slot: Slot) -> bytes:
+    """Return *slot* as a writer leaves it in a journal."""
+    word = commit_code(slot.state, slot.outcome, slot.ended_by) | slot.sequence << 32
+    data = bytearray(SLOT_SIZE)
+    data[:8] = word.to_bytes(8, "little")
+    PAYLOAD.pack_into(
+        data,
+        PAYLOAD_START,
+        slot.last_beat,
+        slot.end_time,
+        slot.started_at,
+        slot.trace_id,
+        slot.span_id,
+        slot.parent_id or bytes(8),
+        slot.thread_id,
+        math.nan if slot.heartbeat_timeout is None else slot.heartbeat_timeout,
+        math.nan if slot.max_duration is None else slot.max_duration,
+        slot.flags,
+        slot.kind.value,
+        slot.parent_is_remote,
+        pack_texts(
+            slot.name,
+            slot.operation,
+            slot.scope_name,
+            slot.scope_version,
+            slot.attributes,
+        ),
+    )
+    error = (slot.error_type or "").encode()
+    data[ERROR_CELL : ERROR_CELL + 1 + len(error)] = bytes([len(error)]) + error
+    return bytes(data)

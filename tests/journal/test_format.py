@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 
 import pytest
@@ -22,7 +21,6 @@ from agenttrace.journal.format import (
     Header,
     JournalError,
     State,
-    commit_code,
     header_length,
     pack_header,
     read_header,
@@ -36,6 +34,7 @@ from agenttrace.journal.texts import (
     read_texts,
 )
 from agenttrace.model import EndedBy, Outcome
+from tests.journal.given import slot_bytes
 
 words = st.integers(0, 2**64 - 1)
 headers = st.builds(
@@ -93,38 +92,6 @@ def slots(draw: st.DrawFn) -> Slot:
 
 def fits_error_cell(text: str) -> bool:
     return len(text.encode()) < 64
-
-
-def packed(slot: Slot) -> bytes:
-    """Return *slot* as a writer leaves it."""
-    data = bytearray(SLOT_SIZE)
-    PAYLOAD.pack_into(
-        data,
-        PAYLOAD_START,
-        slot.last_beat,
-        slot.end_time,
-        slot.started_at,
-        slot.trace_id,
-        slot.span_id,
-        slot.parent_id,
-        slot.thread_id,
-        math.nan if slot.heartbeat_timeout is None else slot.heartbeat_timeout,
-        math.nan if slot.max_duration is None else slot.max_duration,
-        slot.flags,
-        slot.kind.value,
-        slot.parent_is_remote,
-        pack_texts(
-            slot.name,
-            slot.operation,
-            slot.scope_name,
-            slot.scope_version,
-            slot.attributes,
-        ),
-    )
-    struct.pack_into("64p", data, ERROR_CELL, (slot.error_type or "").encode())
-    code = commit_code(slot.state, slot.outcome, slot.ended_by)
-    struct.pack_into("<Q", data, 0, slot.sequence << 32 | code)
-    return bytes(data)
 
 
 @given(headers)
@@ -210,7 +177,7 @@ def test_a_header_that_does_not_fit_is_refused(header: Header) -> None:
 @given(slots())
 def test_a_slot_is_read_as_it_was_written(slot: Slot) -> None:
     """It is all that is left of a span whose process was killed."""
-    assert read_slot(packed(slot)) == slot
+    assert read_slot(slot_bytes(slot)) == slot
 
 
 @given(st.binary(min_size=SLOT_SIZE, max_size=SLOT_SIZE) | st.binary(max_size=600))
@@ -229,7 +196,7 @@ def test_a_damaged_slot_is_a_slot_or_free_or_an_error(
     slot: Slot, data: st.DataObject
 ) -> None:
     """Near to what is right is where a reader's mistakes are."""
-    intact = bytearray(packed(slot))
+    intact = bytearray(slot_bytes(slot))
     for at in data.draw(st.lists(st.integers(0, SLOT_SIZE - 1), max_size=4)):
         intact[at] = data.draw(st.integers(0, 255))
 
@@ -246,7 +213,7 @@ def test_an_error_type_of_an_earlier_span_is_not_read(
     slot: Slot, data: st.DataObject
 ) -> None:
     """The cell is written by those who have an error, and left alone by the others."""
-    intact = bytearray(packed(slot._replace(error_type=None)))
+    intact = bytearray(slot_bytes(slot._replace(error_type=None)))
     intact[ERROR_CELL:] = data.draw(st.binary(min_size=64, max_size=64))
 
     if slot.outcome in (None, Outcome.OK):

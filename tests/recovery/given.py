@@ -9,7 +9,6 @@ file, before it is settled, as a backend has it that answers.
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import threading
@@ -26,18 +25,12 @@ from agenttrace import crashpoints
 from agenttrace.delivery.otlp import frame_of
 from agenttrace.delivery.segments import Segments
 from agenttrace.journal import Header, Slot, State
-from agenttrace.journal.format import (
-    ERROR_CELL,
-    PAYLOAD,
-    SLOT_SIZE,
-    commit_code,
-    pack_header,
-)
+from agenttrace.journal.format import pack_header
 from agenttrace.journal.resources import resource_bytes
-from agenttrace.journal.texts import pack_texts
 from agenttrace.model import EndedBy, Outcome, ResourceData
 from agenttrace.recovery import Recovered, Recovery
 from tests.delivery.given import span_data
+from tests.journal.given import slot_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -102,39 +95,6 @@ def slot(
         "1.0",
         {},
     )
-
-
-def slot_bytes(slot: Slot) -> bytes:
-    """Return *slot* as it stands in a journal."""
-    word = commit_code(slot.state, slot.outcome, slot.ended_by) | slot.sequence << 32
-    data = bytearray(SLOT_SIZE)
-    data[:8] = word.to_bytes(8, "little")
-    PAYLOAD.pack_into(
-        data,
-        8,
-        slot.last_beat,
-        slot.end_time,
-        slot.started_at,
-        slot.trace_id,
-        slot.span_id,
-        slot.parent_id or bytes(8),
-        slot.thread_id,
-        math.nan if slot.heartbeat_timeout is None else slot.heartbeat_timeout,
-        math.nan if slot.max_duration is None else slot.max_duration,
-        slot.flags,
-        slot.kind.value,
-        slot.parent_is_remote,
-        pack_texts(
-            slot.name,
-            slot.operation,
-            slot.scope_name,
-            slot.scope_version,
-            slot.attributes,
-        ),
-    )
-    error = (slot.error_type or "").encode()
-    data[ERROR_CELL : ERROR_CELL + 1 + len(error)] = bytes([len(error)]) + error
-    return bytes(data)
 
 
 def journal_bytes(slots: Iterable[Slot], service: str = "support") -> bytes:

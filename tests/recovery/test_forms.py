@@ -14,7 +14,8 @@ from agenttrace.journal.resources import resource_bytes, resource_from
 from agenttrace.journal.slot import read_slot
 from agenttrace.model import EndedBy, Outcome, ResourceData
 from agenttrace.recovery import span_of
-from tests.recovery.given import STARTED_AT, TICK, forms_in, slot, slot_bytes
+from tests.journal.given import slot_bytes
+from tests.recovery.given import STARTED_AT, TICK, forms_in, slot
 
 HEADER = Header(7, bytes(16), STARTED_AT, TICK, b"")
 RESOURCE = ResourceData({"service.name": "support"})
