@@ -86,9 +86,21 @@ def recover() -> None:
     assert (ran.code, ran.out) == (0, "[]\n"), ran.err
 
 
-def endings(collector: Collector) -> dict[str, tuple[str, str]]:
-    """Return outcome and `ended_by` of what came, by name; each came once."""
+def endings(
+    collector: Collector, *, was_sending: bool = False
+) -> dict[str, tuple[str, str]]:
+    """Return outcome and `ended_by` of what came, by name; each came once.
+
+    Args:
+        collector: Where it came.
+        was_sending: Whether a process may have been killed between an answer and
+            noting it: what that was for comes again, and says the same.
+    """
     spans = collector.spans()
+    if was_sending:
+        forms = {span.span_id: span for span in spans}
+        assert all(span == forms[span.span_id] for span in spans), "in two forms"
+        spans = list(forms.values())
     names = sorted(span.name for span in spans)
     assert names == sorted(set(names)), "something came twice"
     return {span.name: ending_of(span) for span in spans}

@@ -50,7 +50,7 @@ def test_the_first_trace_has_one_run_that_ended_and_one_that_was_left() -> None:
     ]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_the_fastapi_example_tells_a_read_stream_from_one_that_was_left() -> None:
     """The same endpoint, twice; only the client differs."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -85,7 +85,7 @@ def test_the_fastapi_example_tells_a_read_stream_from_one_that_was_left() -> Non
     assert ended in ({"ok", "cancelled"}, {"ok", "abandoned"})
 
 
-def wait_until_it_listens(port: int, seconds: float = 20) -> None:
+def wait_until_it_listens(port: int, seconds: float = 90) -> None:
     give_up = time.monotonic() + seconds
     while True:
         try:
@@ -93,5 +93,6 @@ def wait_until_it_listens(port: int, seconds: float = 20) -> None:
         except OSError:
             if time.monotonic() > give_up:
                 raise
+            time.sleep(0.05)  # it imports: let it have the processor
         else:
             return
