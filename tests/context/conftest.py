@@ -31,7 +31,7 @@ def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
     before = safety.guard_hits()
 
     def ended() -> list[ReadableSpan]:
-        assert runtime.flush(10)
+        assert runtime.flush(30)
         return list(exporter.get_finished_spans())
 
     with agenttrace.configure(span_exporter=exporter) as runtime:

@@ -67,7 +67,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     with agenttrace.configure(span_exporter=exporter) as runtime:
 
         def spans() -> list[ReadableSpan]:
-            assert runtime.flush(5)
+            assert runtime.flush(30)
             return list(exporter.get_finished_spans())
 
         yield spans
@@ -212,7 +212,7 @@ def test_a_graph_whose_nodes_know_each_other_takes_bounded_time(told: Told) -> N
         pass
 
     assert len(told()) == 1
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def _outcome(span: ReadableSpan) -> object:

@@ -130,7 +130,7 @@ def test_exporting_nowhere_is_a_destination_like_any_other() -> None:
         runtime = agenttrace.configure()
         with agenttrace.span("work"):
             assert len(agenttrace.open_spans()) == 1
-        print(runtime.flush(5), runtime.status().destinations, runtime.shutdown())
+        print(runtime.flush(30), runtime.status().destinations, runtime.shutdown())
         """,
         OTEL_TRACES_EXPORTER="none",
     )
@@ -205,7 +205,7 @@ def test_configuring_again_keeps_open_spans_and_exchanges_what_is_behind() -> No
             runtime = agenttrace.configure(span_exporter=second, service_name="b")
             with tracer.start_as_current_span("inside"):
                 pass
-        runtime.flush(10)
+        runtime.flush(30)
         print([s.name for s in first.get_finished_spans()])
         for s in second.get_finished_spans():
             print(s.name, s.resource.attributes["service.name"], s.parent is not None)
@@ -353,7 +353,7 @@ def test_a_wrong_setting_leaves_the_running_runtime_alone() -> None:
             pass
         with agenttrace.span("after"):
             pass
-        print(runtime.flush(10))
+        print(runtime.flush(30))
     """)
 
     assert (ran.out, ran.err) == ("True\n", "")

@@ -183,7 +183,7 @@ class Collector:
             for span in request.spans
         ]
 
-    def wait_for(self, spans: int, timeout: float = 10.0) -> list[Received]:
+    def wait_for(self, spans: int, timeout: float = 30.0) -> list[Received]:
         """Return the spans once there are that many.
 
         Raises:
@@ -192,7 +192,7 @@ class Collector:
         self._wait(lambda: len(self.spans()) >= spans, f"{spans} spans", timeout)
         return self.spans()
 
-    def wait_for_requests(self, requests: int, timeout: float = 10.0) -> list[Request]:
+    def wait_for_requests(self, requests: int, timeout: float = 30.0) -> list[Request]:
         """Return the requests once there are that many, whatever their answers.
 
         Raises:

@@ -67,7 +67,7 @@ def test_an_exporter_that_returns_nothing_is_given_every_span_once() -> None:
 
     with spooling(ExporterSender(exporter)) as running:
         put(running)
-        settled = running.flush(5)
+        settled = running.flush(30)
 
     assert settled
     assert got == ["chat gpt-5"]

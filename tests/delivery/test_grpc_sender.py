@@ -59,7 +59,7 @@ class TraceService:
             try:
                 yield port
             finally:
-                server.stop(0).wait(5)
+                server.stop(0).wait(30)
 
     def _export(self, payload: bytes, context: Any) -> bytes:  # noqa: ANN401 - grpc brings no types
         self.metadata.append(dict(context.invocation_metadata()))

@@ -114,7 +114,7 @@ def test_a_span_is_freed_when_it_is_on_disk(tmp_path: Path) -> None:
 
     with spooling(Script(), segments=lambda: Segments(tmp_path, "me")) as running:
         running.put(Looking())
-        running.flush(10)
+        running.flush(30)
 
     assert seen == [True]
 
@@ -148,7 +148,7 @@ def test_what_is_refused_is_not_sent_by_the_next_process(
     """It would be refused again, in every process to come."""
     with spooling(Script(answer), segments=lambda: Segments(tmp_path, "me")) as running:
         put(running)
-        running.flush(10)
+        running.flush(30)
         status = running.status()
         until(lambda: not on_disk(tmp_path))
 
@@ -252,7 +252,7 @@ def test_a_spooler_may_find_that_there_are_to_be_no_files() -> None:
 
     with spooling(script, segments=lambda: None) as running:
         items = put(running)
-        running.flush(10)
+        running.flush(30)
 
     assert script.ids == ids_of(items)
 

@@ -46,7 +46,7 @@ class Spans:
 
     def all(self) -> list[ReadableSpan]:
         """Return those that have ended, in the order of their ends."""
-        assert self.runtime.flush(5)
+        assert self.runtime.flush(30)
         return list(self.exporter.get_finished_spans())
 
     def one(self) -> Seen:

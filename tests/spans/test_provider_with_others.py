@@ -221,7 +221,7 @@ def test_a_provider_that_is_shut_down_has_sent_everything_and_goes_on() -> None:
             with agenttrace.span("before"):
                 pass
             provider.shutdown()
-            print(agenttrace.flush(10))
+            print(agenttrace.flush(30))
             """,
             OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.endpoint,
         )

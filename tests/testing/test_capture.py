@@ -102,7 +102,7 @@ def test_what_an_application_configures_meanwhile_is_captured_and_stays() -> Non
                 pass
 
         assert runtimes.current() is runtime
-        runtime.flush(5)
+        runtime.flush(30)
     assert spans.names == ["plan"]
     assert [span.name for span in exporter.get_finished_spans()] == ["plan"]
 

@@ -30,7 +30,7 @@ def test_what_was_configured_before_goes_on_afterwards() -> None:
         assert not inner.runtime.is_running
         with agenttrace.span("afterwards"):
             pass
-        outer.runtime.flush(5)
+        outer.runtime.flush(30)
 
     assert [span.name for span in inner.exported()] == ["within"]
     assert [span.name for span in exporter.get_finished_spans()] == ["afterwards"]
