@@ -125,7 +125,7 @@ class OwnPipeline:
         )
         self.provider.before_flush = self.flush
         self.provider.flush_timeout = settings.flush_timeout
-        self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, _version())
+        self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, version())
         if self._durability is not None and self.spooler is not None:
             self._durability.recover_with(self.spooler.resume)
 
@@ -246,7 +246,7 @@ def choose(
         )
 
         return AttachedPipeline(
-            provider, behind, PROCESS.spans, settings, version=_version()
+            provider, behind, PROCESS.spans, settings, version=version()
         )
     safety.log_once(
         "configure: foreign provider",
@@ -304,7 +304,8 @@ def _provider(
     return provider
 
 
-def _version() -> str:
+def version() -> str:
+    """Return our version, for instrumentation scopes."""
     from agenttrace import __version__  # noqa: PLC0415 - the package is loaded by now
 
     return __version__
