@@ -47,7 +47,10 @@ _FLUSH: Final = 30.0
 _AGAIN: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts to have them flush, until that is left to another process.
 """
+_LONGEST: Final = 86_400.0
+"""Seconds, in place of no limit: providers are told milliseconds, in a whole number."""
 _WINDOW: Final = 2**20
+"""Bytes of what the dead have left that are on their way at once: one frame is."""
 
 
 class HandOver:
@@ -230,7 +233,7 @@ class AttachedPipeline:
 
 def _says_flushed(flushing: Any, timeout: float) -> bool:  # noqa: ANN401 - a provider, or a processor
     try:
-        said: object = flushing.force_flush(int(timeout * 1000))
+        said: object = flushing.force_flush(int(min(timeout, _LONGEST) * 1000))
     except Exception as error:  # noqa: BLE001 - of whatever the application has added
         safety.swallow("provider.force_flush", error)
         return False

@@ -6,6 +6,8 @@ can be known of what becomes of it.
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +30,8 @@ from tests.recovery.given import DEADLINE, bury, frame_of_spans, names_in, slot
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 
 NAMES = ["step 1", "step 2"]
 YES, NO = True, False
@@ -179,6 +183,15 @@ def test_a_flush_of_the_application_settles_what_was_handed_over(
     thread.join(DEADLINE)
     assert recovery.wait(DEADLINE)
     assert names_in(tmp_path) == []
+
+
+def test_a_flush_without_a_limit_is_one() -> None:
+    """`flush_timeout=math.inf` is allowed, and no provider can be told that."""
+    processor = Processor(YES)
+    hand_over, _ = hand_over_to(processor)
+
+    assert hand_over.flush(math.inf)
+    assert processor.flushed == 1
 
 
 def test_what_cannot_be_read_is_counted_and_holds_nobody_up() -> None:

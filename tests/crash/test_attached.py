@@ -462,10 +462,8 @@ def test_a_provider_that_is_shut_down_is_given_nothing(
     assert are_told(own)
 
 
-def test_an_exit_while_it_recovers_into_a_backend_that_hangs_is_not_held_up(
-    collector: Collector,
-) -> None:
-    """Their exporter has its own patience, of which ours must add nothing."""
+def test_an_exit_while_it_recovers_is_not_held_up(collector: Collector) -> None:
+    """Whoever hangs in the middle of it leaves the rest to the next one."""
     kill_inside()
     ended: Ended = signalled(
         program("""
