@@ -7,6 +7,7 @@ imported at the top: this module is loaded while the former is still being impor
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -110,6 +111,25 @@ def span_context(
     from opentelemetry.trace import SpanContext, TraceFlags  # noqa: PLC0415 - see above
 
     return SpanContext(trace_id, span_id, is_remote, TraceFlags(flags), trace_state)
+
+
+def meter_provider() -> Any:  # noqa: ANN401 - the SDK must not be imported here
+    """Return the meter provider that is set globally and real, None where none is.
+
+    Looked up without asking the API for it: that would load one that a variable names,
+    and set it.
+    """
+    api = sys.modules.get("opentelemetry.metrics")
+    if api is None:  # so nobody has set one
+        return None
+    state: Any = getattr(api, "_internal", None)
+    try:
+        provider = state._METER_PROVIDER  # noqa: SLF001 - this file's purpose
+    except AttributeError:
+        provider = api.get_meter_provider()
+    proxy: Any = getattr(state, "_ProxyMeterProvider", api.NoOpMeterProvider)
+    is_real = not isinstance(provider, (api.NoOpMeterProvider, proxy))
+    return provider if is_real else None
 
 
 def is_enabled(tracer: Any) -> bool:  # noqa: ANN401 - an SDK tracer

@@ -54,6 +54,7 @@ class Count(StrEnum):
     LATE_FINISHES = "late_finishes"
     ENCODER_FALLBACKS = "encoder_fallbacks"
     EXPORT_FAILURES = "export_failures"
+    EXPORT_RETRIES = "export_retries"
     SEGMENTS_DAMAGED = "segments_damaged"
     STORES_SET_ASIDE = "stores_set_aside"
 
@@ -194,6 +195,8 @@ def reset_for_tests() -> None:
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread may have held it at the fork
     _lock = threading.RLock()
+    # What happened in the parent is told there; over all processes it adds up.
+    _counts.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -4,7 +4,7 @@ This is the only file that knows which version of the semantic conventions is me
 `gen_ai.*`, `error.*`, `server.*`, `exception.*` and `user.*` are OpenTelemetry's
 (GenAI conventions, Development, as of `opentelemetry-semantic-conventions` 0.66b2;
 a test compares the two), `agenttrace.*` are our own and documented in
-`docs/reference/attributes.md`.
+`docs/reference/attributes.md` and, those of metrics, in `docs/reference/metrics.md`.
 """
 
 from typing import Final
@@ -91,3 +91,106 @@ EMBEDDINGS: Final = "embeddings"
 INVOKE_AGENT: Final = "invoke_agent"
 INVOKE_WORKFLOW: Final = "invoke_workflow"
 EXECUTE_TOOL: Final = "execute_tool"
+
+# Metrics (ours).
+METRICS: Final = (
+    (
+        "agenttrace.delivery.queued",
+        "updowncounter",
+        "{span}",
+        "delivery.queued",
+        "Spans that have ended and are not encoded yet.",
+    ),
+    (
+        "agenttrace.delivery.buffered",
+        "updowncounter",
+        "{span}",
+        "delivery.buffered_spans",
+        "Spans that are encoded, and some destination has not acknowledged.",
+    ),
+    (
+        "agenttrace.delivery.acknowledged",
+        "counter",
+        "{span}",
+        "counts.spans_acknowledged",
+        "Spans that every destination has acknowledged.",
+    ),
+    (
+        "agenttrace.delivery.retries",
+        "counter",
+        "1",
+        "counts.export_retries",
+        "Attempts to send that were put off, to be made again.",
+    ),
+    (
+        "agenttrace.delivery.failures",
+        "counter",
+        "1",
+        "counts.export_failures",
+        "Attempts to send that failed: put off, refused, or taken in part.",
+    ),
+    (
+        "agenttrace.delivery.dropped",
+        "counter",
+        "{span}",
+        "counts.spans_dropped",
+        "Spans that some destination will never have.",
+    ),
+    (
+        "agenttrace.delivery.left",
+        "counter",
+        "{span}",
+        "counts.spans_left",
+        "Spans that a shutdown out of time left on disk, for the next process.",
+    ),
+    (
+        "agenttrace.journal.size",
+        "updowncounter",
+        "By",
+        "journal_bytes",
+        "Size of the journal's file; 0 where there is none.",
+    ),
+    (
+        "agenttrace.journal.missed",
+        "counter",
+        "{span}",
+        "counts.spans_not_journaled",
+        "Spans that found no room in the journal: a crash would lose them.",
+    ),
+    (
+        "agenttrace.spool.size",
+        "updowncounter",
+        "By",
+        "spool_bytes",
+        "Bytes on disk of what has ended and is not settled.",
+    ),
+    (
+        "agenttrace.spool.missed",
+        "counter",
+        "{span}",
+        "counts.spans_not_spooled",
+        "Spans that could not be written to disk before they were sent.",
+    ),
+    (
+        "agenttrace.spool.damaged",
+        "counter",
+        "1",
+        "counts.segments_damaged",
+        "Files of the spool that could not be read to their end.",
+    ),
+    (
+        "agenttrace.recovery.recovered",
+        "counter",
+        "{span}",
+        "counts.spans_recovered",
+        "Spans that dead processes had open, or had ended and not sent, told here.",
+    ),
+    (
+        "agenttrace.recovery.redelivered",
+        "counter",
+        "{span}",
+        "counts.spans_redelivered",
+        "Spans that stood in the spool of dead processes, sent from here.",
+    ),
+)
+"""Name, instrument, unit, where `Runtime.status()` has the same number, meaning."""

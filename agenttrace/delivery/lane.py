@@ -170,6 +170,7 @@ class Lane:
     def _put_off(self, reason: str, after: float | None, urgency: int) -> None:
         self._failures += 1
         self._retries += 1
+        count(Count.EXPORT_RETRIES)
         self._note(reason)
         self._say(
             f"takes no spans now: they are kept and sent again ({reason})",

@@ -13,7 +13,7 @@ import math
 import struct
 from typing import TYPE_CHECKING, Final, Protocol
 
-from agenttrace import safety
+from agenttrace import safety, semconv
 from agenttrace.journal.format import (
     ERROR_CELL,
     ERROR_SIZE,
@@ -141,7 +141,9 @@ def write_error(
     """Write `error.type` into its cell and return what is to be committed."""
     if ending is None:
         return commit_code(state, None, None)
-    text = encoded(error_type_of(ending) or "", ERROR_SIZE)
+    said = ending.attributes.get(semconv.ERROR_TYPE)
+    error_type = said if isinstance(said, str) else error_type_of(ending)
+    text = encoded(error_type or "", ERROR_SIZE)
     _pack_error(words, 8 * (word - 1) + ERROR_CELL, text)
     return commit_code(state, ending.outcome, ending.ended_by)
 

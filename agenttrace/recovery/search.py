@@ -66,6 +66,8 @@ class Recovery:
         self._orphans: list[Orphan] = []
         self._left_alone: dict[str, float] = {}
         self._stopped = False
+        self.is_refused = False
+        """Whether nobody takes any more of what is found: `close` lets go of it."""
         self.total = Recovered()
         """What has been found so far."""
 
@@ -88,6 +90,8 @@ class Recovery:
                 break
             orphans = self._taken_over(paths, total, tell_of_one)
             for orphan in orphans:
+                if self.is_refused:
+                    return total
                 before = replace(total)
                 self._read(orphan, total, tell)
                 _call(tell_of_one, orphan.lock.path, total.since(before))
@@ -267,7 +271,10 @@ class Recovery:
                 self._progress.notify_all()
             self._finish(orphan)
 
-        return not self._stopped and self._send(frame, settled)
+        if self._stopped:
+            return False
+        self.is_refused = not self._send(frame, settled)
+        return not self.is_refused
 
     def _finish(self, orphan: Orphan) -> None:
         """Remove the files of *orphan*, if all of it is settled."""

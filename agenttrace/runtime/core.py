@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, Self
 
-from agenttrace import content, safety, tracing
+from agenttrace import _otel, content, safety, tracing
 from agenttrace.context import scope
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.records import NamedTuple
+from agenttrace.runtime import checks
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
-from agenttrace.runtime.pipelines import Pipeline, choose
+from agenttrace.runtime.pipelines import Pipeline, choose, version
 from agenttrace.runtime.process import PROCESS
 from agenttrace.settings import Settings, resolve
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
-    from opentelemetry import trace
+    from opentelemetry import metrics, trace
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -89,6 +90,7 @@ class Runtime:
         self.spans = spans
         self._pipeline = pipeline
         self._stopped = False
+        self._instruments: object | None = None
         self._policy = content.Policy(
             settings.capture_content, settings.redact, settings.max_content_characters
         )
@@ -154,6 +156,8 @@ class Runtime:
         for span in self.spans.snapshot():
             self.spans.judge(span, Ending(Outcome.LOST, EndedBy.EXIT, message=_EXIT))
         delivered = self._pipeline.stop(timeout)
+        if not PROCESS.is_exiting:  # else the last figures are still to be read
+            self._instruments = None
         if current() is self:
             tracing.install(None)
             content.install(content.Policy())
@@ -170,6 +174,7 @@ class Runtime:
             if timeout is None:
                 timeout = self.settings.flush_timeout
             self._pipeline.stop(timeout)
+            self._instruments = None
 
     def recover(self, timeout: float = 30.0) -> Recovered:
         """Deliver what processes that died have left in the same state directory.
@@ -183,6 +188,28 @@ class Runtime:
             What was found since `configure()`.
         """
         return self._pipeline.recover(timeout) or _nothing_recovered()
+
+    def report_to(self, meter_provider: metrics.MeterProvider) -> None:
+        """Have the figures of `status` read by the instruments of *meter_provider*.
+
+        Args:
+            meter_provider: A real one.
+        """
+        from agenttrace.metrics import (  # noqa: PLC0415 - most processes have no meters
+            instruments_of,
+        )
+
+        self._instruments = instruments_of(
+            meter_provider, _status_for, version=version()
+        )
+
+    def status_for(self, instruments: object) -> Status | None:
+        """Return the status, if it is *instruments* that report it.
+
+        Args:
+            instruments: Those of some meter provider.
+        """
+        return self.status() if self._instruments is instruments else None
 
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
@@ -219,6 +246,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     service_name: str | None = None,
     resource_attributes: Mapping[str, object] | None = None,
     tracer_provider: trace.TracerProvider | None = None,
+    meter_provider: metrics.MeterProvider | None = None,
     span_exporter: SpanExporter | None = None,
     sampler: sampling.Sampler | None = None,
     state_dir: str | None = None,
@@ -250,6 +278,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
         service_name: `service.name`.
         resource_attributes: More attributes of the resource.
         tracer_provider: The application's provider to attach to.
+        meter_provider: Where our own metrics go; default the global one, if one is set.
         span_exporter: Send spans with this exporter instead.
         sampler: Which traces are recorded; default `OTEL_TRACES_SAMPLER`.
         state_dir: Where agenttrace keeps its files.
@@ -272,8 +301,9 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
         SettingError: A setting cannot be meant; the message says what it may be.
     """
     said = dict(locals())
-    for name in ("tracer_provider", "span_exporter", "sampler"):
+    for name in ("tracer_provider", "meter_provider", "span_exporter", "sampler"):
         said.pop(name)
+    checks.need("meter_provider", meter_provider, "MeterProvider", "get_meter")
     settings = resolve(said)
     global _current  # noqa: PLW0603 - one runtime is the current one
     with PROCESS.lock:
@@ -282,6 +312,9 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
             _current.retire()
         _current = runtime = Runtime(settings, pipeline, PROCESS.spans)
         PROCESS.enter(runtime)
+        meters = meter_provider or _otel.meter_provider()
+        if meters is not None and not settings.disabled:
+            safety.guarded("metrics", runtime.report_to, meters)
         if settings.on_sigterm == "flush" and not PROCESS.flush_on_sigterm():
             safety.log_once(
                 "configure: on_sigterm",
@@ -291,6 +324,12 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
             )
     warn_of_foreign_distributions()
     return runtime
+
+
+def _status_for(instruments: object) -> Status | None:
+    """Return what *instruments* are to report; None where they have had their time."""
+    runtime = _current
+    return None if runtime is None else runtime.status_for(instruments)
 
 
 def current() -> Runtime | None:

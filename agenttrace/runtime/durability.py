@@ -1,8 +1,9 @@
 """What of a runtime survives its process: journal, spool files, and recovery.
 
-Made where spans are delivered by us.  What cannot be had, on a full or read-only disk,
-on a file system or a platform without locks, is told once and done without: spans flow
-from memory then, and are lost with the process.
+Made where spans are delivered by us, or by the provider that we are attached to: then
+there is no spool, and open spans are all that is kept.  What cannot be had, on a full
+or read-only disk, on a file system or a platform without locks, is told once and done
+without: spans flow from memory then, and are lost with the process.
 
 What the files say is `journal`'s and `delivery`'s business, what is made of those of
 the dead `recovery`'s.
@@ -29,12 +30,14 @@ from agenttrace.journal.resources import resource_bytes
 from agenttrace.runtime.process import PROCESS
 
 if TYPE_CHECKING:
-    from agenttrace.delivery.spooler import Spooler
     from agenttrace.model import ResourceData
     from agenttrace.recovery import Recovered, Recovery
+    from agenttrace.recovery.search import Send
 
 _EVERY: Final = 10.0
 """Seconds between two looks for siblings that have died, while spans are open."""
+_REFUSED: Final = 600.0
+"""Seconds until the next look, after what the dead have left was not taken."""
 _LONGEST: Final = threading.TIMEOUT_MAX / 2
 _SIBLINGS: Final = 64
 """Locks that are looked at before a thread is left to look at all of them."""
@@ -55,7 +58,7 @@ class Durability:
         self._window = window
         self.journal: Journal | None = None
         self._directory = directory
-        self._spooler: Spooler | None = None
+        self._send: Send | None = None
         self._recovery: Recovery | None = None
         self._recovering = threading.Lock()
         self._next_look = 0.0
@@ -94,16 +97,16 @@ class Durability:
             return None
         return Segments(self._directory, self.journal.instance)
 
-    def recover_with(self, spooler: Spooler) -> None:
-        """Have *spooler* deliver what dead processes have left, now and later."""
-        self.recover_later(spooler)
+    def recover_with(self, send: Send) -> None:
+        """Have *send* deliver what dead processes have left, now and later."""
+        self.recover_later(send)
         if self.journal is not None and self._may_have_dead():
             self._look()
 
-    def recover_later(self, spooler: Spooler) -> None:
+    def recover_later(self, send: Send) -> None:
         """Do the same, but not at once."""
         if self.journal is not None:
-            self._spooler = spooler
+            self._send = send
             self._next_look = time.monotonic() + _EVERY
 
     def recover(self, timeout: float) -> Recovered | None:
@@ -129,14 +132,14 @@ class Durability:
 
     def tick(self) -> None:
         """Look for siblings that have died, now and then.  Called by the ticker."""
-        if self._spooler is not None and time.monotonic() >= self._next_look:
+        if self._send is not None and time.monotonic() >= self._next_look:
             self._look()
 
     def after_fork(self, resource: ResourceData) -> None:
         """Give the child files of its own, unless its parent had shut down."""
         if self._recovery is not None:
             self._recovery.forget()
-        self._recovery = self._spooler = None
+        self._recovery = self._send = None
         self._recovering = threading.Lock()
         if self._is_over:
             self.journal = None
@@ -144,11 +147,12 @@ class Durability:
             self.begin(resource)
 
     def stop(self) -> None:
-        """Take over nothing more, before the spooler is shut down."""
+        """Take over nothing more, before what delivers it is shut down."""
         self._is_over = True
-        self._spooler = None
-        if self._recovery is not None:
-            self._recovery.stop()
+        self._send = None
+        running = self._recovery
+        if running is not None:
+            running.stop()
 
     def end(self, *, settled: bool) -> None:
         """Let go of the dead, and remove the journal unless it tells something.
@@ -159,9 +163,9 @@ class Durability:
             settled: Whether all that has ended was delivered: else the files are
                 kept, and locked until the process is gone.
         """
-        if self._recovery is not None:
-            self._recovery.close()
-            self._recovery = None
+        running, self._recovery = self._recovery, None
+        if running is not None:
+            running.close()
         if self.journal is not None and settled:
             PROCESS.release(self.journal)
 
@@ -185,22 +189,28 @@ class Durability:
                 running = self._begin_recovery()
                 if running is not None:
                     running.run()
+                    self._leave_to_others(running)
             except Exception as error:  # noqa: BLE001 - this thread is all there is
                 safety.note("recovery", error)
             finally:
                 recovering.release()
 
+    def _leave_to_others(self, running: Recovery) -> None:
+        """Let go of the dead, if nobody here takes what they have left."""
+        if running.is_refused and not self._is_over:
+            self._recovery = None
+            self._next_look = time.monotonic() + _REFUSED
+            running.close()
+
     def _begin_recovery(self) -> Recovery | None:
         """Return the one recovery of this runtime; None where there are no files."""
-        spooler = self._spooler
-        if self._recovery is None and spooler is not None:
+        send = self._send
+        if self._recovery is None and send is not None:
             # Imported when it is needed, which in most processes it never is.
             with no_fork():
                 from agenttrace.recovery import Recovery  # noqa: PLC0415 - see above
-            self._recovery = Recovery(
-                self._directory, spooler.resume, window=self._window
-            )
-            if self._spooler is None:  # stopped meanwhile
+            self._recovery = Recovery(self._directory, send, window=self._window)
+            if self._send is None:  # stopped meanwhile
                 self._recovery.stop()
         return self._recovery
 

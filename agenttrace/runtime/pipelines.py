@@ -1,4 +1,7 @@
-"""How a runtime traces: by our own provider, attached to another, or not at all."""
+"""How a runtime traces: by our own provider, attached to another, or not at all.
+
+What it is to be attached is `attached`'s business, which most processes never import.
+"""
 
 from __future__ import annotations
 
@@ -122,9 +125,9 @@ class OwnPipeline:
         )
         self.provider.before_flush = self.flush
         self.provider.flush_timeout = settings.flush_timeout
-        self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, _version())
+        self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, version())
         if self._durability is not None and self.spooler is not None:
-            self._durability.recover_with(self.spooler)
+            self._durability.recover_with(self.spooler.resume)
 
     @property
     def journal(self) -> Journal | None:
@@ -169,70 +172,11 @@ class OwnPipeline:
         if self.spooler is not None:
             self.spooler.reset_after_fork()
             if self._durability is not None:
-                self._durability.recover_later(self.spooler)
+                self._durability.recover_later(self.spooler.resume)
 
     def status(self) -> SpoolerStatus | None:
         """Return queue and destinations; None where `none` was asked for."""
         return None if self.spooler is None else self.spooler.status()
-
-
-class AttachedPipeline:
-    """Another provider's processors carry our spans."""
-
-    mode = "attached"
-    destinations: tuple[str, ...] = ()
-    journal = None
-
-    def __init__(
-        self,
-        provider: trace.TracerProvider,
-        registry: OpenSpans,
-        settings: Settings,
-    ) -> None:
-        from agenttrace.spans.attached import (  # noqa: PLC0415 - most processes have no other provider
-            Attachment,
-        )
-
-        self.attachment = Attachment(
-            provider,
-            registry,
-            version=_version(),
-            as_error=frozenset(Outcome(word) for word in settings.error_outcomes),
-        )
-        self._provider: Any = provider
-
-    @property
-    def tracer(self) -> tracing.Tracer:
-        """A tracer of the application's provider."""
-        return self.attachment.tracer
-
-    def flush(self, timeout: float) -> bool:
-        """Ask the application's provider to deliver."""
-        flushed = safety.guarded(
-            "provider.force_flush", self._provider.force_flush, int(timeout * 1000)
-        )
-        # Providers of others return None for "as far as I know".
-        return flushed is not False
-
-    def stop(self, timeout: float) -> bool:
-        """Take the gate out again; the provider is the application's."""
-        flushed = self.flush(timeout)
-        self.attachment.detach()
-        return flushed
-
-    def tick(self) -> None:
-        """Find nothing to do."""
-
-    def recover(self, _timeout: float, /) -> Recovered | None:
-        """Return None: the way out is the provider's."""
-        return None
-
-    def after_fork(self) -> None:
-        """Leave it to the provider's processors."""
-
-    def status(self) -> SpoolerStatus | None:
-        """Return None: the queue is the provider's."""
-        return None
 
 
 class NoPipeline:
@@ -297,7 +241,13 @@ def choose(
         return OwnPipeline(settings, PROCESS.spans, span_exporter, sampler)
     if behind is not None:
         checks.warn_of_ignored(behind, settings, span_exporter, sampler)
-        return AttachedPipeline(provider, PROCESS.spans, settings)
+        from agenttrace.runtime.attached import (  # noqa: PLC0415 - most processes have no other provider
+            AttachedPipeline,
+        )
+
+        return AttachedPipeline(
+            provider, behind, PROCESS.spans, settings, version=version()
+        )
     safety.log_once(
         "configure: foreign provider",
         logging.WARNING,
@@ -354,7 +304,8 @@ def _provider(
     return provider
 
 
-def _version() -> str:
+def version() -> str:
+    """Return our version, for instrumentation scopes."""
     from agenttrace import __version__  # noqa: PLC0415 - the package is loaded by now
 
     return __version__

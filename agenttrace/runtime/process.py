@@ -72,6 +72,8 @@ class Process:
         self._released: list[Journal] = []
         self.provider: Provider | None = None
         self.lives: Lives | None = None
+        self.is_exiting = False
+        """Whether the exit handlers run: figures that are read then are the last."""
         self._hooked = False
         self._flushes_on_sigterm = False
 
@@ -137,6 +139,7 @@ class Process:
     def _after_fork(self) -> None:
         # Whatever other threads held at the fork is held for ever.
         self.lock = threading.RLock()
+        self.is_exiting = False
         self.ticker.after_fork()
         self.spans.forget()
         self._journal = None
@@ -167,6 +170,7 @@ class Process:
     def _at_exit(self) -> None:
         if self.lives is None:
             return
+        self.is_exiting = True
         try:
             safety.guarded("at_exit", self.lives.shutdown)
             if self.provider is not None:

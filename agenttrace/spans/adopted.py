@@ -5,8 +5,8 @@ class.  What is kept of it is a weak reference and its instance dictionary.  The
 dictionary outlives the span, so one that is collected without an end can still be told
 as what it was last.
 
-It owns records, and what is said of an ending where the owner says nothing.  Where
-spans come from and where their final forms go is `attached`'s business.
+It owns records.  What is said of an ending where the owner says nothing is `unsaid`'s
+business, where spans come from and where their final forms go `attached`'s.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import time
 import weakref
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry import context as otel
@@ -35,20 +36,19 @@ from agenttrace.model import (
     Ending,
     Opening,
     Outcome,
-    ending_of,
-    error_type_of,
+    ScopeData,
     identity_of,
-    is_same,
-    status_of,
 )
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.ids import LAST_INSTANT, instant
 from agenttrace.spans.provider import late_id
+from agenttrace.spans.unsaid import said_ending, settled, unsaid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from opentelemetry.context.context import Context
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     from agenttrace.registry import OpenSpans
 
@@ -60,6 +60,29 @@ _USUAL: Final[Mapping[str, str]] = {
     semconv.OUTCOME: Outcome.OK.value,
     semconv.ENDED_BY: EndedBy.RETURN.value,
 }
+
+
+class Origin:
+    """Where spans come from, in the place of a tracer, which they do not refer to.
+
+    Attributes:
+        scope_data: Their instrumentation scope.
+    """
+
+    __slots__ = ("scope_data",)
+
+    def __init__(self, scope_data: ScopeData) -> None:
+        self.scope_data = scope_data
+
+
+@lru_cache(maxsize=256)
+def _origin_of(scope: InstrumentationScope | None) -> Origin:
+    # Its attributes are kept nowhere, and no part of its identity.
+    if scope is None:
+        return Origin(ScopeData(""))
+    return Origin(
+        ScopeData(scope.name or "", scope.version or "", scope.schema_url or "")
+    )
 
 
 class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
@@ -81,6 +104,32 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
     )
 
     record: OpenSpan
+
+    # What the journal reads of a span, by the names that ours have; see
+    # `journal.payload`.  All of them are asked for once, when it starts.
+
+    @property
+    def _tracer(self) -> Origin:
+        return _origin_of(self._state.get("_instrumentation_scope"))
+
+    @property
+    def _kind(self) -> SpanKind:
+        return self._state.get("_kind") or SpanKind.INTERNAL
+
+    @property
+    def _attributes(self) -> Mapping[str, object]:
+        return self._state.get("_attributes") or {}
+
+    @property
+    def flags(self) -> int:
+        """The trace flags, as far as they matter: whether it is sampled."""
+        return int(self.record.sampled)
+
+    @property
+    def remote_parent(self) -> bool:
+        """Whether its parent is a span of another process."""
+        parent = self._state.get("_parent")
+        return parent is not None and parent.is_remote is True
 
     def __new__(cls, span: sdk.Span, adoption: Adoption) -> Self:
         """Refer to *span*, and notice when it is collected."""
@@ -218,6 +267,10 @@ class Adoption:
         """Hand a span of our own making to the processors."""
         safety.guarded("processors.on_end", self._hand_on, span)
 
+    def pass_on(self, span: sdk.ReadableSpan) -> None:
+        """Hand a span of a process that died to the processors, and to no tap."""
+        safety.guarded("processors.on_end", self._forward, span)
+
     def tell(self, record: OpenSpan, form: dict[str, Any], ending: Ending) -> None:
         """Send a final form of our own making, made of *form* and *ending*."""
         end_time = time.time_ns() if ending.end_time is None else ending.end_time
@@ -261,64 +314,7 @@ class Adoption:
         if adopted is not None and not adopted.sets_status:
             status = None
         _otel.correct(span, values, status)
-        return _said(span.attributes or {}, ending)
-
-
-def unsaid(started_during: int) -> Ending:
-    """Return the ending of a span whose owner ends it without a word.
-
-    What is being raised says it: an exception that is in flight now and was not at the
-    start came out of the span's body.  API `use_span` ends a cancelled span so.
-
-    Args:
-        started_during: The identity of the exception in flight at the start, or 0.
-    """
-    error = sys.exception()
-    if error is None or is_same(error, started_during):
-        return RETURNED
-    return ending_of(error)
-
-
-def settled(
-    ending: Ending,
-    status: Status,
-    held: Mapping[str, Any],
-    as_error: frozenset[Outcome],
-) -> tuple[dict[str, Any], Status | None]:
-    """Return the attributes and the status that *ending* adds to what a span says.
-
-    What its owner has said stands: the outcome, a status that is set, `error.type`.
-
-    Args:
-        ending: How it ended.
-        status: The status it has.
-        held: The attributes it has.
-        as_error: Outcomes that count as errors in the OTel status.
-
-    Returns:
-        The attributes to add, and the status to set; None leaves it.
-    """
-    values = {key: flat(value) for key, value in ending.attributes.items()}
-    said = held.get(semconv.OUTCOME)
-    code = status.status_code
-    if said is not None:
-        # Through our own port: only the settings are still to be heard.
-        if said in as_error and code is StatusCode.UNSET:
-            return values, Status(StatusCode.ERROR, str(said))
-        return values, None
-    outcome, error_type = ending.outcome, error_type_of(ending)
-    if outcome is Outcome.OK and code is StatusCode.ERROR:
-        # It returned, but its owner says that it failed.
-        outcome, error_type = Outcome.ERROR, "_OTHER"
-    values[semconv.OUTCOME] = outcome.value
-    values[semconv.ENDED_BY] = ending.ended_by.value
-    if error_type is not None and semconv.ERROR_TYPE not in held:
-        values[semconv.ERROR_TYPE] = error_type
-    if code is StatusCode.UNSET:
-        code, message = status_of(ending, as_error=as_error)
-        if code is StatusCode.ERROR:
-            return values, Status(code, message)
-    return values, None
+        return said_ending(span.attributes or {}, ending)
 
 
 def late_finish_of(real: sdk.ReadableSpan) -> sdk.ReadableSpan:
@@ -348,14 +344,6 @@ def late_finish_of(real: sdk.ReadableSpan) -> sdk.ReadableSpan:
         end_time=real.end_time,
         instrumentation_scope=real.instrumentation_scope,
     )
-
-
-def _said(held: Mapping[str, Any], ending: Ending) -> Ending:
-    """Return the ending that the attributes tell, *ending* where they tell none."""
-    try:
-        return Ending(Outcome(held[semconv.OUTCOME]), EndedBy(held[semconv.ENDED_BY]))
-    except (KeyError, ValueError):  # another tool's words
-        return ending
 
 
 def _id(span: sdk.ReadableSpan) -> bytes:

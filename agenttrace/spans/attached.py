@@ -78,10 +78,23 @@ class Attachment:
             if self._gate is not None:
                 self._gate.enter(self, as_error)
 
+    @property
+    def has_gate(self) -> bool:
+        """Whether the spans of the provider can be watched."""
+        return self._gate is not None
+
     def emit(self, span: sdk.ReadableSpan) -> None:
-        """Send a span of our own making (a marker, an orphan) past the gate."""
+        """Send a span of our own making (a marker) past the gate."""
         if self._gate is not None:
             self._gate.adoption.send(span)
+
+    def pass_on(self, span: sdk.ReadableSpan) -> None:
+        """Send a span of a process that died past the gate, and past who looks on.
+
+        Whoever captures the spans of this process has not to do with it.
+        """
+        if self._gate is not None:
+            self._gate.adoption.pass_on(span)
 
     def detach(self) -> None:
         """Watch this provider no more.  The gate goes with the last who is attached.

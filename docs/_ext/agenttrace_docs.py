@@ -11,6 +11,12 @@ with the option `:of: agenttrace.testing`), and
 
 tables the names in `agenttrace.semconv` that begin like this, with their docstrings.
 
+    ```{metrics}
+    ```
+
+tables the metrics of `agenttrace.semconv.METRICS`: name, instrument, unit, meaning, and
+where the status has the same number.
+
     ```{settings}
     ```
 
@@ -41,7 +47,7 @@ import click
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-from agenttrace import settings
+from agenttrace import semconv, settings
 from agenttrace.cli.group import group
 
 if TYPE_CHECKING:
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
     from sphinx.util.typing import ExtensionMetadata
 
 
+_INSTRUMENTS: Final = {"counter": "counter", "updowncounter": "up-down counter"}
 _COLUMNS: Final = 78
 """How wide click makes a help text in a terminal of 80 columns."""
 
@@ -97,6 +104,23 @@ class Names(SphinxDirective):
         rows += [f"| `{name}` | {meaning} |" for name, meaning in found.items()]
         if not any(found.values()):
             rows = [f"- `{name}`" for name in found]
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
+class Metrics(SphinxDirective):
+    """Tables every metric that is reported."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table of all metrics in the order of their declaration."""
+        self.env.note_dependency(inspect.getfile(semconv))
+        rows = [
+            "| metric | instrument | unit | meaning | in the status |",
+            "|---|---|---|---|---|",
+        ]
+        rows += [
+            f"| `{name}` | {_INSTRUMENTS[kind]} | `{unit}` | {meaning} | `{where}` |"
+            for name, kind, unit, where, meaning in semconv.METRICS
+        ]
         return self.parse_text_to_nodes("\n".join(rows))
 
 
@@ -245,6 +269,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the directives."""
     app.add_directive("public", Public)
     app.add_directive("names", Names)
+    app.add_directive("metrics", Metrics)
     app.add_directive("settings", SettingsTable)
     app.add_directive("help", Help)
     app.add_directive("format", Format)

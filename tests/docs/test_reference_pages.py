@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from agenttrace import render
+from agenttrace import render, semconv
 from tests.docs.pages import ROOT, blocks
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agenttrace.model import Outcome
 
 CLI = (ROOT / "docs/reference/cli.md").read_text()
+METRICS = (ROOT / "docs/reference/metrics.md").read_text()
 STORE = (ROOT / "docs/reference/store.md").read_text()
 TESTING = (ROOT / "docs/reference/testing.md").read_text()
 TUTORIAL = (ROOT / "docs/tutorial/first-trace.md").read_text()
@@ -117,6 +118,18 @@ def test_a_query_of_the_page_finds_something(query: str, store: Path) -> None:
     connection.close()
 
     assert rows or "'chat'" in query  # the tutorial calls no model
+
+
+def test_the_metrics_of_the_page_are_those_that_are_reported() -> None:
+    """An alert on a name that is not there never comes.
+
+    The table of all of them is made of the same one as the instruments.
+    """
+    named = set(re.findall(r"`(agenttrace\.\w+\.\w+)`", METRICS))
+
+    assert "```{metrics}\n```" in METRICS
+    assert named
+    assert named <= {name for name, *_ in semconv.METRICS}
 
 
 def test_everything_that_the_pytest_plugin_adds_is_documented(

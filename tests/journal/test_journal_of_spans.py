@@ -8,9 +8,11 @@ import pytest
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import SpanKind
 
 from agenttrace import semconv
+from agenttrace.attributes import flat
 from agenttrace.journal import Journal, State
 from agenttrace.model import Opening
 from agenttrace.registry import OpenSpans
@@ -104,3 +106,65 @@ def test_an_adopted_span_is_written_as_far_as_it_is_known(journal: Journal) -> N
     assert slot.span_id == span.get_span_context().span_id.to_bytes(8, "big")
     assert (slot.name, slot.operation, slot.state) == ("GET /", "http", State.OPEN)
     assert slots_of(journal.path) == []
+
+
+def test_an_adopted_span_tells_all_that_one_of_ours_does(journal: Journal) -> None:
+    """What recovery makes of it is to be found where its library's spans are."""
+    given = beside()
+    given.registry.slots = journal
+    remote = trace.SpanContext(7, 8, is_remote=True, trace_flags=trace.TraceFlags(1))
+    tracer = given.tracer
+
+    span = tracer.start_span(
+        "chat gpt-5",
+        trace.set_span_in_context(trace.NonRecordingSpan(remote)),
+        CHAT.kind,
+        {key: flat(value) for key, value in CHAT.attributes.items()},  # type: ignore[misc]  # flat is what it takes
+    )
+    slot = slot_of(journal.path)
+    span.end()
+
+    assert (slot.kind, slot.flags) == (SpanKind.CLIENT, 1)
+    assert (slot.parent_id, slot.parent_is_remote) == (bytes([0] * 7 + [8]), True)
+    assert (slot.scope_name, slot.scope_version) == ("lib", "1.2")
+    assert slot.attributes == {
+        semconv.GEN_AI_REQUEST_MODEL: "gpt-5",
+        semconv.GEN_AI_PROVIDER_NAME: "openai",
+    }
+    assert b"secret" not in journal.path.read_bytes()
+
+
+def test_the_slot_of_an_adopted_span_is_free_when_all_processors_have_it(
+    journal: Journal,
+) -> None:
+    """Until then a crash would cost it; from then on it is theirs to lose."""
+    given = beside()
+    given.registry.slots = journal
+    found: list[tuple[State, str | None]] = []
+
+    class Looks(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            del span
+            slot = slot_of(journal.path)
+            found.append((slot.state, slot.error_type))
+
+    given.provider.add_span_processor(Looks())
+    with pytest.raises(LookupError), given.tracer.start_as_current_span("work"):
+        raise LookupError
+
+    assert found == [(State.ENDED, "LookupError")]
+    assert slots_of(journal.path) == []
+
+
+def test_an_adopted_span_that_is_judged_is_free_as_well(journal: Journal) -> None:
+    """Its verdict was handed over, and what its owner says is another span."""
+    given = beside()
+    given.registry.slots = journal
+    span = given.tracer.start_span("hung")
+
+    assert given.judge("hung")
+    assert slots_of(journal.path) == []
+
+    span.end()
+    assert slots_of(journal.path) == []
+    assert len(given.sent()) == 2

@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
 from agenttrace.model import EndedBy, Ending, Outcome, identity_of
-from agenttrace.spans.adopted import late_finish_of, settled, unsaid
+from agenttrace.spans.adopted import late_finish_of
+from agenttrace.spans.unsaid import settled, unsaid
 from agenttrace.testing.garbage import collect_garbage
 from tests.spans.given import Beside, beside, ended_as
 

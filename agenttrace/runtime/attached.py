@@ -1,0 +1,261 @@
+"""How a runtime traces beside another provider: its processors carry our spans.
+
+There is no exporter and no spool of ours then.  Open spans stand in the journal until
+their final form was handed to the processors; what is handed over is theirs to deliver,
+and to lose.  What dead processes have left goes the same way, and counts as delivered
+when the provider says that it has flushed: more than that cannot be known.
+
+How other libraries' spans are watched is `spans.attached`'s business, what is on disk
+`durability`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from agenttrace import _otel, safety
+from agenttrace.crashpoints import crash_point
+from agenttrace.delivery.forks import no_fork
+from agenttrace.model import Outcome, ResourceData
+from agenttrace.runtime.durability import Durability
+from agenttrace.settings import INSTANCES
+from agenttrace.spans.attached import Attachment
+from agenttrace.spans.provider import resource_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry import trace
+    from opentelemetry.sdk import trace as sdk
+
+    from agenttrace import tracing
+    from agenttrace.delivery.frames import Frame
+    from agenttrace.delivery.spooler import SpoolerStatus
+    from agenttrace.journal import Journal
+    from agenttrace.recovery import Recovered
+    from agenttrace.registry import OpenSpans
+    from agenttrace.settings import Settings
+
+    Settle = Callable[[], None]
+
+_FLUSH: Final = 30.0
+"""Seconds that the processors are given for what a dead process has left."""
+_AGAIN: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts to have them flush, until that is left to another process.
+"""
+_LONGEST: Final = 86_400.0
+"""Seconds, in place of no limit: providers are told milliseconds, in a whole number."""
+_WINDOW: Final = 2**20
+"""Bytes of what the dead have left that are on their way at once: one frame is."""
+
+
+class HandOver:
+    """Hands what dead processes have left to the processors of a provider.
+
+    Args:
+        attachment: Ours to it.
+        provider: The application's provider.
+        behind: The SDK's that it is or wraps.
+    """
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        provider: trace.TracerProvider,
+        behind: sdk.TracerProvider,
+    ) -> None:
+        self._attachment = attachment
+        self._provider = provider
+        self._behind = behind
+        self._handed: list[Settle] = []
+        self._over = threading.Event()
+
+    def take(self, frame: Frame, settle: Settle) -> bool:
+        """Hand over the spans of *frame*, and *settle* it when they are flushed.
+
+        By the thread that recovers, which waits for that.
+
+        Returns:
+            Whether it is settled.  If not, another process is to have it.
+        """
+        # Before anything: who does not flush now gets nothing that is told once more
+        # by another then, and there is room afterwards: processors drop what is too
+        # much for their queue.
+        if self._over.is_set() or not self.flush(_FLUSH):
+            return False
+        spans = _spans_of(frame)
+        if spans is None:
+            settle()  # nobody else will read it either
+            return True
+        for span in spans:
+            self._attachment.pass_on(span)
+        crash_point("handed over")
+        self._handed.append(settle)
+        for wait in _AGAIN:
+            if self.flush(_FLUSH):
+                return True
+            if self._over.wait(wait):
+                break
+        return False
+
+    def flush(self, timeout: float) -> bool:
+        """Have the processors deliver; what was handed over is settled then.
+
+        Args:
+            timeout: Seconds they are given; not all of them mind that.
+
+        Returns:
+            Whether the provider says that they have.
+        """
+        due = tuple(self._handed)  # and not what is handed over meanwhile
+        if not self._is_flushed(timeout):
+            return False
+        for settle in due:
+            # By whoever comes first.
+            with contextlib.suppress(ValueError):
+                self._handed.remove(settle)
+                settle()
+        return True
+
+    def stop(self) -> None:
+        """Hand over nothing more."""
+        self._over.set()
+
+    def _is_flushed(self, timeout: float) -> bool:
+        """Have the provider deliver; return whether it says that it has."""
+        until = time.monotonic() + timeout
+        if _says_flushed(self._provider, timeout):
+            return True
+        # A composite takes None for a no, and asks nobody after that one.
+        processors: Sequence[Any] = _otel.processors_of(self._behind)
+        return all(
+            (left := until - time.monotonic()) > 0 and _says_flushed(each, left)
+            for each in processors
+        )
+
+
+class AttachedPipeline:
+    """Another provider's processors carry our spans (`pipelines.Pipeline`).
+
+    Args:
+        provider: The application's.
+        behind: The SDK's provider that it is or wraps.
+        registry: Where spans are listed while they are open.
+        settings: As configured.
+        version: Ours, for the instrumentation scope.
+    """
+
+    mode = "attached"
+    destinations: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        provider: trace.TracerProvider,
+        behind: sdk.TracerProvider,
+        registry: OpenSpans,
+        settings: Settings,
+        *,
+        version: str,
+    ) -> None:
+        self._provider = provider
+        self._behind = behind
+        self._durability: Durability | None = None
+        self.attachment = Attachment(
+            provider,
+            registry,
+            version=version,
+            as_error=frozenset(Outcome(word) for word in settings.error_outcomes),
+        )
+        self._hand_over = HandOver(self.attachment, provider, behind)
+        # Without a gate nobody would know when a slot is to be freed.
+        if settings.durable and self.attachment.has_gate:
+            self._durability = Durability(settings.state_dir / INSTANCES, _WINDOW)
+            self._durability.begin(self._resource())
+            self._durability.recover_with(self._hand_over.take)
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where open spans survive the process; None where they do not."""
+        return None if self._durability is None else self._durability.journal
+
+    @property
+    def tracer(self) -> tracing.Tracer:
+        """A tracer of the application's provider."""
+        return self.attachment.tracer
+
+    def flush(self, timeout: float) -> bool:
+        """Ask the application's provider to deliver."""
+        return self._hand_over.flush(timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """Take the gate out again; the provider is the application's."""
+        if self._durability is not None:
+            self._durability.stop()
+        self._hand_over.stop()
+        flushed = self.flush(timeout)
+        self.attachment.detach()
+        if self._durability is not None:
+            # What it tells of has not been handed over, or it tells of nothing.
+            self._durability.end(settled=True)
+        return flushed
+
+    def tick(self) -> None:
+        """Look for siblings that have died."""
+        if self._durability is not None:
+            self._durability.tick()
+
+    def recover(self, timeout: float) -> Recovered | None:
+        """Hand over what dead processes have left."""
+        if self._durability is None:
+            return None
+        return self._durability.recover(timeout)
+
+    def after_fork(self) -> None:
+        """Give the child files of its own; processors are the provider's business."""
+        self._hand_over = HandOver(self.attachment, self._provider, self._behind)
+        if self._durability is not None:
+            self._durability.after_fork(self._resource())
+            self._durability.recover_later(self._hand_over.take)
+
+    def status(self) -> SpoolerStatus | None:
+        """Return None: the queue is the provider's."""
+        return None
+
+    def _resource(self) -> ResourceData:
+        """Return who this process is, by what its provider says."""
+        said = safety.guarded("provider.resource", lambda: self._behind.resource)
+        return ResourceData({}) if said is None else resource_data(said)
+
+
+def _says_flushed(flushing: Any, timeout: float) -> bool:  # noqa: ANN401 - a provider, or a processor
+    try:
+        said: object = flushing.force_flush(int(min(timeout, _LONGEST) * 1000))
+    except Exception as error:  # noqa: BLE001 - of whatever the application has added
+        safety.swallow("provider.force_flush", error)
+        return False
+    # Those of others return None for "as far as I know".
+    return said is not False
+
+
+def _spans_of(frame: Frame) -> Sequence[sdk.ReadableSpan] | None:
+    """Return the spans of *frame* as processors read them; None where it has none."""
+    with no_fork():
+        from agenttrace.delivery import (  # noqa: PLC0415 - most processes recover nothing
+            otlp,
+            readable,
+        )
+
+        # What decoding will import.
+        importlib.import_module(
+            "opentelemetry.proto.collector.trace.v1.trace_service_pb2"
+        )
+    try:
+        return [readable.to_readable(span) for span in otlp.decode(frame.payload)]
+    except Exception as error:  # noqa: BLE001 - of a file that was written by anybody
+        safety.note("handover", error)
+        safety.count(safety.Count.SPANS_DROPPED, len(frame.ids))
+        return None
