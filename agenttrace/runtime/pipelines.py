@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -12,6 +13,7 @@ from opentelemetry.environment_variables import (
 )
 
 from agenttrace import safety, tracing
+from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.errors import SettingError
 from agenttrace.model import Outcome
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpans
     from agenttrace.settings import Settings
+    from agenttrace.watchdog.loops import LoopMonitor
 
 INSTRUMENTATION_NAME: Final = "agenttrace"
 _SHARE: Final = 4
@@ -67,6 +70,10 @@ class Pipeline(Protocol):
 
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
+        ...
+
+    def rest(self) -> None:
+        """Do what is to be done when no span is open any more."""
         ...
 
     def recover(self, timeout: float, /) -> Recovered | None:
@@ -122,6 +129,10 @@ class OwnPipeline:
         )
         self.provider.before_flush = self.flush
         self.provider.flush_timeout = settings.flush_timeout
+        self._settings = settings
+        self._registry = registry
+        self._loops: LoopMonitor | None = None
+        self._watches_loops = not math.isinf(settings.loop_blocked_after)
         self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, _version())
         if self._durability is not None and self.spooler is not None:
             self._durability.recover_with(self.spooler)
@@ -143,6 +154,9 @@ class OwnPipeline:
 
     def stop(self, timeout: float) -> bool:
         """Flush, then end the threads; files that nobody needs any more go."""
+        self._watches_loops = False
+        if self._loops is not None:
+            safety.guarded("loops.stop", self._loops.stop)
         if self._durability is not None:
             self._durability.stop()
         settled = self.spooler is None or self.spooler.shutdown(timeout)
@@ -151,9 +165,27 @@ class OwnPipeline:
         return settled
 
     def tick(self) -> None:
-        """Look for siblings that have died."""
+        """Look for siblings that have died, and for loops that are blocked."""
+        if self._watches_loops:
+            if self._loops is None:
+                # Imported on the ticker's thread: a start has no time for it.
+                with no_fork():
+                    from agenttrace.runtime.monitoring import (  # noqa: PLC0415 - see above
+                        loop_monitor,
+                    )
+                self._loops = loop_monitor(
+                    self._settings, self._registry, self.provider, self.journal
+                )
+            self._loops.tick()
+            if not self._watches_loops:  # stopped meanwhile
+                self._loops.stop()
         if self._durability is not None:
             self._durability.tick()
+
+    def rest(self) -> None:
+        """Tell what there is to tell of loops."""
+        if self._loops is not None:
+            self._loops.rest()
 
     def recover(self, timeout: float) -> Recovered | None:
         """Deliver what dead processes have left."""
@@ -164,6 +196,9 @@ class OwnPipeline:
     def after_fork(self) -> None:
         """Give the child a queue, threads and files of its own, another identity."""
         self.provider.set_resource(resource.of_this_process(self.provider.resource))
+        if self._loops is not None:
+            self._loops.after_fork()
+            self._loops = None
         if self._durability is not None:
             self._durability.after_fork(self.provider.resource_data)
         if self.spooler is not None:
@@ -176,12 +211,34 @@ class OwnPipeline:
         return None if self.spooler is None else self.spooler.status()
 
 
-class AttachedPipeline:
+class _Elsewhere:
+    """What a pipeline has not that delivers nothing by itself."""
+
+    journal = None
+    destinations: tuple[str, ...] = ()
+
+    def tick(self) -> None:
+        """Find nothing to do."""
+
+    def rest(self) -> None:
+        """Find nothing to do."""
+
+    def recover(self, _timeout: float, /) -> Recovered | None:
+        """Return None: there is no way out of ours."""
+        return None
+
+    def after_fork(self) -> None:
+        """Find nothing to begin anew."""
+
+    def status(self) -> SpoolerStatus | None:
+        """Return None: there is no queue of ours."""
+        return None
+
+
+class AttachedPipeline(_Elsewhere):
     """Another provider's processors carry our spans."""
 
     mode = "attached"
-    destinations: tuple[str, ...] = ()
-    journal = None
 
     def __init__(
         self,
@@ -220,26 +277,9 @@ class AttachedPipeline:
         self.attachment.detach()
         return flushed
 
-    def tick(self) -> None:
-        """Find nothing to do."""
 
-    def recover(self, _timeout: float, /) -> Recovered | None:
-        """Return None: the way out is the provider's."""
-        return None
-
-    def after_fork(self) -> None:
-        """Leave it to the provider's processors."""
-
-    def status(self) -> SpoolerStatus | None:
-        """Return None: the queue is the provider's."""
-        return None
-
-
-class NoPipeline:
+class NoPipeline(_Elsewhere):
     """Tracing is disabled, or there is nothing to attach to."""
-
-    destinations: tuple[str, ...] = ()
-    journal = None
 
     def __init__(self, mode: str, tracer: tracing.Tracer) -> None:
         self.mode = mode
@@ -252,20 +292,6 @@ class NoPipeline:
     def stop(self, _timeout: float, /) -> bool:
         """Find nothing to stop."""
         return True
-
-    def tick(self) -> None:
-        """Find nothing to do."""
-
-    def recover(self, _timeout: float, /) -> Recovered | None:
-        """Return None: there is no way out."""
-        return None
-
-    def after_fork(self) -> None:
-        """Find nothing to begin anew."""
-
-    def status(self) -> SpoolerStatus | None:
-        """Return None: there is no queue."""
-        return None
 
 
 def choose(
