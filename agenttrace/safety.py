@@ -57,6 +57,7 @@ class Count(StrEnum):
     EXPORT_RETRIES = "export_retries"
     SEGMENTS_DAMAGED = "segments_damaged"
     STORES_SET_ASIDE = "stores_set_aside"
+    LOOPS_BLOCKED = "loops_blocked"
 
 
 _counts: Counter[str] = Counter()

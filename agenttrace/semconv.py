@@ -1,10 +1,11 @@
 """Every attribute, event and metric name that agenttrace writes, and nothing else.
 
 This is the only file that knows which version of the semantic conventions is meant:
-`gen_ai.*`, `error.*`, `server.*`, `exception.*` and `user.*` are OpenTelemetry's
-(GenAI conventions, Development, as of `opentelemetry-semantic-conventions` 0.66b2;
-a test compares the two), `agenttrace.*` are our own and documented in
-`docs/reference/attributes.md` and, those of metrics, in `docs/reference/metrics.md`.
+`gen_ai.*`, `code.*`, `error.*`, `server.*`, `exception.*` and `user.*` are
+OpenTelemetry's (GenAI conventions, Development, as of
+`opentelemetry-semantic-conventions` 0.66b2; a test compares the two), `agenttrace.*`
+are our own and documented in `docs/reference/attributes.md` and, those of metrics, in
+`docs/reference/metrics.md`.
 """
 
 from typing import Final
@@ -38,6 +39,16 @@ RESPONSE_STATUS: Final = "agenttrace.response.status"
 """Status of a background response when last heard of (`in_progress`, ...)."""
 POLLS: Final = "agenttrace.response.polls"
 """How often a background response was asked for."""
+LOOP_BLOCKED: Final = "agenttrace.event_loop.blocked"
+"""Name of the span that tells when an event loop was blocked, and by what."""
+LOOP_GC_TIME: Final = "agenttrace.event_loop.gc_time"
+"""Seconds of that time that the garbage collector took."""
+LOOP_GOES_ON: Final = "agenttrace.event_loop.goes_on"
+"""True where it was still blocked when this was told; the next span tells the rest."""
+LOOP_UNTOLD: Final = "agenttrace.event_loop.untold"
+"""How many blocks of event loops were not told just before, because there were many."""
+LOOP_DUMP: Final = "agenttrace.event_loop.dump"
+"""The stack of the loop's thread as faulthandler saw it while the GIL was held."""
 
 # GenAI.
 GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
@@ -74,6 +85,10 @@ GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
 
 # Core conventions.
+CODE_FILE_PATH: Final = "code.file.path"
+CODE_FUNCTION_NAME: Final = "code.function.name"
+CODE_LINE_NUMBER: Final = "code.line.number"
+CODE_STACKTRACE: Final = "code.stacktrace"
 ERROR_TYPE: Final = "error.type"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"

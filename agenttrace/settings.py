@@ -22,6 +22,8 @@ STORE_FILE: Final = "traces.db"
 """The embedded store, in the state directory."""
 INSTANCES: Final = "instances"
 """Journals, spools and locks of processes, a directory in the state directory."""
+DUMP_SUFFIX: Final = ".dump"
+"""Of the file there in which a process finds stacks of its own (`gil_dump_after`)."""
 STATE_DIR_VARIABLE: Final = "AGENTTRACE_STATE_DIR"
 CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MEBIBYTE: Final = 1 << 20
@@ -69,6 +71,14 @@ def _seconds(setting: str, value: object) -> float:
     if number >= 0:
         return number
     raise SettingError(setting, value, "a number of seconds, not negative")
+
+
+def _limit(setting: str, value: object) -> float:
+    allowed = "a number of seconds above zero, or inf (off)"
+    number = _number(setting, value, allowed)
+    if number > 0:
+        return number
+    raise SettingError(setting, value, allowed)
 
 
 def _count(setting: str, value: object) -> int:
@@ -242,6 +252,18 @@ class Settings:
         frozenset,
         "Outcomes that set the OTel status ERROR though they are no errors: "
         "any of `cancelled`, `abandoned`.",
+    )
+    loop_blocked_after: float = _setting(
+        _limit,
+        0.25,
+        "Seconds for which one callback may keep an event loop from turning before "
+        "that is told; `inf`: never.",
+    )
+    gil_dump_after: float = _setting(
+        _limit,
+        math.inf,
+        "Seconds for which C code may keep the GIL before `faulthandler` writes the "
+        "stacks to a file; `inf`: never. Read of its risks first.",
     )
     max_open_spans: int = _setting(
         _count, 100_000, "Open spans that are watched; beyond it the oldest is not."

@@ -26,6 +26,10 @@ pytest_plugins = ["agenttrace.pytest_plugin", "pytester", "tests.context.table"]
 # What the guard swallows in an application is an error here.
 os.environ["AGENTTRACE_STRICT"] = "1"
 
+# Loops are blocked by whatever is imported inside of them, on a slow machine for long:
+# no test is to find a span more for that.  Those that are about it say so.
+os.environ["AGENTTRACE_LOOP_BLOCKED_AFTER"] = "inf"
+
 # No deadlines: on two shared cores they measure the neighbours.  `few` is for the
 # interpreters that come second; asked for with --hypothesis-profile=few.
 hypothesis.settings.register_profile("dev", deadline=None)

@@ -1,4 +1,7 @@
-"""`agenttrace guard`: stays, and delivers what processes leave when they die."""
+"""`agenttrace guard`: stays, and delivers what processes leave when they die.
+
+Of those that live and stand still it tells (`frozen`).
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,22 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from agenttrace.cli.frozen import Watch
 from agenttrace.cli.group import state_dir_option
 from agenttrace.cli.recovered import as_json, of_one, sentences
 from agenttrace.recovery import pid_of
 from agenttrace.runtime.rescue import Rescue
+from agenttrace.settings import INSTANCES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from agenttrace.cli.frozen import Notice
     from agenttrace.recovery import Recovered
 
 _EVERY: Final = 5.0
+_FROZEN_AFTER: Final = 10.0
 _BEAT: Final = 1.0
 """Seconds for which a thread is waited for without a look at signals."""
 
@@ -44,16 +52,29 @@ _LAST: Final = 3.0
     help="How often to look for processes that have died.",
 )
 @click.option(
+    "--frozen-after",
+    type=click.FloatRange(min=1.0),
+    default=_FROZEN_AFTER,
+    show_default=True,
+    metavar="SECONDS",
+    help="Tell of a process that has spans open and makes no sign for so long.",
+)
+@click.option(
     "--json", "as_object", is_flag=True, help="Print one JSON object a process."
 )
 @state_dir_option
-def command(*, every: float, as_object: bool, state_dir: Path) -> None:
+def command(
+    *, every: float, frozen_after: float, as_object: bool, state_dir: Path
+) -> None:
     """Stay, and deliver what processes leave when they die.
 
     The same as `agenttrace recover`, every few seconds, with a line for each process.
     It is for hosts and pods whose applications may not start again soon: they recover
     what others left by themselves, but only while they run.  Several may guard the same
     directory.
+
+    It also tells of a process that lives and stands still with spans open: stopped, or
+    held by C code that does not give the interpreter back.  Nothing is done to it.
 
     Ctrl-C and SIGTERM end it, after a last look of a few seconds at most.  What is not
     delivered then stays on disk.
@@ -68,7 +89,7 @@ def command(*, every: float, as_object: bool, state_dir: Path) -> None:
             f"Guarding {state_dir}, delivering to {rescue.whereto()}.  Ctrl-C ends it.",
             err=True,
         )
-        _guard(rescue, every, lines)
+        _guard(rescue, every, lines, Watch(state_dir / INSTANCES, frozen_after))
     except KeyboardInterrupt:
         with contextlib.suppress(KeyboardInterrupt):  # a second one ends it at once
             _look_last(rescue, lines)
@@ -79,12 +100,15 @@ def command(*, every: float, as_object: bool, state_dir: Path) -> None:
             click.echo(" ".join(said), err=True)
 
 
-def _guard(rescue: Rescue, every: float, lines: _Lines) -> None:
+def _guard(rescue: Rescue, every: float, lines: _Lines, watch: Watch) -> None:
     while True:
         thread = rescue.look(tell_of_one=lines.add)
-        while thread.is_alive():
-            thread.join(_BEAT)
+        while True:  # it waits where a destination takes nothing
             lines.show()
+            lines.tell(watch.look())
+            if not thread.is_alive():
+                break
+            thread.join(_BEAT)
         lines.show()
         time.sleep(every)
 
@@ -113,6 +137,16 @@ class _Lines:
         """Print what has come.  On the main thread: it is the one that may fail."""
         while not self._waiting.empty():
             click.echo(self._waiting.get())
+
+    def tell(self, notices: Iterable[Notice]) -> None:
+        """Print what is new of processes that stand still."""
+        now = datetime.now(UTC)
+        for notice in notices:
+            if self._as_object:
+                time_of_day = now.isoformat(timespec="milliseconds")
+                click.echo(json.dumps({"time": time_of_day, **notice.as_json()}))
+            else:
+                click.echo(f"{now.astimezone():%H:%M:%S}  {notice.sentence()}")
 
     def add(self, lock: Path, found: Recovered) -> None:
         """Take what was *found* of the process whose lock is *lock*, on any thread."""

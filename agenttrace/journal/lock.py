@@ -141,12 +141,23 @@ def is_alive(path: Path) -> bool:
         OSError: It is gone, or another user's, or cannot be locked on this file system
             or platform.
     """
+    return holder(path) is not None
+
+
+def holder(path: Path) -> int | None:
+    """Return the process id of who holds the lock file at *path*, None if nobody does.
+
+    It takes nothing over.  A holder in another PID namespace has the id 0.
+
+    Raises:
+        OSError: As of `is_alive`.
+    """
     if fcntl is None:
         raise OSError(errno.ENOTSUP, "no file locks on this platform", str(path))
     with _mutex:
         # First, as in `take_over`: to close it would be to let go of it.
         if _identity_of(path.stat()) in _held:
-            return True
+            return os.getpid()
         descriptor = os.open(path, _FLAGS & ~os.O_RDWR | os.O_RDONLY)
         try:
             answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _wanted_lock())
@@ -156,7 +167,8 @@ def is_alive(path: Path) -> bool:
         finally:
             os.close(descriptor)
     said = _FLOCK.unpack_from(answer)
-    return bool(said[0 if _IS_LINUX else 3] != fcntl.F_UNLCK)
+    kind, pid = (said[0], said[4]) if _IS_LINUX else (said[3], said[2])
+    return None if kind == fcntl.F_UNLCK else int(pid)
 
 
 def _wanted_lock() -> bytes:

@@ -23,6 +23,7 @@ from agenttrace.journal.file import SUFFIX as JOURNAL_SUFFIX
 from agenttrace.journal.resources import resource_from
 from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered, reason_of, tell_of
+from agenttrace.settings import DUMP_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -70,6 +71,7 @@ class Orphan:
         self._directory = lock.path.parent
         self._instance = lock.path.name.removesuffix(locks.SUFFIX)
         self._journal = self._directory / (self._instance + JOURNAL_SUFFIX)
+        self._dump = self._directory / (self._instance + DUMP_SUFFIX)
         self._unreadable: list[Path] = []
         self._told: set[bytes] = set()
         self._segments: Segments | None = None
@@ -161,7 +163,7 @@ class Orphan:
             if not self.lock.is_held:
                 return
             try:
-                for path in (self._journal, *self._unreadable):
+                for path in (self._journal, self._dump, *self._unreadable):
                     path.unlink(missing_ok=True)
                 crash_point("journal removed")
             except BaseException:

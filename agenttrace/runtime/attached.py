@@ -208,6 +208,9 @@ class AttachedPipeline:
         if self._durability is not None:
             self._durability.tick()
 
+    def rest(self) -> None:
+        """Find nothing to do."""
+
     def recover(self, timeout: float) -> Recovered | None:
         """Hand over what dead processes have left."""
         if self._durability is None:

@@ -215,6 +215,10 @@ class Runtime:
         """Do what is to be done now and then while spans are open."""
         self._pipeline.tick()
 
+    def rest(self) -> None:
+        """Do what is to be done when no span is open any more."""
+        self._pipeline.rest()
+
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
         self._pipeline.after_fork()
@@ -257,6 +261,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     redact: Callable[[str, object], object] | None = None,
     max_content_characters: int | None = None,
     error_outcomes: Collection[str] | None = None,
+    loop_blocked_after: float | None = None,
+    gil_dump_after: float | None = None,
     max_open_spans: int | None = None,
     flush_timeout: float | None = None,
     max_queue_bytes: int | None = None,
@@ -291,6 +297,10 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
         max_content_characters: Longest captured content.
         error_outcomes: `cancelled` and `abandoned` are no errors in the OTel status
             unless they stand here.
+        loop_blocked_after: Seconds for which one callback may keep an event loop from
+            turning before that is told; `math.inf` = never.
+        gil_dump_after: Seconds for which C code may keep the GIL before `faulthandler`
+            writes the stacks to a file; not without risk, so the default is never.
         max_open_spans: Open spans that are watched.
         flush_timeout: Longest that exit waits for delivery, in seconds.
         max_queue_bytes: Encoded spans kept while no backend takes them.

@@ -6,6 +6,7 @@ What it is to be attached is `attached`'s business, which most processes never i
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -15,6 +16,7 @@ from opentelemetry.environment_variables import (
 )
 
 from agenttrace import safety, tracing
+from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.errors import SettingError
 from agenttrace.model import Outcome
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpans
     from agenttrace.settings import Settings
+    from agenttrace.watchdog.loops import LoopMonitor
 
 INSTRUMENTATION_NAME: Final = "agenttrace"
 _SHARE: Final = 4
@@ -70,6 +73,10 @@ class Pipeline(Protocol):
 
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
+        ...
+
+    def rest(self) -> None:
+        """Do what is to be done when no span is open any more."""
         ...
 
     def recover(self, timeout: float, /) -> Recovered | None:
@@ -125,6 +132,10 @@ class OwnPipeline:
         )
         self.provider.before_flush = self.flush
         self.provider.flush_timeout = settings.flush_timeout
+        self._settings = settings
+        self._registry = registry
+        self._loops: LoopMonitor | None = None
+        self._watches_loops = not math.isinf(settings.loop_blocked_after)
         self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, version())
         if self._durability is not None and self.spooler is not None:
             self._durability.recover_with(self.spooler.resume)
@@ -146,6 +157,9 @@ class OwnPipeline:
 
     def stop(self, timeout: float) -> bool:
         """Flush, then end the threads; files that nobody needs any more go."""
+        self._watches_loops = False
+        if self._loops is not None:
+            safety.guarded("loops.stop", self._loops.stop)
         if self._durability is not None:
             self._durability.stop()
         settled = self.spooler is None or self.spooler.shutdown(timeout)
@@ -154,9 +168,27 @@ class OwnPipeline:
         return settled
 
     def tick(self) -> None:
-        """Look for siblings that have died."""
+        """Look for siblings that have died, and for loops that are blocked."""
+        if self._watches_loops:
+            if self._loops is None:
+                # Imported on the ticker's thread: a start has no time for it.
+                with no_fork():
+                    from agenttrace.runtime.monitoring import (  # noqa: PLC0415 - see above
+                        loop_monitor,
+                    )
+                self._loops = loop_monitor(
+                    self._settings, self._registry, self.provider, self.journal
+                )
+            self._loops.tick()
+            if not self._watches_loops:  # stopped meanwhile
+                self._loops.stop()
         if self._durability is not None:
             self._durability.tick()
+
+    def rest(self) -> None:
+        """Tell what there is to tell of loops."""
+        if self._loops is not None:
+            self._loops.rest()
 
     def recover(self, timeout: float) -> Recovered | None:
         """Deliver what dead processes have left."""
@@ -167,6 +199,9 @@ class OwnPipeline:
     def after_fork(self) -> None:
         """Give the child a queue, threads and files of its own, another identity."""
         self.provider.set_resource(resource.of_this_process(self.provider.resource))
+        if self._loops is not None:
+            self._loops.after_fork()
+            self._loops = None
         if self._durability is not None:
             self._durability.after_fork(self.provider.resource_data)
         if self.spooler is not None:
@@ -198,6 +233,9 @@ class NoPipeline:
         return True
 
     def tick(self) -> None:
+        """Find nothing to do."""
+
+    def rest(self) -> None:
         """Find nothing to do."""
 
     def recover(self, _timeout: float, /) -> Recovered | None:

@@ -45,6 +45,10 @@ class Lives(Protocol):
         """Do what is to be done now and then while spans are open."""
         ...
 
+    def rest(self) -> None:
+        """Do what is to be done when no span is open any more."""
+        ...
+
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
         ...
@@ -63,11 +67,14 @@ class Process:
         self.ticker = Ticker(self.spans)
         self.spans.wake = self.ticker.wake
         self.spans.awake = False
+        # In this order: the look at the loops, the runtime's first, sees most if no
+        # system call of ours has let others go on.
+        self.ticker.subscribe("journal", self._write_tick)
+        self.ticker.subscribe("runtime", self._tick)
         self.ticker.subscribe(
             "sweep", lambda: self.spans.sweep(_collected, patient=True)
         )
-        self.ticker.subscribe("journal", self._write_tick)
-        self.ticker.subscribe("runtime", self._tick)
+        self.ticker.at_rest("runtime", self._rest)
         self._journal: Journal | None = None
         self._released: list[Journal] = []
         self.provider: Provider | None = None
@@ -126,6 +133,10 @@ class Process:
     def _tick(self) -> None:
         if self.lives is not None:
             self.lives.tick()
+
+    def _rest(self) -> None:
+        if self.lives is not None:
+            self.lives.rest()
 
     def sweep(self) -> None:
         """End the spans whose object was collected without an end."""

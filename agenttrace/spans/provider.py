@@ -21,6 +21,7 @@ from agenttrace.model import (
     LinkData,
     Outcome,
     ResourceData,
+    ScopeData,
     SpanData,
 )
 from agenttrace.spans import tracer as tracers
@@ -119,6 +120,7 @@ class Provider(sdk.TracerProvider):
         self.sink = sink
         self.as_error = as_error
         self.resource_data = resource_data(resource)
+        self.own_scope = ScopeData("agenttrace")
         self.before_flush: Callable[[float], bool] | None = None
         self._lean: weakref.WeakSet[LeanTracer] = weakref.WeakSet()
         self.flush_timeout = _FLUSH_TIMEOUT
@@ -214,26 +216,45 @@ class Provider(sdk.TracerProvider):
             self._show(late.data())
             self.sink(late)
 
+    def tell(self, form: SpanData) -> None:
+        """Send *form*, a span that nobody has started, as this process's.
+
+        Args:
+            form: Complete but for whose it is: resource and scope are set here.
+        """
+        # Not to taps: whoever asserts a tree means what the application has started.
+        whose = form._replace(resource=self.resource_data, scope=self.own_scope)
+        self.sink(Told(whose))
+
     def _show(self, form: SpanData) -> None:
         """Show *form* to whoever taps the registry."""
         for tap in self.registry.taps:
             safety.guarded("tap", tap, form)
 
 
-class LateFinish:
-    """A span of its own that tells the real end of one that had been judged."""
+class Told:
+    """A span that was complete when it was made: no slot of a journal has it."""
 
     queued = False
 
-    def __init__(self, span: LeanSpan) -> None:
-        self._data = late_finish_of(span.data())
+    def __init__(self, data: SpanData) -> None:
+        self._data = data
 
     def data(self) -> SpanData:
-        """Return the late finish."""
+        """Return it."""
         return self._data
 
     def written(self) -> None:
-        """There is no slot: the judged span's was freed by its verdict."""
+        """There is no slot to free."""
+
+
+class LateFinish(Told):
+    """A span of its own that tells the real end of one that had been judged."""
+
+    # What slot there was is that of the judged span, and was freed by its verdict.
+
+    def __init__(self, span: LeanSpan) -> None:
+        super().__init__(late_finish_of(span.data()))
 
 
 def late_finish_of(real: SpanData) -> SpanData:

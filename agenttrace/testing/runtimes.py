@@ -11,6 +11,7 @@ find them.
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def fresh_runtime(
         given: dict[str, Any] = {
             "span_exporter": exporter,
             "durable": False,
+            # A machine that is slow now and then must not add a span to a test's.
+            "loop_blocked_after": math.inf,
             **settings,
         }
         runtime = core.configure(**given)
@@ -109,7 +112,9 @@ def runtime_without_destination() -> Generator[Runtime]:
         yield found
         return
     tracer, policy = tracing.tracer(), content.install(content.Policy())
-    runtime = core.configure(span_exporter=Nowhere(), durable=False)
+    runtime = core.configure(
+        span_exporter=Nowhere(), durable=False, loop_blocked_after=math.inf
+    )
     try:
         yield runtime
     finally:

@@ -1,5 +1,7 @@
-"""Keeps time while spans are open.
+"""Keeps time while spans are open, and watches what they run on.
 
-So far the ticker alone: it renews the coarse clock and lets others do what is due.
-Rules, verdicts and reports are built on it.
+The `ticker` renews the coarse clock and lets others do what is due.  The event loop
+monitor is one of them: `loops` tells when a loop was blocked, from what `turns` sees
+of it, by the rules of `blocks`; `pauses` knows the garbage collector's time, `watched`
+makes the span, and `backstop` has stacks written while nobody can look.
 """

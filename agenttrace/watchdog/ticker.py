@@ -35,6 +35,7 @@ class Ticker:
         self._registry = registry
         self._interval = interval
         self._subscribers: list[tuple[str, Callable[[], object]]] = []
+        self._resting: list[tuple[str, Callable[[], object]]] = []
         self._reset()
 
     def _reset(self) -> None:
@@ -46,6 +47,10 @@ class Ticker:
     def subscribe(self, name: str, call: Callable[[], object]) -> None:
         """Call *call* at every tick; *name* is its site if it fails."""
         self._subscribers.append((name, call))
+
+    def at_rest(self, name: str, call: Callable[[], object]) -> None:
+        """Call *call* whenever it goes to sleep because no span is open."""
+        self._resting.append((name, call))
 
     def wake(self) -> None:
         """Start ticking.  Called by the registry, on the application's threads."""
@@ -84,6 +89,8 @@ class Ticker:
             while not stopped.is_set() and registry.is_busy:
                 self._tick()
                 stopped.wait(self._interval)
+            for name, call in self._resting:
+                safety.guarded(f"rest: {name}", call)
             # Announce the sleep, then look again: see OpenSpans.started.
             registry.awake = False
             if registry.is_busy:

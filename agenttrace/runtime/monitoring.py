@@ -1,0 +1,60 @@
+"""The event loop monitor of a runtime, made when the first span opens."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from agenttrace import safety
+from agenttrace.settings import DUMP_SUFFIX
+from agenttrace.watchdog.loops import LoopMonitor
+
+if TYPE_CHECKING:
+    from agenttrace.journal import Journal
+    from agenttrace.registry import OpenSpans
+    from agenttrace.settings import Settings
+    from agenttrace.spans.provider import Provider
+    from agenttrace.watchdog.backstop import Backstop
+
+
+def loop_monitor(
+    settings: Settings,
+    registry: OpenSpans,
+    provider: Provider,
+    journal: Journal | None,
+) -> LoopMonitor:
+    """Return the monitor that tells of blocked loops through *provider*."""
+    return LoopMonitor(
+        registry,
+        provider.tell,
+        after=settings.loop_blocked_after,
+        backstop=_backstop(settings, journal),
+    )
+
+
+def _backstop(settings: Settings, journal: Journal | None) -> Backstop | None:
+    if math.isinf(settings.gil_dump_after):
+        return None
+    if journal is None:
+        safety.log_once(
+            "gil_dump_after",
+            logging.WARNING,
+            "gil_dump_after has no effect: without a journal (settings: state_dir, "
+            "durable) there is nowhere to write to",
+        )
+        return None
+    from agenttrace.watchdog.backstop import (  # noqa: PLC0415 - only where it is asked for
+        Backstop,
+    )
+
+    try:
+        return Backstop(journal.path.with_suffix(DUMP_SUFFIX), settings.gil_dump_after)
+    except OSError as error:
+        safety.log_once(
+            "gil_dump_after",
+            logging.WARNING,
+            "gil_dump_after has no effect: no file can be made (%s)",
+            error,
+        )
+        return None

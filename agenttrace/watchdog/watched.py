@@ -1,0 +1,167 @@
+"""A loop that may be blocked, while it is watched, and the span that tells of it."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
+
+from agenttrace import _otel, semconv
+from agenttrace.context.scope import SafeRuntimeContext, context_of
+from agenttrace.model import ResourceData, ScopeData, SpanData
+from agenttrace.watchdog.blocks import Suspicion, culprit, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.trace import SpanContext
+
+    from agenttrace.model import LinkData
+    from agenttrace.watchdog.turns import Place, Sight
+
+_NOBODY: Final = ResourceData({})
+_NO_SCOPE: Final = ScopeData("")
+
+
+class _Probe:
+    """Notes when a loop gets round to it."""
+
+    __slots__ = ("answered",)
+
+    def __init__(self) -> None:
+        self.answered: float | None = None
+
+    def __call__(self) -> None:
+        self.answered = time.monotonic()
+
+
+class Watched(Suspicion):
+    """A suspicion, and what was found when it became a block."""
+
+    __slots__ = (
+        "collected",
+        "dump",
+        "is_told",
+        "links",
+        "parent",
+        "piece",
+        "probe",
+        "stack",
+    )
+
+    def __init__(  # noqa: PLR0913 - a record
+        self,
+        sight: Sight,
+        began: float,
+        *,
+        is_sure: bool,
+        excused: float,
+        collected: float,
+        piece: float,
+    ) -> None:
+        super().__init__(sight.mark, began, is_sure=is_sure, excused=excused)
+        self.collected = collected
+        self.probe: _Probe | None = None
+        self.stack: Sequence[Place] | None = None
+        """Set once it is a block."""
+        self.parent: SpanContext | None = None
+        self.links: Sequence[LinkData] = ()
+        self.dump: str | None = None
+        self.piece = piece
+        self.is_told = False
+        """Whether a part of it has been told."""
+
+    def ask(self, sight: Sight) -> None:
+        """Have the loop say when it gets any further."""
+        if self.probe is None:
+            self.probe = probe = _Probe()
+            # In a context of its own, or it would keep the application's.
+            alone = contextvars.Context()
+            try:
+                sight.loop.call_soon_threadsafe(probe, context=alone)
+            except Exception:  # noqa: BLE001 - closed meanwhile, or a loop like no other
+                probe.answered = time.monotonic()
+
+    @property
+    def answered(self) -> float | None:
+        """When the loop got further; None while nobody has heard of it."""
+        return None if self.probe is None else self.probe.answered
+
+
+def current_in(sight: Sight) -> SpanContext | None:
+    """Return the span that is current in the callback; None without one."""
+    context = sight.context
+    runtime = _otel.runtime_context()
+    variable = (
+        runtime.variable
+        if isinstance(runtime, SafeRuntimeContext)
+        else _otel.context_variable(runtime)
+    )
+    if context is None or variable is None:
+        return None
+    value = context.get(variable)
+    if value is None:
+        return None
+    # Dead or alive: what was started under a span keeps it as its parent.
+    span = trace.get_current_span(context_of(value))
+    found = span.get_span_context()
+    return found if found.is_valid else None
+
+
+def form_of(
+    watched: Watched, end: float, *, collected: float, goes_on: bool, untold: int
+) -> SpanData:
+    """Return the span that tells of a block.
+
+    Args:
+        watched: The block.
+        end: When it was over, or told (`time.monotonic`).
+        collected: Seconds of it that the garbage collector took.
+        goes_on: Whether the loop is still blocked.
+        untold: How many blocks before it were not told.
+    """
+    stack = watched.stack or ()
+    attributes: dict[str, object] = {}
+    place = culprit(stack)
+    if place is not None:
+        attributes[semconv.CODE_FILE_PATH] = place.file
+        attributes[semconv.CODE_LINE_NUMBER] = place.line
+        attributes[semconv.CODE_FUNCTION_NAME] = place.function
+        attributes[semconv.CODE_STACKTRACE] = text_of(stack)
+    if watched.dump is not None:
+        attributes[semconv.LOOP_DUMP] = watched.dump
+    if collected > 0:
+        attributes[semconv.LOOP_GC_TIME] = round(collected, 6)
+    if goes_on:
+        attributes[semconv.LOOP_GOES_ON] = True
+    if untold:
+        attributes[semconv.LOOP_UNTOLD] = untold
+    parent = watched.parent
+    ago = time.time_ns() - int(time.monotonic() * 1e9)
+    return SpanData(
+        trace_id=os.urandom(16)
+        if parent is None
+        else parent.trace_id.to_bytes(16, "big"),
+        span_id=os.urandom(8),
+        parent_id=b"" if parent is None else parent.span_id.to_bytes(8, "big"),
+        parent_is_remote=False,
+        trace_state="" if parent is None else parent.trace_state.to_header(),
+        name=semconv.LOOP_BLOCKED,
+        kind=SpanKind.INTERNAL,
+        start_time=ago + int(watched.began * 1e9),
+        end_time=ago + int(end * 1e9),
+        attributes=attributes,
+        events=(),
+        links=watched.links,
+        status=StatusCode.UNSET,
+        status_message="",
+        dropped_attributes=0,
+        dropped_events=0,
+        dropped_links=0,
+        resource=_NOBODY,
+        scope=_NO_SCOPE,
+    )
