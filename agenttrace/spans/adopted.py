@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from opentelemetry import context as otel
 from opentelemetry.sdk import trace as sdk
@@ -42,8 +42,7 @@ from agenttrace.model import (
     status_of,
 )
 from agenttrace.registry import Claim, OpenSpan
-from agenttrace.spans.ids import LAST_INSTANT, instant
-from agenttrace.spans.provider import late_id
+from agenttrace.spans.ids import LAST_INSTANT, instant, late_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,6 +68,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         record: The registry's record of it.
         started_during: The identity of the exception that was being handled at its
             start, 0 for none.
+        remarks: What others have to say on its final form; None = nothing.
     """
 
     __slots__ = (
@@ -77,6 +77,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         "_kept",
         "_state",
         "record",
+        "remarks",
         "started_during",
     )
 
@@ -92,6 +93,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         self.started_during = 0 if error is None else identity_of(error)
         self._state: Mapping[str, Any] = vars(span)
         self._adoption = adoption
+        self.remarks: Mapping[str, str] | None = None
 
     @property
     def sets_status(self) -> bool:
@@ -100,12 +102,19 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     def tell(self, ending: Ending) -> None:
         """Send a final form; the span itself is its owner's, if it still has one."""
-        self._adoption.tell(self.record, _otel.form_of(self._state), ending)
+        form = _otel.form_of(self._state)
+        if self.remarks is not None:
+            form["attributes"] = _otel.with_attributes(form["attributes"], self.remarks)
+        self._adoption.tell(self.record, form, ending)
 
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form: whose the span is makes no difference here."""
         self.tell(ending)
         self._adoption.registry.verdict_written(self.record, ending)
+
+    def remark(self, key: str, value: str) -> None:
+        """Say this too when it has ended: until then it is its owner's object."""
+        self.remarks = {**(self.remarks or {}), key: value}
 
     def leave(self) -> None:
         """Have the end told by a thread that holds no lock."""
@@ -225,6 +234,10 @@ class Adoption:
         values, status = settled(ending, form["status"], held or {}, self.as_error)
         form["attributes"] = _otel.with_attributes(held, values)
         form["status"] = status or form["status"]
+        for event in ending.events:
+            values = {key: flat(value) for key, value in event.attributes.items()}
+            told = sdk.Event(event.name, cast("Any", values), event.time)
+            form["events"] = _otel.with_event(form["events"], told)
         self._hand_over(record, sdk.ReadableSpan(**form, end_time=end_time), ending)
 
     def _hand_over(
@@ -250,6 +263,8 @@ class Adoption:
         """Say on *span* how it ended, where its owner has not, and return it."""
         ending = RETURNED
         code = span.status.status_code
+        if adopted is not None and adopted.remarks is not None:
+            _otel.correct(span, adopted.remarks, None)
         held = span.attributes or {}
         if adopted is not None and code is not StatusCode.OK:
             ending = unsaid(adopted.started_during)
