@@ -1,5 +1,15 @@
-"""Keeps time while spans are open.
+"""Keeps time while spans are open, and judges those that make no progress.
 
-So far the ticker alone: it renews the coarse clock and lets others do what is due.
-Rules, verdicts and reports are built on it.
+| module | owns |
+|---|---|
+| `ticker` | the thread |
+| `timeline` | the time on it, in which a suspended host takes none |
+| `agenda` | which span is to be looked at when |
+| `limits` | how long a span may be silent, and how long it may take |
+| `rules`, `verdict` | what passes for stuck, and what is said of it |
+| `watch` | looks, judges, and does what is to be done about it |
+| `hooks`, `cancelling` | two things to do about it |
+
+Only the ticker is imported at the start; the rest is when a span has been open for a
+tick.
 """
