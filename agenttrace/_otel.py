@@ -251,6 +251,14 @@ def _copied(items: Any) -> Any:  # noqa: ANN401 - the SDK's bounded list
     return copied
 
 
+def with_event(items: Any, event: object) -> Any:  # noqa: ANN401 - the same
+    """Return *items*, which are a copy, with *event* as the last one."""
+    if not hasattr(items, "append"):
+        return (*items, event)
+    items.append(event)
+    return items
+
+
 def with_attributes(held: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the same
     """Return *held*, a span's attributes, with *values*, though it is sealed.
 

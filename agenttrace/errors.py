@@ -40,7 +40,7 @@ class UnknownInstrumentationError(AgenttraceError, ValueError):
 
 
 class StuckSpanWarning(UserWarning):
-    """The watchdog found a span that makes no progress."""
+    """The watchdog found a span that makes no progress (`on_stuck="warn"`)."""
 
 
 class LeakedSpanWarning(UserWarning):

@@ -73,9 +73,18 @@ class Ending:
         message: The status message, where the error does not say it.
         end_time: Nanoseconds since the epoch; None means now.
         attributes: What is known only at the end.
+        events: What happened only then; of a copy that is told while the owner goes on.
     """
 
-    __slots__ = ("attributes", "end_time", "ended_by", "error", "message", "outcome")
+    __slots__ = (
+        "attributes",
+        "end_time",
+        "ended_by",
+        "error",
+        "events",
+        "message",
+        "outcome",
+    )
 
     def __init__(  # noqa: PLR0913, PLR0917 - a record
         self,
@@ -85,6 +94,7 @@ class Ending:
         message: str | None = None,
         end_time: int | None = None,
         attributes: Attributes = NO_ATTRIBUTES,
+        events: Sequence[EventData] = (),
     ) -> None:
         self.outcome = outcome
         self.ended_by = ended_by
@@ -92,6 +102,7 @@ class Ending:
         self.message = message
         self.end_time = end_time
         self.attributes = attributes
+        self.events = events
 
     def __repr__(self) -> str:
         return f"<Ending {self.outcome} ({self.ended_by})>"

@@ -29,6 +29,7 @@ CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 MEBIBYTE: Final = 1 << 20
 SMALLEST_STORE: Final = MEBIBYTE
 """Below this, SQLite's own bookkeeping is no longer small beside the spans."""
+_LIMITS: Final = "seconds above zero (inf = no limit), or chat=60,execute_tool:search=9"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _CAPTURING: Final = frozenset({"span_only", "span_and_event"})
@@ -125,11 +126,42 @@ def _outcomes(setting: str, value: object) -> frozenset[str]:
     raise SettingError(setting, value, "any of cancelled, abandoned")
 
 
-def _on_sigterm(setting: str, value: object) -> str:
-    word = value.strip().lower() if isinstance(value, str) else ""
-    if word in {"default", "flush"}:
-        return word
-    raise SettingError(setting, value, "default or flush")
+def _one_of(*words: str) -> Callable[[str, object], str]:
+    def read(setting: str, value: object) -> str:
+        word = value.strip().lower() if isinstance(value, str) else ""
+        if word in words:
+            return word
+        raise SettingError(setting, value, f"{', '.join(words[:-1])} or {words[-1]}")
+
+    return read
+
+
+def _limits(setting: str, value: object) -> float | dict[str, float]:
+    """Return seconds for all, or by operation, or operation and name."""
+    given = value
+    if isinstance(value, str) and "=" in value:
+        pairs = (part.rpartition("=") for part in value.split(","))
+        given = {key.strip(): seconds for key, _, seconds in pairs}
+    if not isinstance(given, Mapping):
+        return _limit(setting, value)
+    items = cast("Mapping[object, object]", given).items()
+    return {str(key): _limit(f"{setting}[{key!r}]", given) for key, given in items}
+
+
+def _limit(setting: str, value: object) -> float:
+    seconds = _number(setting, value, _LIMITS)
+    if seconds > 0:
+        return seconds
+    raise SettingError(setting, value, _LIMITS)
+
+
+def _hooks(setting: str, value: object) -> tuple[Callable[..., object], ...]:
+    given: object = value
+    if isinstance(given, Iterable):
+        hooks = tuple(cast("Iterable[Callable[..., object]]", given))
+        if all(map(callable, hooks)):
+            return hooks
+    raise SettingError(setting, value, "functions of a report, in a list")
 
 
 def _callable(setting: str, value: object) -> Callable[..., object]:
@@ -185,8 +217,8 @@ class Setting:
 
     @property
     def has_variable(self) -> bool:
-        """Whether text can say it: neither a function nor any mapping can be."""
-        return self.read not in {_callable, _attributes}
+        """Whether text can say it: neither functions nor any mapping can be."""
+        return self.read not in {_callable, _hooks, _attributes}
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -216,6 +248,24 @@ class Settings:
     resource_attributes: Mapping[str, object] = _setting(
         _attributes, dict, "More attributes of the resource."
     )
+    heartbeat_timeout: float | Mapping[str, float] | None = _setting(
+        _limits,
+        None,
+        "Longest healthy silence in seconds: of all, or by operation (`chat=60`), or "
+        "name (`invoke_agent:triage=900`).",
+    )
+    max_duration: float | Mapping[str, float] | None = _setting(
+        _limits, None, "Longest total time of a span in seconds, in the same way."
+    )
+    on_stuck: str = _setting(
+        _one_of("off", "observe", "warn", "fail", "cancel"),
+        "fail",
+        "If either passes: nothing (`off`), count and call hooks (`observe`), log it "
+        "too (`warn`), fail the span (`fail`), cancel its task too (`cancel`).",
+    )
+    stuck_hooks: tuple[Callable[..., object], ...] = _setting(
+        _hooks, (), "Called with the report of each, on a thread of their own."
+    )
     state_dir: Path = _setting(
         _directory,
         lambda: state_dir(),  # noqa: PLW0108 - defined below
@@ -227,7 +277,7 @@ class Settings:
         "Keep open and unsent spans in files, so that they survive the process.",
     )
     on_sigterm: str = _setting(
-        _on_sigterm,
+        _one_of("default", "flush"),
         "default",
         "`default`: SIGTERM is left alone, and recovery tells what was open. `flush`: "
         "spans are delivered before it takes effect.",

@@ -84,7 +84,9 @@ def heartbeat(note: str | None = None, *, progress: float | None = None) -> None
 def hold(reason: str) -> Generator[None]:
     """Declare a pause of the current span: waiting for a human, a queue, a schedule.
 
-    While it lasts, silence is no sign of trouble, for this span and all above it.
+    While it lasts, silence is no sign of trouble, for this span and all above it, and
+    the time is no part of their `max_duration`.  What is started meanwhile has clocks
+    of its own.
 
     Args:
         reason: What is waited for; shown in reports.
@@ -94,15 +96,15 @@ def hold(reason: str) -> Generator[None]:
     if record is not None:
         record.note = str(clean(reason))
     while record is not None:
-        record.holds += 1
+        above = record.parent  # taken from it when it ends
+        record.pause()
         held.append(record)
-        record = record.parent
+        record = above
     try:
         yield
     finally:
         for each in held:
-            each.holds -= 1
-            each.beat()
+            each.unpause()
 
 
 def current_record() -> OpenSpan | None:

@@ -13,11 +13,20 @@ the list and its referee in `listing`.
 """
 
 from agenttrace.registry.listing import DEFAULT_LIMIT, OpenSpans
-from agenttrace.registry.records import Claim, Listener, Live, OpenSpan, Teller
+from agenttrace.registry.records import (
+    AtLeast,
+    Claim,
+    Listener,
+    Live,
+    OpenSpan,
+    Teller,
+    Usual,
+)
 from agenttrace.registry.slots import MemorySlots, Slots
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "AtLeast",
     "Claim",
     "Listener",
     "Live",
@@ -26,4 +35,5 @@ __all__ = [
     "OpenSpans",
     "Slots",
     "Teller",
+    "Usual",
 ]

@@ -93,6 +93,14 @@ class OpenSpans:
             except RuntimeError:  # another thread opened or ended one meanwhile
                 continue
 
+    def latest(self, count: int) -> list[OpenSpan]:
+        """Return the *count* open spans that started last, the last one first."""
+        while True:
+            try:
+                return list(itertools.islice(reversed(self._open.values()), count))
+            except RuntimeError:  # another thread opened or ended one meanwhile
+                continue
+
     def find(self, span_id: bytes) -> OpenSpan | None:
         """Return the open span with *span_id*, if there is one."""
         return self._open.get(span_id)

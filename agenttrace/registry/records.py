@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
@@ -27,6 +28,26 @@ class Live(Protocol):
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form and leave the span itself to its owner."""
         ...
+
+    def remark(self, key: str, value: str) -> None:
+        """Have the final form say this too, whoever sends it.  On any thread."""
+        ...
+
+
+class Usual(float):
+    """A limit in seconds that an instrumentation knows to be right where none is set.
+
+    It may become another as the operation goes on: a model is silent for longer before
+    the first word than between two.
+    """
+
+    __slots__ = ()
+
+
+class AtLeast(float):
+    """A limit in seconds that nothing which is set more generally may shorten."""
+
+    __slots__ = ()
 
 
 class Resumable(Protocol):
@@ -57,6 +78,8 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         thread_id: The thread that started it.
         heartbeat_timeout, max_duration: Its own limits in seconds, None = the default.
         holds: How many declared pauses it is in.
+        held: Nanoseconds it has spent in pauses; see `held_for`.
+        watched: Who watches it, if anybody does by now.
         note, progress: What the last `heartbeat()` said.
         origin: Where it was started, if anybody listens for that (`file:line`).
         teller: Who has claimed to tell its end, if anybody has.
@@ -67,6 +90,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         "epoch",
         "evicted",
         "heartbeat_timeout",
+        "held",
         "holds",
         "max_duration",
         "name",
@@ -83,6 +107,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         "teller",
         "thread_id",
         "trace_id",
+        "watched",
         "word",
         "words",
     )
@@ -121,13 +146,15 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         self.max_duration = max_duration
         self.thread_id = _get_ident()
         self.holds = 0
+        self.held = 0
         self.note: str | None = None
         self.progress: float | None = None
         self.origin: str | None = None
         self.evicted = False
         self.teller: Teller | None = None
-        # `OpenSpans.started` sets `epoch`, its slots the rest.
+        # `OpenSpans.started` sets `epoch`, a watchdog `watched`, the slots the rest.
         self.epoch: object
+        self.watched: object
         self.words: memoryview[int]
         self.word: int
         self.slot: int
@@ -139,6 +166,35 @@ class OpenSpan(weakref.ReferenceType["Live"]):
     def beat(self) -> None:
         """Note a sign of progress."""
         self.words[self.word] = COARSE.now
+
+    def pause(self) -> None:
+        """Stop its clocks; every pause needs its `unpause`."""
+        now = time.monotonic_ns()
+        # No call from here on: no other thread comes in between.
+        if not self.holds:
+            self.held -= now
+        self.holds += 1
+
+    def unpause(self) -> None:
+        """Let its clocks go on, if this was the last pause: which is progress."""
+        now = time.monotonic_ns()
+        self.holds -= 1
+        if not self.holds:
+            self.held += now
+        self.beat()
+
+    @property
+    def held_for(self) -> int:
+        """Nanoseconds it has spent in pauses, the present one included."""
+        if not self.holds:
+            return self.held
+        now = time.monotonic_ns()
+        return self.held + now if self.holds else self.held
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its end has not been told, and nobody is about to tell it."""
+        return self.teller is None and not self.evicted
 
     @property
     def last_beat(self) -> int:

@@ -8,10 +8,13 @@ the runtime; spans that are open stay open.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Final, Self
 
 from agenttrace import _otel, content, safety, tracing
+from agenttrace.clock import COARSE
 from agenttrace.context import scope
+from agenttrace.delivery.forks import no_fork
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.records import NamedTuple
 from agenttrace.runtime import checks
@@ -21,7 +24,7 @@ from agenttrace.runtime.process import PROCESS
 from agenttrace.settings import Settings, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
     from opentelemetry import metrics, trace
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from agenttrace.delivery.spooler import SpoolerStatus
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan, OpenSpans
+    from agenttrace.watchdog.verdict import Report
+    from agenttrace.watchdog.watch import Watchdog
 
 _EXIT: Final = "its process ended while it was open"
 
@@ -91,6 +96,7 @@ class Runtime:
         self._pipeline = pipeline
         self._stopped = False
         self._instruments: object | None = None
+        self._watchdog: Watchdog | None = None
         self._policy = content.Policy(
             settings.capture_content, settings.redact, settings.max_content_characters
         )
@@ -214,6 +220,18 @@ class Runtime:
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
         self._pipeline.tick()
+        if self.settings.on_stuck != "off" and not self._stopped:
+            self._watch().tick(COARSE.now, time.monotonic_ns())
+
+    def _watch(self) -> Watchdog:
+        """Return the watchdog, made when the first span has been open for a tick."""
+        if self._watchdog is None:
+            with no_fork():
+                from agenttrace.runtime.watching import (  # noqa: PLC0415 - see there
+                    watchdog_of,
+                )
+            self._watchdog = watchdog_of(self.settings, self.spans)
+        return self._watchdog
 
     def rest(self) -> None:
         """Do what is to be done when no span is open any more."""
@@ -221,6 +239,7 @@ class Runtime:
 
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
+        self._watchdog = None
         self._pipeline.after_fork()
 
     def status(self) -> Status:
@@ -253,6 +272,10 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     meter_provider: metrics.MeterProvider | None = None,
     span_exporter: SpanExporter | None = None,
     sampler: sampling.Sampler | None = None,
+    heartbeat_timeout: float | Mapping[str, float] | None = None,
+    max_duration: float | Mapping[str, float] | None = None,
+    on_stuck: str | None = None,
+    stuck_hooks: Iterable[Callable[[Report], object]] | None = None,
     state_dir: str | None = None,
     durable: bool | None = None,
     on_sigterm: str | None = None,
@@ -287,6 +310,12 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
         meter_provider: Where our own metrics go; default the global one, if one is set.
         span_exporter: Send spans with this exporter instead.
         sampler: Which traces are recorded; default `OTEL_TRACES_SAMPLER`.
+        heartbeat_timeout: Longest healthy silence of a span, in seconds: one number, or
+            by operation and name (`{"chat": 60, "invoke_agent:triage": 900}`).
+        max_duration: Longest total time of a span, in the same way.
+        on_stuck: What happens when either passes: `off`, `observe`, `warn`, `fail` or
+            `cancel`.
+        stuck_hooks: Called with the report of each.
         state_dir: Where agenttrace keeps its files.
         durable: Keep open and unsent spans in files that survive the process.
         on_sigterm: `default` leaves SIGTERM alone, `flush` delivers before it takes

@@ -15,7 +15,7 @@ import sys
 import time
 import weakref
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from opentelemetry import context as otel
 from opentelemetry.sdk import trace as sdk
@@ -40,8 +40,7 @@ from agenttrace.model import (
     identity_of,
 )
 from agenttrace.registry import Claim, OpenSpan
-from agenttrace.spans.ids import LAST_INSTANT, instant
-from agenttrace.spans.provider import late_id
+from agenttrace.spans.ids import LAST_INSTANT, instant, late_id
 from agenttrace.spans.unsaid import said_ending, settled, unsaid
 
 if TYPE_CHECKING:
@@ -92,6 +91,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         record: The registry's record of it.
         started_during: The identity of the exception that was being handled at its
             start, 0 for none.
+        remarks: What others have to say on its final form; None = nothing.
     """
 
     __slots__ = (
@@ -100,6 +100,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         "_kept",
         "_state",
         "record",
+        "remarks",
         "started_during",
     )
 
@@ -141,6 +142,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         self.started_during = 0 if error is None else identity_of(error)
         self._state: Mapping[str, Any] = vars(span)
         self._adoption = adoption
+        self.remarks: Mapping[str, str] | None = None
 
     @property
     def sets_status(self) -> bool:
@@ -149,12 +151,19 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     def tell(self, ending: Ending) -> None:
         """Send a final form; the span itself is its owner's, if it still has one."""
-        self._adoption.tell(self.record, _otel.form_of(self._state), ending)
+        form = _otel.form_of(self._state)
+        if self.remarks is not None:
+            form["attributes"] = _otel.with_attributes(form["attributes"], self.remarks)
+        self._adoption.tell(self.record, form, ending)
 
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form: whose the span is makes no difference here."""
         self.tell(ending)
         self._adoption.registry.verdict_written(self.record, ending)
+
+    def remark(self, key: str, value: str) -> None:
+        """Say this too when it has ended: until then it is its owner's object."""
+        self.remarks = {**(self.remarks or {}), key: value}
 
     def leave(self) -> None:
         """Have the end told by a thread that holds no lock."""
@@ -278,6 +287,10 @@ class Adoption:
         values, status = settled(ending, form["status"], held or {}, self.as_error)
         form["attributes"] = _otel.with_attributes(held, values)
         form["status"] = status or form["status"]
+        for event in ending.events:
+            values = {key: flat(value) for key, value in event.attributes.items()}
+            told = sdk.Event(event.name, cast("Any", values), event.time)
+            form["events"] = _otel.with_event(form["events"], told)
         self._hand_over(record, sdk.ReadableSpan(**form, end_time=end_time), ending)
 
     def _hand_over(
@@ -303,6 +316,8 @@ class Adoption:
         """Say on *span* how it ended, where its owner has not, and return it."""
         ending = RETURNED
         code = span.status.status_code
+        if adopted is not None and adopted.remarks is not None:
+            _otel.correct(span, adopted.remarks, None)
         held = span.attributes or {}
         if adopted is not None and code is not StatusCode.OK:
             ending = unsaid(adopted.started_during)
@@ -320,7 +335,7 @@ class Adoption:
 def late_finish_of(real: sdk.ReadableSpan) -> sdk.ReadableSpan:
     """Return the span that tells *real*, the true end of a span told before.
 
-    The same as `provider.late_finish_of` for spans that are not ours.
+    The same as `RecordedSpan.late_finish` for spans that are not ours.
     """
     context = real.get_span_context() or INVALID_SPAN_CONTEXT
     status = real.status

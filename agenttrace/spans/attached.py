@@ -262,6 +262,9 @@ class UnsampledSpan:
         del ending
         self._registry.slots.free(self.record)
 
+    def remark(self, key: str, value: str) -> None:
+        """Ignore it: nothing of this span is sent."""
+
     def tell_copy(self, ending: Ending) -> None:
         """Do the same: what its owner finishes later finds nothing to do."""
         self.tell(ending)

@@ -26,3 +26,8 @@ def instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for a
     if nanoseconds is None:
         return time.time_ns()
     return min(max(nanoseconds, 0), LAST_INSTANT)
+
+
+def late_id(span_id: int) -> int:
+    """Return the id of the late finish of the span with *span_id*."""
+    return span_id ^ 0x5A5A_5A5A_5A5A_5A5A or 1

@@ -282,6 +282,7 @@ class LeanSpan(RecordedSpan):
         copy = self.__copy__()
         if self.record is not None:
             copy._verdict = (self.record, ending)  # noqa: SLF001 - of its own class
+        copy.add_events(ending.events)
         copy.tell(ending)
 
     def _settle(self, ending: Ending, end_time: int) -> None:

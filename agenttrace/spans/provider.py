@@ -14,16 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.trace import SpanKind, StatusCode
 
-from agenttrace import _otel, safety, semconv
-from agenttrace.model import (
-    LinkData,
-    Outcome,
-    ResourceData,
-    ScopeData,
-    SpanData,
-)
+from agenttrace import _otel, safety
+from agenttrace.model import Outcome, ResourceData, ScopeData, SpanData
 from agenttrace.spans import tracer as tracers
 
 if TYPE_CHECKING:
@@ -212,9 +205,7 @@ class Provider(sdk.TracerProvider):
         """Tell that *span* ended after all, though its end had been told."""
         safety.count(safety.Count.LATE_FINISHES)
         if span.flags & _SAMPLED:
-            late = LateFinish(span)
-            self._show(late.data())
-            self.sink(late)
+            self.ended(span.late_finish())
 
     def tell(self, form: SpanData) -> None:
         """Send *form*, a span that nobody has started, as this process's.
@@ -246,52 +237,6 @@ class Told:
 
     def written(self) -> None:
         """There is no slot to free."""
-
-
-class LateFinish(Told):
-    """A span of its own that tells the real end of one that had been judged."""
-
-    # What slot there was is that of the judged span, and was freed by its verdict.
-
-    def __init__(self, span: LeanSpan) -> None:
-        super().__init__(late_finish_of(span.data()))
-
-
-def late_finish_of(real: SpanData) -> SpanData:
-    """Return the span that tells *real*, the true end of a span told before.
-
-    A child of that span and linked to it; its own id follows from the span's, so that
-    two processes that tell the same late finish tell the same span.
-    """
-    return SpanData(
-        trace_id=real.trace_id,
-        span_id=late_id(int.from_bytes(real.span_id, "big")).to_bytes(8, "big"),
-        parent_id=real.span_id,
-        parent_is_remote=False,
-        trace_state=real.trace_state,
-        name=f"{semconv.LATE_FINISH}: {real.name}",
-        kind=SpanKind.INTERNAL,
-        start_time=real.start_time,
-        end_time=real.end_time,
-        attributes=real.attributes,
-        events=real.events,
-        links=[
-            *real.links,
-            LinkData(real.trace_id, real.span_id, is_remote=False, attributes={}),
-        ],
-        status=real.status if real.status is not StatusCode.OK else StatusCode.UNSET,
-        status_message=real.status_message,
-        dropped_attributes=real.dropped_attributes,
-        dropped_events=real.dropped_events,
-        dropped_links=real.dropped_links,
-        resource=real.resource,
-        scope=real.scope,
-    )
-
-
-def late_id(span_id: int) -> int:
-    """Return the id of the late finish of the span with *span_id*."""
-    return span_id ^ 0x5A5A_5A5A_5A5A_5A5A or 1
 
 
 def resource_data(resource: Resource) -> ResourceData:

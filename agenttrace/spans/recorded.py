@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from agenttrace import _otel, attributes, semconv
 from agenttrace.attributes import clean, mapping_of
 from agenttrace.exceptions import facts_of
 from agenttrace.model import EventData, LinkData
+from agenttrace.spans.ids import late_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
+    from opentelemetry.trace import Link, SpanContext, TraceState
 
     from agenttrace.registry import OpenSpan
     from agenttrace.spans.tracer import LeanTracer
@@ -291,6 +292,11 @@ class RecordedSpan(sdk.Span):
             del events[0]
             self._lose(events=1)
 
+    def add_events(self, events: Sequence[EventData]) -> None:
+        """Add events that are known as data."""
+        for event in events:
+            self.add_event(event.name, event.attributes, event.time)
+
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:  # noqa: ANN401 - any mapping is taken
         """Link this span to another one."""
         if self._end_time is None:
@@ -325,6 +331,32 @@ class RecordedSpan(sdk.Span):
         # The slot stays the owner's, who may still send heartbeats there.
         copy.record = None
         return copy
+
+    def remark(self, key: str, value: str) -> None:
+        """Say this too, whoever sends the final form (see `registry.Live`)."""
+        # No call in between: its owner may be ending it on another thread.
+        if self._end_time is None:
+            self._attributes[key] = value
+
+    def late_finish(self) -> Self:
+        """Return the span that tells the true end of this one, told before.
+
+        A child of this span and linked to it; its own id follows from this one's, so
+        that two processes that tell the same late finish tell the same span.
+        """
+        late = self.__copy__()
+        vars(late).update(
+            span_id=late_id(int.from_bytes(self.span_id, "big")).to_bytes(8, "big"),
+            parent_id=self.span_id,
+            remote_parent=False,
+            _span_context=None,
+            _name=f"{semconv.LATE_FINISH}: {self._name}",
+            _kind=SpanKind.INTERNAL,
+        )
+        if self._code is StatusCode.OK:
+            vars(late).update(_code=StatusCode.UNSET)
+        late.link_all([trace.Link(self._context)])
+        return late
 
     def __deepcopy__(self, _memo: object) -> Self:
         """Do the same: what stands in attributes cannot be changed."""

@@ -1,7 +1,18 @@
-"""Keeps time while spans are open, and watches what they run on.
+"""Keeps time while spans are open, judges those that make no progress, watches loops.
 
-The `ticker` renews the coarse clock and lets others do what is due.  The event loop
-monitor is one of them: `loops` tells when a loop was blocked, from what `turns` sees
-of it, by the rules of `blocks`; `pauses` knows the garbage collector's time, `watched`
-makes the span, and `backstop` has stacks written while nobody can look.
+| module | owns |
+|---|---|
+| `ticker` | the thread |
+| `timeline` | the time on it, in which a suspended host takes none |
+| `agenda` | which span is to be looked at when |
+| `limits` | how long a span may be silent, and how long it may take |
+| `rules`, `verdict` | what passes for stuck, and what is said of it |
+| `watch` | looks, judges, and does what is to be done about it |
+| `hooks`, `cancelling` | two things to do about it |
+| `loops` | when an event loop was blocked, from what `turns` sees of it |
+| `blocks`, `pauses` | its rules; the garbage collector's time |
+| `watched`, `backstop` | the span that tells it; stacks while nobody can look |
+
+Only the ticker is imported at the start; the rest is when a span has been open for a
+tick.
 """

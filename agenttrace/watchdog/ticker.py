@@ -8,6 +8,7 @@ due, and what follows, is the subscribers' business.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import safety
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 INTERVAL: Final = 0.2
 """Seconds between two ticks."""
+_LATE: Final = 1.0
+"""Seconds behind time from which on a tick is counted as late."""
 
 
 class Ticker:
@@ -28,10 +31,16 @@ class Ticker:
     Args:
         registry: Whose open spans keep it awake.
         interval: Seconds between two ticks.
+
+    Attributes:
+        ticks: How many there have been.
+        lag: Seconds that the last one was late by.
+        worst_lag: The most of that so far.
     """
 
     def __init__(self, registry: OpenSpans, interval: float = INTERVAL) -> None:
         self.ticks = 0
+        self.lag = self.worst_lag = 0.0
         self._registry = registry
         self._interval = interval
         self._subscribers: list[tuple[str, Callable[[], object]]] = []
@@ -65,6 +74,7 @@ class Ticker:
 
     def after_fork(self) -> None:
         """Begin anew: threads do not survive a fork, locks may be held by the dead."""
+        self.lag = self.worst_lag = 0.0
         self._reset()
 
     def _start(self) -> None:
@@ -88,7 +98,9 @@ class Ticker:
             wanted.clear()
             while not stopped.is_set() and registry.is_busy:
                 self._tick()
+                asleep = time.monotonic()
                 stopped.wait(self._interval)
+                self._note_lag(time.monotonic() - asleep - self._interval)
             for name, call in self._resting:
                 safety.guarded(f"rest: {name}", call)
             # Announce the sleep, then look again: see OpenSpans.started.
@@ -96,6 +108,13 @@ class Ticker:
             if registry.is_busy:
                 registry.awake = True
                 wanted.set()
+
+    def _note_lag(self, lag: float) -> None:
+        """Take note of how much longer the sleep was than it was to be."""
+        self.lag = lag = max(lag, 0.0)
+        self.worst_lag = max(lag, self.worst_lag)
+        if lag >= _LATE and not self._stopped.is_set():
+            safety.count(safety.Count.TICKS_LATE)
 
     def _tick(self) -> None:
         COARSE.renew()

@@ -35,6 +35,9 @@ class Body:
     def tell_copy(self, ending: Ending) -> None:
         self.told.append(ending)
 
+    def remark(self, key: str, value: str) -> None:
+        del key, value
+
 
 def record(number: int, body: Body) -> OpenSpan:
     return OpenSpan(

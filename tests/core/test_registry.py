@@ -36,6 +36,9 @@ class Body:
     def tell_copy(self, ending: Ending) -> None:
         self.copies.append(ending)
 
+    def remark(self, key: str, value: str) -> None:
+        del key, value
+
 
 _ids = iter(range(1, 1 << 40))
 

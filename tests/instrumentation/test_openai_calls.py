@@ -14,6 +14,7 @@ from pydantic import BaseModel
 import agenttrace
 from agenttrace import _otel, safety
 from agenttrace.instrumentation.openai.recording import ModelRecorder
+from agenttrace.registry import AtLeast
 from tests.instrumentation.given import CHAT, HTTP, Seen
 
 if TYPE_CHECKING:
@@ -310,6 +311,7 @@ def test_only_a_request_that_declares_patience_is_given_more(
         client.responses.create(model="ok", input="x")
 
     assert limits == [None, None, 900, 1200, None]
+    assert [type(limit) for limit in limits[2:4]] == [AtLeast, AtLeast]
     assert len(spans.all()) == 5
 
 

@@ -11,6 +11,7 @@ from opentelemetry import trace
 
 import agenttrace
 from agenttrace.exceptions import class_name
+from agenttrace.registry import Usual
 from tests.instrumentation.given import CHAT, CUT, LONG, SILENT
 
 if TYPE_CHECKING:
@@ -45,6 +46,23 @@ def test_a_span_lasts_as_long_as_its_stream(way: Way, spans: Spans) -> None:
     assert still_open == [f"chat {LONG}"]
     assert agenttrace.open_spans() == ()
     assert spans.one().ending == ("abandoned", "close")
+
+
+def test_a_stream_may_be_silent_for_longer_before_its_first_word(
+    way: Way, spans: Spans
+) -> None:
+    """Models think first; and what is set for all chats is to count for streams too."""
+    stream = way.stream(LONG)
+    (record,) = agenttrace.open_spans()
+    limits = [record.heartbeat_timeout]
+    while record.heartbeat_timeout == limits[0]:
+        way.pull(stream)
+    limits.append(record.heartbeat_timeout)
+    way.wait(stream.close())
+
+    assert limits == [120, 60]
+    assert {type(limit) for limit in limits} == {Usual}
+    assert spans.one()["items"] < 10
 
 
 def test_the_usage_of_a_stream_is_told_if_the_server_tells_it(

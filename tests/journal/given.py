@@ -50,6 +50,9 @@ class Live:
     def tell_copy(self, ending: Ending) -> None:
         """Nobody asks."""
 
+    def remark(self, key: str, value: str) -> None:
+        del key, value
+
 
 class Step(Live):
     """A span object of ours, as far as the journal looks at it."""

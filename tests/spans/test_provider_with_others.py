@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from agenttrace import safety
 from tests.core.programs import run
 from tests.delivery.collector import Collector
-from tests.spans.given import ended_as, lean
+from tests.spans.given import STUCK, ended_as, lean
 
 if TYPE_CHECKING:
     from opentelemetry.context.context import Context
@@ -87,6 +87,27 @@ def test_what_a_processor_redacts_is_not_sent() -> None:
 
     assert given.sunk[0].attributes["card"] == "***"
     assert (later.get_finished_spans()[0].attributes or {})["card"] == "***"
+
+
+def test_a_processor_redacts_a_verdict_and_its_late_finish() -> None:
+    """They are sent as well, and from places where nobody thinks of cards."""
+    given, seeing = lean(), Seeing()
+    given.provider.add_span_processor(Redacting())
+    given.provider.add_span_processor(seeing)
+
+    with given.tracer.start_as_current_span("work", attributes={"card": "4111"}):
+        (record,) = given.registry
+        given.registry.judge(record, STUCK)
+
+    judged, late = given.sunk
+    assert (judged.attributes["card"], late.attributes["card"]) == ("***", "***")
+    assert seeing.calls == [
+        ("start", "work", None),
+        ("end", "work", "stuck"),
+        ("end", "agenttrace.late_finish: work", "ok"),
+    ]
+    assert (late.parent_id, late.links[-1].span_id) == (judged.span_id,) * 2
+    assert late.span_id != judged.span_id
 
 
 def test_a_processor_sees_start_and_end_with_the_outcome() -> None:

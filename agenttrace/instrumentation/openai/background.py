@@ -22,6 +22,7 @@ from agenttrace.boundary.streams import Visit
 from agenttrace.instrumentation.openai.recording import FINAL, NOTHING, ModelRecorder
 from agenttrace.instrumentation.openai.requests import Read, Request, path_of
 from agenttrace.model import EndedBy
+from agenttrace.registry import AtLeast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,8 +104,7 @@ class Background:
         record = self._call.record
         if record is not None and self._held:
             self._held = False
-            record.holds -= 1
-            record.beat()
+            record.unpause()
 
     def heard(self, answer: Any) -> None:  # noqa: ANN401 - a Response, or plain JSON
         """Take note of a response object, which may be the last."""
@@ -134,7 +134,7 @@ class Background:
         """Let silence not count: nobody listens, and perhaps nobody here will."""
         record = self._call.record
         if record is not None and not self._held:
-            record.holds += 1
+            record.pause()
             self._held = True
 
     def _left(self, ending: Ending) -> None:
@@ -166,8 +166,10 @@ class Background:
             _, oldest = _waiting.popitem(last=False)
             oldest.let_go()
         record = self._call.record
-        if record is not None and record.heartbeat_timeout is None:
-            record.heartbeat_timeout = SILENCE
+        if record is not None:
+            patience = record.heartbeat_timeout
+            declared = patience if isinstance(patience, AtLeast) else 0.0
+            record.heartbeat_timeout = AtLeast(max(SILENCE, declared))
         self._tell_status()
 
     def _tell_status(self) -> None:

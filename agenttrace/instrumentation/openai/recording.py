@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, cast, get_ori
 from agenttrace import content, safety, semconv
 from agenttrace.boundary import streams
 from agenttrace.boundary.recorder import Progress
-from agenttrace.instrumentation.openai import wire
+from agenttrace.instrumentation.openai import requests, wire
 from agenttrace.model import EndedBy, Ending, Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agenttrace.boundary.recorder import Recorder
     from agenttrace.instrumentation.openai.requests import Read, Request
     from agenttrace.model import Attributes, Opening
+    from agenttrace.registry import OpenSpan
 
 P = ParamSpec("P")
 
@@ -52,6 +53,7 @@ class ModelRecorder:
         "_complete",
         "_first",
         "_items",
+        "_record",
         "_request",
         "_streamed",
         "_whole",
@@ -69,6 +71,7 @@ class ModelRecorder:
         self._complete = False
         self._characters = 0
         self._whole: wire.Whole | None = None
+        self._record: OpenSpan | None = None
 
     # What each of them says for itself.
 
@@ -148,6 +151,8 @@ class ModelRecorder:
         form = _form_of(value)
         if form in _COMPLETE:
             return False
+        if self._request.is_streamed:
+            self._record = call.record
         if form is _STREAM:
             read_as_given(call, value)
         response = value.response if form is _STREAM else value.http_response
@@ -172,6 +177,10 @@ class ModelRecorder:
         """Note that the model has said something, and when it first did."""
         if self._first is None:
             self._first = time.perf_counter()
+            record = self._record
+            if record is not None:
+                # Not longer than it was silent before, from here on.
+                record.heartbeat_timeout = requests.NEXT_WORD
         return PROGRESS
 
 

@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 from agenttrace import semconv
 from agenttrace.model import Opening
 from agenttrace.records import NamedTuple
+from agenttrace.registry import AtLeast, Usual
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -34,6 +35,10 @@ _NUMBERS: Final = (int, float)
 
 USUAL_SILENCE: Final = 300.0
 """Seconds that a request may be silent for, if it does not say more itself."""
+FIRST_WORD: Final = Usual(120.0)
+"""Seconds that a stream may be silent for at its beginning: models think first."""
+NEXT_WORD: Final = Usual(60.0)
+"""Seconds that a stream may be silent for after that."""
 _CLIENTS_OWN: Final = 600.0
 """The client's default time-out in seconds: nobody asked for it."""
 
@@ -105,17 +110,19 @@ class Request:
             operation,
             SpanKind.CLIENT,
             attributes,
-            heartbeat_timeout=None if self.is_streamed else self._patience(),
+            heartbeat_timeout=FIRST_WORD if self.is_streamed else self._patience(),
         )
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> AtLeast | None:
         """Return the longest silence that this request declares, if it is unusual."""
         seconds = _seconds(self._options.timeout)
         if seconds is None:
             seconds = _seconds(getattr(self._client, "timeout", None))
             if seconds == _CLIENTS_OWN:
                 return None
-        return seconds if seconds is not None and seconds > USUAL_SILENCE else None
+        if seconds is None or seconds <= USUAL_SILENCE:
+            return None
+        return AtLeast(seconds)
 
 
 def path_of(url: str) -> str:

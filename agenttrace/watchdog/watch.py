@@ -1,0 +1,295 @@
+"""The watchdog: looks at open spans when they are due, and acts on what the rules say.
+
+Driven by ticks, and by nothing else: a test can tick it through hours in a moment.  It
+is on one thread, the ticker's, and starts none but the one that hooks are called on.
+
+What it costs is for each span that is still open at a tick, once, and then for each
+time that one is due.  Open spans are never gone through, but for one thing: whether a
+span has an open child.  No span keeps account of its children, since that would cost
+every span.  But their starts and ends are heartbeats of it.  So one set of all parents,
+made at some time, is right for every span that has been silent since; it is made anew
+when one is asked for that has not, and before anything is judged.
+
+What the rules are, and the limits, is the business of `rules` and `limits`; what is
+known of where a span hangs, that of whoever gives `describe`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from agenttrace import safety, semconv
+from agenttrace.errors import StuckSpanWarning
+from agenttrace.model import EndedBy, Ending, EventData, Outcome
+from agenttrace.registry import Usual
+from agenttrace.watchdog.agenda import Agenda
+from agenttrace.watchdog.hooks import Hooks
+from agenttrace.watchdog.rules import SECOND, Facts, Healthy, judge
+from agenttrace.watchdog.timeline import TICK, Timeline
+from agenttrace.watchdog.verdict import OVERDUE, SILENCE, PlainReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from agenttrace.registry import OpenSpan, OpenSpans
+    from agenttrace.watchdog.limits import Limits
+    from agenttrace.watchdog.verdict import Report, Verdict
+
+OBSERVE: Final = "observe"
+WARN: Final = "warn"
+FAIL: Final = "fail"
+CANCEL: Final = "cancel"
+_FAILING: Final = frozenset({FAIL, CANCEL})
+_SOON: Final = 60 * SECOND
+"""How soon to look again at a span whose limit may become shorter."""
+_SOMETIME: Final = 600 * SECOND
+"""How soon to look again where nothing can pass: it may be given a limit."""
+_FRESH: Final = 30 * SECOND
+"""How long a set of parents is used: spans that are evicted say nothing to theirs."""
+_HANDFUL: Final = 64
+_MOST: Final = 10_000
+"""Spans that are looked at in one tick; the rest in the next."""
+_LAST_SECOND: Final = 253_402_300_799
+"""Of the year 9999."""
+
+
+class Watchdog:
+    """Judges the spans of *registry*.
+
+    Args:
+        registry: Whose spans.
+        limits: The limits of each.
+        on_stuck: `observe`, `warn`, `fail` or `cancel`: how far it goes.
+        hooks: Called with the report of each verdict, on a thread of their own.
+        describe: Returns what is known of where a span hangs, None if nothing is; must
+            neither wait nor hang.
+        cancel: Cancels the task that a span hangs in, with a message; returns whether
+            there was one.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        registry: OpenSpans,
+        limits: Limits,
+        *,
+        on_stuck: str = FAIL,
+        hooks: Iterable[Callable[[Report], object]] = (),
+        describe: Callable[[OpenSpan, Verdict], Report | None] | None = None,
+        cancel: Callable[[OpenSpan, str], bool] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._limits = limits
+        self._on_stuck = on_stuck
+        self._hooks = Hooks(hooks)
+        self._describe = describe
+        self._cancel = cancel
+        self._timeline = Timeline()
+        self._agenda = Agenda()
+        self._before = 0
+        self._parents: set[OpenSpan | None] = set()
+        self._parents_at: int | None = None
+        self._told: dict[OpenSpan, int | None] = {}
+        """What was judged and left open, and when; None = for good."""
+        self.looks = 0
+        """How often it has looked at a span."""
+
+    def tick(self, wall: int, steady: int) -> None:
+        """Take in what has started, and judge what is due.
+
+        A tick that came late, on a machine that is starved or was suspended, judges
+        nothing: what it finds silent had no chance to be anything else.
+
+        Args:
+            wall: What heartbeats are told as now, nanoseconds since the epoch.
+            steady: A clock that nobody sets, in nanoseconds.
+        """
+        in_time = self._timeline.advance(wall, steady)
+        self._take_in(wall)
+        if not in_time:
+            return
+        for span in self._agenda.due(self._timeline.now, _MOST):
+            safety.guarded("watchdog", self._look, span, wall)
+        self._agenda.tidy(len(self._registry))
+        if self._parents and not self._is_fresh():
+            self._parents = set()
+
+    def _take_in(self, wall: int) -> None:
+        """Put on the agenda what has started since the last tick.
+
+        The registry lists spans in the order of their start, so what is new is at its
+        end: nothing is asked of a span that starts.
+        """
+        count = _HANDFUL
+        new = self._registry.latest(count)
+        while len(new) == count and getattr(new[-1], "watched", None) is not self:
+            count *= 8
+            new = self._registry.latest(count)
+        backdated = self._before - SECOND
+        self._before = wall
+        soon = self._timeline.now + self._limits.shortest
+        for span in new:
+            if getattr(span, "watched", None) is self:
+                break
+            span.watched = self
+            if span.started_at < backdated:
+                # It says that it started earlier, but it is only just there.
+                span.beat()
+            if span.heartbeat_timeout is None and span.max_duration is None:
+                # Most are over by then, and have cost next to nothing.
+                self._agenda.put(span, soon)
+            else:
+                safety.guarded("watchdog", self._look, span, wall)
+
+    def _look(self, span: OpenSpan, wall: int) -> None:
+        """Judge *span*, or have it come up again."""
+        if not span.is_open:
+            self._told.pop(span, None)
+            return
+        self.looks += 1
+        now = self._timeline.now
+        facts = self._facts_of(span)
+        if span in self._told and not self._is_back(span, facts):
+            self._agenda.put(span, now + (facts.silence or _SOMETIME))
+            return
+        answer = judge(facts, now, wall)
+        if (
+            not isinstance(answer, Healthy)
+            and answer.rule == SILENCE
+            and self._has_open_child(span, facts.beat)
+        ):
+            facts.is_shielded = True
+            answer = judge(facts, now, wall)
+        if not isinstance(answer, Healthy):
+            self._pronounce(span, answer)
+            if self._on_stuck not in _FAILING:
+                self._agenda.put(span, now + (facts.silence or _SOMETIME))
+            return
+        until = now + _SOMETIME if answer.until is None else answer.until
+        if type(span.heartbeat_timeout) is Usual:
+            until = min(until, now + _SOON)
+        self._agenda.put(span, until)
+
+    def _facts_of(self, span: OpenSpan) -> Facts:
+        instant = self._timeline.instant
+        started_at, last_beat = span.started_at, span.last_beat
+        started = beat = instant(started_at)
+        if last_beat != started_at:
+            # Heartbeats are told to a tick: it may have come just before the next one.
+            beat = min(instant(last_beat) + TICK, self._timeline.now)
+        return Facts(
+            started,
+            beat,
+            silence=self._limits.silence_of(span),
+            duration=self._limits.duration_of(span),
+            held=span.held_for,
+            is_held=span.holds > 0,
+        )
+
+    def _is_back(self, span: OpenSpan, facts: Facts) -> bool:
+        """Return whether *span*, which was judged, has made progress since."""
+        told = self._told[span]
+        if told is None or facts.beat <= told + TICK:
+            return False
+        del self._told[span]
+        return True
+
+    def _has_open_child(self, span: OpenSpan, beat: int) -> bool:
+        """Return whether *span*, silent since *beat*, has a child to be judged."""
+        if not self._is_fresh() or (self._parents_at or 0) <= beat:
+            self._see_parents()
+        if span not in self._parents and self._parents_at != self._timeline.now:
+            self._see_parents()
+        return span in self._parents
+
+    def _is_fresh(self) -> bool:
+        at = self._parents_at
+        return at is not None and self._timeline.now - at < _FRESH
+
+    def _see_parents(self) -> None:
+        told = self._told
+        self._parents = {
+            span.parent for span in self._registry.snapshot() if span not in told
+        }
+        self._parents_at = self._timeline.now
+
+    def _pronounce(self, span: OpenSpan, verdict: Verdict) -> None:
+        """Do what is to be done about a span of which a limit has passed."""
+        report = self._report_on(span, verdict)
+        above = _ancestors_of(span)
+        if self._on_stuck in _FAILING:
+            if not self._registry.judge(span, _ending_of(span, verdict, report)):
+                return  # it has ended in this moment
+        else:
+            self._told[span] = None if verdict.rule == OVERDUE else self._timeline.now
+            if span.parent is not None:
+                # That it was judged is progress: the parent may still see to it.
+                span.parent.beat()
+        safety.count(_COUNTS[verdict.rule])
+        for ancestor in above:
+            live = ancestor()
+            if live is not None:
+                safety.guarded("remark", live.remark, semconv.WAITING_ON, span.name)
+        if self._on_stuck == WARN:
+            _warn(span, verdict)
+        if self._on_stuck == CANCEL and self._cancel is not None:
+            message = f"agenttrace: {verdict.reason}"
+            if safety.guarded("watchdog.cancel", self._cancel, span, message):
+                safety.count(safety.Count.TASKS_CANCELLED)
+        self._hooks.call(report)
+
+    def _report_on(self, span: OpenSpan, verdict: Verdict) -> Report:
+        report: Report | None = None
+        if self._describe is not None:
+            report = safety.guarded("describe", self._describe, span, verdict)
+        return report or PlainReport(span, verdict)
+
+
+_COUNTS: Final = {
+    SILENCE: safety.Count.SPANS_STUCK,
+    OVERDUE: safety.Count.SPANS_OVERDUE,
+}
+
+
+def _ancestors_of(span: OpenSpan) -> list[OpenSpan]:
+    """Return the open ancestors of *span*, the nearest first."""
+    found: list[OpenSpan] = []
+    above = span.parent
+    while above is not None:
+        found.append(above)
+        above = above.parent
+    return found
+
+
+def _ending_of(span: OpenSpan, verdict: Verdict, report: Report) -> Ending:
+    """Return the ending that a verdict makes of an open span."""
+    outcome = Outcome.TIMED_OUT if verdict.rule == OVERDUE else Outcome.STUCK
+    told = safety.guarded("report.attributes", report.attributes)
+    if told is None:
+        told = PlainReport(span, verdict).attributes()
+    return Ending(
+        outcome,
+        EndedBy.WATCHDOG,
+        message=verdict.reason,
+        end_time=verdict.at,
+        attributes={semconv.LAST_HEARTBEAT: _date_of(span.last_beat)},
+        events=(EventData(verdict.at, semconv.HANG, told),),
+    )
+
+
+def _date_of(instant: int) -> str:
+    moment = datetime.fromtimestamp(min(instant / 1e9, _LAST_SECOND), UTC)
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _warn(span: OpenSpan, verdict: Verdict) -> None:
+    """Say it to whoever reads logs, or collects warnings."""
+    message = f"{span.path()}: {verdict.reason}"
+    safety.logger.warning("%s", message)
+    try:
+        warnings.warn(StuckSpanWarning(message), stacklevel=1)
+    except StuckSpanWarning:
+        # Warnings are errors here, but there is nobody on this thread to raise it to.
+        logging.getLogger("py.warnings").debug("%s", message)
