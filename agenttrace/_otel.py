@@ -7,6 +7,7 @@ imported at the top: this module is loaded while the former is still being impor
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -110,6 +111,12 @@ def span_context(
     from opentelemetry.trace import SpanContext, TraceFlags  # noqa: PLC0415 - see above
 
     return SpanContext(trace_id, span_id, is_remote, TraceFlags(flags), trace_state)
+
+
+def renew_lock_of(provider: Any) -> None:  # noqa: ANN401 - an SDK tracer provider
+    """Give *provider* a lock that nobody holds, in a child process."""
+    if hasattr(provider, "_tracers_lock"):
+        provider._tracers_lock = threading.Lock()  # noqa: SLF001 - this file's purpose
 
 
 def is_enabled(tracer: Any) -> bool:  # noqa: ANN401 - an SDK tracer
