@@ -8,6 +8,7 @@ imported at the top: this module is loaded while the former is still being impor
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -130,6 +131,10 @@ def meter_provider() -> Any:  # noqa: ANN401 - the SDK must not be imported here
     proxy: Any = getattr(state, "_ProxyMeterProvider", api.NoOpMeterProvider)
     is_real = not isinstance(provider, (api.NoOpMeterProvider, proxy))
     return provider if is_real else None
+def renew_lock_of(provider: Any) -> None:  # noqa: ANN401 - an SDK tracer provider
+    """Give *provider* a lock that nobody holds, in a child process."""
+    if hasattr(provider, "_tracers_lock"):
+        provider._tracers_lock = threading.Lock()  # noqa: SLF001 - this file's purpose
 
 
 def is_enabled(tracer: Any) -> bool:  # noqa: ANN401 - an SDK tracer

@@ -120,6 +120,16 @@ class Provider(sdk.TracerProvider):
         self.chain = Chain()
         self._down = False
 
+    def _handle_fork(self) -> None:
+        """Begin anew in a child process, without the SDK's way to do so (1.45).
+
+        That looks for the resource in a pool of threads, which in a child that is just
+        being forked may wait for ever: for a lock that the fork itself holds, where the
+        application has imported `concurrent.futures.thread` after us.  Who the child is
+        is the runtime's to say.
+        """
+        _otel.renew_lock_of(self)
+
     @property
     def limits(self) -> sdk.SpanLimits:
         """The limits that spans keep to."""

@@ -42,3 +42,29 @@ def test_a_child_forked_while_a_verb_is_imported_can_use_that_verb() -> None:
     )
 
     assert (ran.out, ran.err) == ("0\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_is_forked_whatever_was_imported_since_the_start() -> None:
+    """The SDK's own hook submits to a pool whose lock the fork may hold."""
+    ran = run(
+        """
+        import os, signal
+        import agenttrace
+
+        agenttrace.configure(service_name="parent")
+        from concurrent.futures import ThreadPoolExecutor
+
+        assert ThreadPoolExecutor(1).submit(int, "7").result() == 7
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            with agenttrace.span("in the child"):
+                found = ThreadPoolExecutor(1).submit(int, "7").result()
+            os._exit(found - 7)
+        print(os.waitpid(pid, 0)[1])
+        """,
+        PYTHONWARNINGS="ignore::DeprecationWarning",
+    )
+
+    assert (ran.out, ran.err) == ("0\n", "")
