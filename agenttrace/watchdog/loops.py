@@ -29,7 +29,7 @@ from agenttrace.watchdog import turns
 from agenttrace.watchdog.blocks import Gap, Rate
 from agenttrace.watchdog.pauses import Collections
 from agenttrace.watchdog.ticker import INTERVAL
-from agenttrace.watchdog.watched import Watched, current_in, form_of
+from agenttrace.watchdog.watched import Watched, blamed, current_in, form_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -168,7 +168,7 @@ class LoopMonitor:
             length,
             self._interval,
             cpu=cpu - self._cpu,
-            collecting=collected - self._collected,
+            collecting=0.0 if self._looked is None else collected - self._collected,
             # It was written while nothing else could run, and not when it could again.
             is_alive=dump is not None
             and time.time() - dump.at > (length - self._interval) / 4,
@@ -218,11 +218,10 @@ class LoopMonitor:
 
     def _judge(self, sight: Sight, watched: Watched, now: float) -> None:
         if watched.stack is None:
-            if watched.is_block(now, self._excused, self._after):
+            if watched.is_block(now, self._excused, self._after) and self._found_out(
+                sight, watched, now
+            ):
                 watched.stack = sight.stack
-                watched.parent = current_in(sight)
-                if watched.parent is None:
-                    watched.links = self._waiting(sight.thread)
                 watched.ask(sight)
         elif now - watched.began >= watched.piece:
             self._tell(watched, now, goes_on=True)
@@ -230,6 +229,23 @@ class LoopMonitor:
             watched.collected = self._collected
             watched.piece *= 2
             watched.is_told = True
+
+    def _found_out(self, sight: Sight, watched: Watched, now: float) -> bool:
+        """Find who blocks, or whom it keeps waiting; return whether there is anybody.
+
+        What a callback did before the span was opened is not the span's.
+        """
+        span = current_in(sight)
+        if span is None:
+            watched.links = self._waiting(sight.thread)
+            return True
+        wall = time.time_ns()
+        found = blamed(span, wall - int(self._after * 1e9))
+        if found is None:
+            return False
+        watched.parent, started_at = found
+        watched.began = max(watched.began, now - (wall - started_at) / 1e9)
+        return True
 
     def _end(self, thread: int, now: float) -> None:
         watched = self._watched.pop(thread)

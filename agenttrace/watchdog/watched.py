@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextvars
 import os
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from agenttrace import _otel, semconv
+from agenttrace import _otel, semconv, tracing
 from agenttrace.context.scope import SafeRuntimeContext, context_of
 from agenttrace.model import ResourceData, ScopeData, SpanData
 from agenttrace.watchdog.blocks import Suspicion, culprit, text_of
@@ -92,7 +92,7 @@ class Watched(Suspicion):
         return None if self.probe is None else self.probe.answered
 
 
-def current_in(sight: Sight) -> SpanContext | None:
+def current_in(sight: Sight) -> trace.Span | None:
     """Return the span that is current in the callback; None without one."""
     context = sight.context
     runtime = _otel.runtime_context()
@@ -108,8 +108,32 @@ def current_in(sight: Sight) -> SpanContext | None:
         return None
     # Dead or alive: what was started under a span keeps it as its parent.
     span = trace.get_current_span(context_of(value))
-    found = span.get_span_context()
-    return found if found.is_valid else None
+    return span if span.get_span_context().is_valid else None
+
+
+def blamed(span: trace.Span, before: int) -> tuple[SpanContext, int] | None:
+    """Return which span blocks, of *span* and those around it, and when it began.
+
+    The innermost that has been open for long enough: neither one of many short ones
+    that a callback opens in turn, nor one that was opened only in the end.
+
+    Args:
+        span: What is current.
+        before: When it must have begun, nanoseconds since the epoch.
+
+    Returns:
+        None where none of them has.  A span without a record is taken to be as old as
+        it must be.
+    """
+    record = tracing.record_of(span)
+    if record is None:
+        return span.get_span_context(), 0
+    while record is not None:
+        if record.started_at <= before:
+            live: Any = record()
+            return (live or span).get_span_context(), record.started_at
+        record = record.parent
+    return None
 
 
 def form_of(

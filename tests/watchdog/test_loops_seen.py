@@ -17,6 +17,7 @@ from agenttrace.registry import OpenSpans
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.runtimes import fresh_runtime
 from agenttrace.watchdog.loops import LoopMonitor
+from agenttrace.watchdog.watched import blamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -366,8 +367,25 @@ def test_an_eager_task_that_blocks_is_blamed_itself(driven: Driven) -> None:
     assert int.from_bytes(told.parent_id, "big") == ids[0]
 
 
-def test_a_flood_of_blocks_is_cut_and_counted(driven: Driven) -> None:
-    """Thirty a minute tell enough; the next one says how many were not told."""
+def test_a_span_is_blamed_only_if_it_has_been_open_for_so_long() -> None:
+    """Not the last of many short ones, and none for what was before it."""
+    with fresh_runtime(), agenttrace.span("outer") as outer:
+        [record] = PROCESS.spans.snapshot()
+        with agenttrace.span("inner") as inner:
+            inner_record = PROCESS.spans.snapshot()[1]
+            as_inner = blamed(inner, inner_record.started_at)
+            as_outer = blamed(
+                inner, max(record.started_at, inner_record.started_at - 1)
+            )
+            as_nobody = blamed(inner, record.started_at - 1)
+
+    assert as_inner == (inner.get_span_context(), inner_record.started_at)
+    assert as_outer == (outer.get_span_context(), record.started_at)
+    assert as_nobody is None
+
+
+def test_a_flood_of_blocks_is_cut(driven: Driven) -> None:
+    """Thirty a minute tell enough."""
     gates = [Gate() for _ in range(33)]
 
     async def main() -> None:
