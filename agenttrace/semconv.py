@@ -1,10 +1,10 @@
 """Every attribute, event and metric name that agenttrace writes, and nothing else.
 
 This is the only file that knows which version of the semantic conventions is meant:
-`gen_ai.*`, `error.*`, `server.*`, `exception.*` and `user.*` are OpenTelemetry's
-(GenAI conventions, Development, as of `opentelemetry-semantic-conventions` 0.66b2;
-a test compares the two), `agenttrace.*` are our own and documented in
-`docs/reference/attributes.md`.
+`gen_ai.*`, `error.*`, `server.*`, `code.*`, `exception.*` and `user.*` are
+OpenTelemetry's (GenAI conventions, Development, as of
+`opentelemetry-semantic-conventions` 0.66b2; a test compares the two), `agenttrace.*`
+are our own and documented in `docs/reference/attributes.md`.
 """
 
 from typing import Final
@@ -38,6 +38,26 @@ RESPONSE_STATUS: Final = "agenttrace.response.status"
 """Status of a background response when last heard of (`in_progress`, ...)."""
 POLLS: Final = "agenttrace.response.polls"
 """How often a background response was asked for."""
+
+# Where and why a span hangs (ours).
+HANG_CAUSE: Final = "agenttrace.hang.cause"
+"""Why a span hangs: `network_wait`, `event_loop_blocked`, `lock`, `thread`, ..."""
+HANG_EXPLANATION: Final = "agenttrace.hang.explanation"
+"""The cause in words."""
+HANG_RULE: Final = "agenttrace.hang.rule"
+"""The rule that a stuck span has broken."""
+HANG_IDLE: Final = "agenttrace.hang.idle"
+"""Seconds that a stuck span had been without progress."""
+HANG_LIMIT: Final = "agenttrace.hang.limit"
+"""Seconds that the rule allows."""
+HANG_WAITS_FOR: Final = "agenttrace.hang.waits_for"
+"""Tasks and threads that wait one for the other, from the span's own to the last."""
+HANG_NOTE: Final = "agenttrace.hang.note"
+"""What the last `heartbeat()` of a stuck span said."""
+HANG_PROGRESS: Final = "agenttrace.hang.progress"
+"""The share of the work that was done by the last `heartbeat()` of a stuck span."""
+HANG_CERTAIN: Final = "agenttrace.hang.certain"
+"""False where the stack told is not known to be the span's own."""
 
 # GenAI.
 GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
@@ -78,6 +98,10 @@ ERROR_TYPE: Final = "error.type"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 USER_ID: Final = "user.id"
+CODE_FUNCTION_NAME: Final = "code.function.name"
+CODE_FILE_PATH: Final = "code.file.path"
+CODE_LINE_NUMBER: Final = "code.line.number"
+CODE_STACKTRACE: Final = "code.stacktrace"
 EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
