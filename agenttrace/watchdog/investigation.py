@@ -1,0 +1,320 @@
+"""Follows a hang from the task or thread of a span to what it waits for in the end.
+
+One investigation is one look at the process: who waits for whom, as far as that can be
+seen, and at the end of it a cause.  It takes no lock, asks no loop anything and waits
+for nothing but itself: where a loop is in the middle of a step, it looks again for a
+moment, to tell a loop that is blocked from one that is at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from agenttrace.watchdog import chains, tasks, threads
+from agenttrace.watchdog.causes import Cause, Wait, is_purposeful, wait_of
+from agenttrace.watchdog.chains import State, Upstream
+from agenttrace.watchdog.frames import told
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from agenttrace.watchdog.chains import Chain
+    from agenttrace.watchdog.frames import Frame, Line
+    from agenttrace.watchdog.owners import Owner
+    from agenttrace.watchdog.tasks import Task
+
+_MAX_LINKS: Final = 8
+"""How many tasks and threads one chain of waiting is followed through."""
+_MAX_BRANCHES: Final = 6
+"""How many of those it waits for at once are looked into."""
+_PATIENCE: Final = 0.05
+"""Seconds that one step of a loop takes before the loop counts as blocked."""
+_PAUSE: Final = 0.002
+_BUDGET: Final = 0.3
+"""Seconds that an investigation may take: it may be one of many."""
+_MAX_NAME: Final = 120
+
+
+class Link:
+    """One task or one thread in a chain of waiting.
+
+    Attributes:
+        kind: `task`, `thread`, or `callback` of a loop.
+        name: Its name.
+        frames: Its stack, outermost first.
+    """
+
+    __slots__ = ("frames", "kind", "name")
+
+    def __init__(self, kind: str, name: str, lines: list[Line]) -> None:
+        self.kind = kind
+        self.name = name[:_MAX_NAME]
+        self.frames: list[Frame] = told(lines)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class Finding:
+    """What was found.
+
+    Attributes:
+        cause: Its class.
+        why: In words.
+        links: Who waits for whom, from the span's own to the last.
+    """
+
+    __slots__ = ("cause", "links", "why")
+
+    def __init__(self, cause: Cause, why: str, *links: Link) -> None:
+        self.cause = cause
+        self.why = why
+        self.links: list[Link] = list(links)
+
+
+# Which of several is told, where a task waits for more than one.
+_WORTH: Final = (
+    Cause.EVENT_LOOP_BLOCKED,
+    Cause.LOCK,
+    Cause.NETWORK_WAIT,
+    Cause.THREAD,
+    Cause.AWAITING_NOTHING,
+    Cause.SUBTASK,
+    Cause.SLEEP,
+    Cause.UNKNOWN,
+)
+_WEAK: Final = (Cause.AWAITING_NOTHING, Cause.SLEEP, Cause.UNKNOWN)
+
+
+class Investigation:
+    """One look at the process."""
+
+    def __init__(self) -> None:
+        self.deadline = time.monotonic() + _BUDGET
+        self.stacks = threads.stacks()
+        self.tasks = tasks.all_tasks()
+        self._names = threads.names()
+        self._seen: set[object] = set()
+        self._loops: dict[int, Finding | None] = {}
+
+    # What it waits for.
+
+    def explain(self, owner: Owner) -> Finding:
+        """Return where *owner* hangs, and why."""
+        if owner.task is not None:
+            finding = self.task(owner.task)
+            if finding.cause in _WEAK:
+                return self._among_heirs(owner, finding)
+            return finding
+        if owner.thread is not None:
+            return self.thread(owner.thread)
+        return Finding(
+            Cause.UNKNOWN, "no task and no thread is at work on it: it was left open"
+        )
+
+    def _among_heirs(self, owner: Owner, finding: Finding) -> Finding:
+        """Return what those hang in that were started below the span, if that is more.
+
+        Work is often handed to a task by a queue or an event, which tell nothing of
+        who is to fill or set them.
+        """
+        found = [
+            each
+            for task in owner.heirs[-_MAX_BRANCHES * 5 :]
+            if task not in self._seen
+            and (each := self.task(task)).cause not in (*_WEAK, Cause.SUBTASK)
+        ]
+        if not found:
+            return finding
+        best = min(found, key=lambda each: _WORTH.index(each.cause))
+        return Finding(best.cause, best.why, *finding.links, *best.links)
+
+    def task(self, task: Task, depth: int = 0) -> Finding:
+        """Return where *task* hangs, and why."""
+        self._seen.add(task)
+        chain = chains.chain_of(task)
+        if chain.state is State.RUNNING:
+            return self._running(task, chain, depth)
+        own = Link("task", _name_of(task), chain.lines)
+        blocked = self._blocked(task)
+        if blocked is not None:
+            blocked.links.insert(0, own)
+            return blocked
+        if chain.state is not State.WAITING:
+            return Finding(Cause.UNKNOWN, f"its task {chain.state.value}", own)
+        upstream = chains.upstream_of(chain, task, self.stacks)
+        wait = wait_of(chain.lines, threads.call_in_progress(chain.innermost))
+        if depth < _MAX_LINKS and (wait is None or not _is_enough(wait)):
+            below = self._below(upstream, depth)
+            if below is not None:
+                below.links.insert(0, own)
+                return below
+        return _concluded(wait, upstream, own)
+
+    def _below(self, upstream: Upstream, depth: int) -> Finding | None:
+        """Return the most telling of what is waited for, None where nothing is."""
+        found: list[Finding] = []
+        for task in upstream.tasks:
+            if len(found) >= _MAX_BRANCHES or time.monotonic() > self.deadline:
+                break
+            if task not in self._seen:
+                found.append(self.task(task, depth + 1))
+        found += [
+            self.thread(ident, depth + 1)
+            for ident in upstream.threads[:_MAX_BRANCHES]
+            if ident not in self._seen
+        ]
+        if not found:
+            return None
+        return min(found, key=lambda each: _WORTH.index(each.cause))
+
+    def _running(self, task: Task, chain: Chain, depth: int) -> Finding:
+        """Return what a task is in that is in the middle of a step."""
+        place = None
+        if chain.frame is not None:
+            place = threads.thread_in(self.stacks, chain.frame)
+        if place is None:
+            # It went on between the two looks.
+            return self._once_more(task, depth, chain.lines)
+        ident, top = place
+        if not self._lasts(ident, chain.frame):
+            return self._once_more(task, depth, chain.lines)
+        lines = threads.lines_of(top, chain.frame)
+        own = Link("task", _name_of(task), lines)
+        call = threads.call_in_progress(top)
+        below = self._below(self._awaited_in(top), depth)
+        why = "it runs on the thread of its event loop and does not come back"
+        if below is not None:
+            own_links = (own, *below.links)
+            return Finding(Cause.EVENT_LOOP_BLOCKED, f"{why}: {below.why}", *own_links)
+        wait = wait_of(lines, call)
+        if wait is not None:
+            why = f"it waits for {wait.what} on the thread of its event loop"
+        return Finding(Cause.EVENT_LOOP_BLOCKED, why, own)
+
+    def _once_more(self, task: Task, depth: int, lines: list[Line]) -> Finding:
+        """Look again at a task that is just making a step."""
+        if time.monotonic() < self.deadline:
+            time.sleep(_PAUSE)
+            self.stacks = threads.stacks()
+            return self.task(task, depth)
+        own = Link("task", _name_of(task), lines)
+        return Finding(Cause.UNKNOWN, "it is at work, step by step", own)
+
+    def _awaited_in(self, top: FrameType) -> Upstream:
+        found = Upstream()
+        awaited = threads.awaited_by(top)
+        if awaited is not None:
+            chains.resolve(awaited, self.stacks, found)
+            for future in found.futures:
+                # Handed to a coroutine as an argument, as asgiref does it.
+                given = [each for each in self.tasks if chains.is_given(each, future)]
+                found.tasks += given
+                found.queued = found.queued and not given
+        return found
+
+    def thread(self, ident: int, depth: int = 0) -> Finding:
+        """Return where the thread *ident* hangs, and why."""
+        self._seen.add(ident)
+        top = self.stacks.get(ident)
+        lines = threads.lines_of(top)
+        own = Link("thread", self._names.get(ident, str(ident)), lines)
+        if top is None or not is_purposeful(lines):
+            return Finding(Cause.UNKNOWN, "its thread does nothing, or is gone", own)
+        upstream = self._awaited_in(top)
+        if depth < _MAX_LINKS:
+            below = self._below(upstream, depth)
+            if below is not None:
+                below.links.insert(0, own)
+                return below
+        wait = wait_of(lines, threads.call_in_progress(top))
+        if wait is None or wait.cause is Cause.SLEEP:
+            doing = "sleeps" if wait else "is at work, or in a call without a frame"
+            return Finding(Cause.THREAD, f"its thread {doing}", own)
+        return _concluded(wait, upstream, own)
+
+    # Loops.
+
+    def _blocked(self, task: Task) -> Finding | None:
+        """Return what blocks the loop of *task*, which is suspended, if anything."""
+        loop = task.get_loop()
+        if id(loop) not in self._loops:
+            self._loops[id(loop)] = self._blocker_of(loop, task)
+        found = self._loops[id(loop)]
+        return None if found is None else Finding(found.cause, found.why, *found.links)
+
+    def _blocker_of(
+        self, loop: asyncio.AbstractEventLoop, task: Task
+    ) -> Finding | None:
+        current = _current_in(loop)
+        frame: FrameType | None = None
+        if current is not None and current is not task:
+            frame = chains.chain_of(current).frame
+        ident = getattr(loop, "_thread_id", None)
+        if frame is not None:
+            place = threads.thread_in(self.stacks, frame)
+            ident = None if place is None else place[0]
+        elif ident in self.stacks:
+            frame = threads.callback_in(self.stacks[ident])
+        if ident is None or frame is None or not self._lasts(ident, frame):
+            return None
+        top = threads.stacks().get(ident)
+        lines = threads.lines_of(top, frame)
+        link = Link("callback", f"of {type(loop).__name__}", lines)
+        if current is not None:
+            link = Link("task", _name_of(current), lines)
+        wait = wait_of(lines, threads.call_in_progress(top))
+        why = f"{link} runs on the thread of its event loop and does not come back"
+        if wait is not None:
+            why = f"{link} waits for {wait.what} on the thread of its event loop"
+        return Finding(Cause.EVENT_LOOP_BLOCKED, why, link)
+
+    def _lasts(self, ident: int, frame: FrameType | None) -> bool:
+        """Return whether the thread *ident* stays in the very same call of *frame*."""
+        if frame is None:
+            return False
+        until = min(time.monotonic() + _PATIENCE, self.deadline)
+        turn = threads.turn_of(frame)
+        while True:
+            top = threads.stacks().get(ident)
+            if not threads.is_beneath(turn, top):
+                return False
+            if time.monotonic() >= until:
+                return True
+            time.sleep(_PAUSE)
+
+
+def _is_enough(wait: Wait) -> bool:
+    """Return whether *wait* says more than whoever resolves it could."""
+    return wait.weight > 1 and wait.cause is not Cause.THREAD
+
+
+def _concluded(wait: Wait | None, upstream: Upstream, own: Link) -> Finding:
+    """Return what is to be said where a chain of waiting ends."""
+    if upstream.queued and (wait is None or wait.cause is not Cause.NETWORK_WAIT):
+        return Finding(Cause.THREAD, "no thread of its pool is free for it", own)
+    if wait is not None:
+        return Finding(wait.cause, f"it waits for {wait.what}", own)
+    if upstream.tasks:
+        return Finding(Cause.SUBTASK, "it waits for a task further up", own)
+    if upstream.futures:
+        return Finding(Cause.UNKNOWN, "it waits for work of another process", own)
+    return Finding(
+        Cause.AWAITING_NOTHING, "it waits for a future that nobody is at work on", own
+    )
+
+
+def _current_in(loop: asyncio.AbstractEventLoop) -> Task | None:
+    try:
+        return asyncio.current_task(loop)
+    except RuntimeError:
+        return None
+
+
+def _name_of(task: Any) -> str:  # noqa: ANN401 - of any make
+    """Return the name of *task* and of its coroutine, where that says more."""
+    name = str(task.get_name())
+    coroutine = getattr(task.get_coro(), "__qualname__", "")
+    return f"{name} ({coroutine})" if coroutine else name

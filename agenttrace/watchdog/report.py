@@ -1,0 +1,232 @@
+"""The hang report: where an open span hangs, why, and who waits for whom.
+
+It is made on a thread of ours, when a verdict asks for it: of the process as it is at
+that moment, also while an event loop is blocked.  It says where code stands and never
+what its variables hold.  Everything in it is bounded.
+
+This module owns the report and its two forms, attributes and text.  It is imported,
+with all beneath it, when the first report is made, and not before:
+
+    report -> owners, investigation -> chains, tasks -> threads, causes -> frames
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from agenttrace import safety, semconv
+from agenttrace.watchdog import frames, tasks, threads
+from agenttrace.watchdog.causes import Cause
+from agenttrace.watchdog.investigation import Finding, Investigation
+from agenttrace.watchdog.owners import Owners
+
+if TYPE_CHECKING:
+    from agenttrace.registry import OpenSpan
+    from agenttrace.watchdog.frames import Frame
+    from agenttrace.watchdog.investigation import Link
+
+MAX_TEXT: Final = 16_000
+"""Characters of the longest value, and of the report as text."""
+_MAX_NOTE: Final = 200
+_MAX_PATH: Final = 500
+_NANOSECONDS: Final = 1e9
+
+Scalar = str | int | float | bool
+
+
+class HangReport:
+    """Where a span hangs, and why.
+
+    Attributes:
+        name, operation: The span's.
+        path: The names from the outermost open ancestor down to it.
+        trace_id, span_id: In hex.
+        rule: The name of the rule that was broken.
+        idle: Seconds without a sign of progress.
+        limit: Seconds that the rule allows.
+        made_at: When the report was made, nanoseconds since the epoch.
+        last_heartbeat: When the span last showed progress, nanoseconds since the epoch.
+        note, progress: What its last `heartbeat()` said, None where it said nothing.
+        cause: Why it hangs: one of `Cause`, `network_wait` and the like.
+        why: The same in words.
+        where: The line it hangs in: the innermost that the application has a part in.
+        links: The tasks and threads that wait one for the other, from the span's own
+            to the last, each with its stack.
+        certain: Whether the first of *links* is known to be the span's own.  It is not
+            for a span that is current nowhere; then its parent's are shown.
+    """
+
+    __slots__ = (
+        *("cause", "certain", "idle", "last_heartbeat", "limit", "links", "made_at"),
+        *("name", "note", "operation", "path", "progress", "rule", "span_id"),
+        *("trace_id", "where", "why"),
+    )
+
+    def __init__(
+        self, span: OpenSpan, *, idle: float, limit: float, rule: str, now: int
+    ) -> None:
+        self.name = span.name
+        self.operation = span.operation
+        self.path = span.path()[-_MAX_PATH:]
+        self.trace_id = span.trace_id.hex()
+        self.span_id = span.span_id.hex()
+        self.rule = rule
+        self.idle = idle
+        self.limit = limit
+        self.made_at = now
+        self.last_heartbeat = span.last_beat
+        self.note = None if span.note is None else str(span.note)[:_MAX_NOTE]
+        self.progress = span.progress
+        self.cause: Cause = Cause.UNKNOWN
+        self.why = "nothing could be found out"
+        self.where: Frame | None = None
+        self.links: list[Link] = []
+        self.certain = False
+
+    def __repr__(self) -> str:
+        return f"<HangReport {self.name!r}: {self.cause.value} in {self.where}>"
+
+    def found(self, finding: Finding, *, certain: bool) -> None:
+        """Take what an investigation has found."""
+        self.cause = finding.cause
+        self.why = finding.why
+        self.links = finding.links
+        self.certain = certain
+        told = [frame for link in finding.links for frame in link.frames]
+        self.where = frames.innermost(told)
+        frames.read_sources(told)
+
+    def attributes(self) -> dict[str, Scalar]:
+        """Return the report as attributes of a span event."""
+        values: dict[str, Scalar] = {
+            semconv.HANG_CAUSE: self.cause.value,
+            semconv.HANG_EXPLANATION: self.why,
+            semconv.HANG_RULE: self.rule,
+            semconv.HANG_IDLE: round(self.idle, 3),
+            semconv.HANG_LIMIT: float(self.limit),
+            semconv.HANG_CERTAIN: self.certain,
+            semconv.LAST_HEARTBEAT: _iso(self.last_heartbeat),
+        }
+        if self.note is not None:
+            values[semconv.HANG_NOTE] = self.note
+        if self.progress is not None:
+            values[semconv.HANG_PROGRESS] = float(self.progress)
+        if self.where is not None:
+            values[semconv.CODE_FUNCTION_NAME] = self.where.function
+            values[semconv.CODE_FILE_PATH] = self.where.file
+            values[semconv.CODE_LINE_NUMBER] = self.where.line
+        if self.links:
+            values[semconv.HANG_WAITS_FOR] = self.waits_for()
+            values[semconv.CODE_STACKTRACE] = self.stacktrace()
+        return values
+
+    def waits_for(self) -> str:
+        """Return who waits for whom, in one line."""
+        return " -> ".join(str(link) for link in self.links)
+
+    def stacktrace(self) -> str:
+        """Return the stacks, one below the other, innermost line last."""
+        lines: list[str] = []
+        for link in self.links:
+            lines.append(f"{link}:")
+            for frame in link.frames:
+                lines.append(
+                    f'  File "{frame.file}", line {frame.line}, in {frame.function}'
+                )
+                if frame.source:
+                    lines.append(f"    {frame.source}")
+        return _bounded("\n".join(lines))
+
+    def text(self) -> str:
+        """Return the report for people."""
+        lines = [
+            f"{self.path}: no progress for {self.idle:.1f} s",
+            f"  rule       {self.rule}, limit {self.limit:g} s",
+            f"  cause      {self.cause.value}: {self.why}",
+        ]
+        if self.where is not None:
+            lines.append(f"  in         {self.where}")
+            if self.where.source:
+                lines.append(f"             {self.where.source}")
+        if len(self.links) > 1:
+            lines.append(f"  waits for  {self.waits_for()}")
+        said = f"  heartbeat  {_iso(self.last_heartbeat)}"
+        if self.progress is not None:
+            said += f", progress {self.progress:g}"
+        if self.note is not None:
+            said += f", note {self.note!r}"
+        lines.append(said)
+        lines.append(f"  span       {self.span_id} of trace {self.trace_id}")
+        if not self.certain:
+            lines.append("  It is not certain that this is the span's own stack.")
+        return _bounded("\n".join([*lines, "", self.stacktrace()]))
+
+
+def describe(
+    span: OpenSpan, *, idle: float, limit: float, rule: str, now: int
+) -> HangReport:
+    """Return where *span* hangs, and why.
+
+    For a thread of ours.  It takes a millisecond or two, and up to 0.4 s where a loop
+    is in the middle of a step or a source file does not come.
+
+    Args:
+        span: The record of an open span.
+        idle: Seconds it has been without progress.
+        limit: Seconds it may be.
+        rule: The name of the rule that says so.
+        now: Nanoseconds since the epoch.
+    """
+    report = HangReport(span, idle=idle, limit=limit, rule=rule, now=now)
+    safety.guarded("hang report", _investigate, span, report)
+    return report
+
+
+def _investigate(span: OpenSpan, report: HangReport) -> None:
+    investigation = Investigation()
+    owner = Owners(investigation.stacks, investigation.tasks).owner_of(span)
+    report.found(investigation.explain(owner), certain=owner.certain)
+
+
+def cancel(span: OpenSpan, message: str) -> bool:
+    """Cancel the task that *span* belongs to; False where there is none to cancel.
+
+    Only a task that is known to be the span's own is cancelled, by its own loop, and
+    only if it is still in the span by then.
+
+    Args:
+        span: The record of a span that was judged.
+        message: What the `CancelledError` says.
+    """
+    return bool(safety.guarded("hang cancel", _cancel, span, message))
+
+
+def _cancel(span: OpenSpan, message: str) -> bool:
+    owner = Owners(threads.stacks(), tasks.all_tasks()).owner_of(span)
+    task = owner.task
+    if task is None or not owner.certain or task.done():
+        return False
+
+    def cancel_it() -> None:
+        if not task.done() and tasks.is_in(task, span.span_id):
+            task.cancel(message)
+
+    try:
+        task.get_loop().call_soon_threadsafe(cancel_it)
+    except RuntimeError:  # its loop has been closed
+        return False
+    return True
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= MAX_TEXT:
+        return text
+    half = MAX_TEXT // 2 - 5
+    return f"{text[:half]}\n...\n{text[-half:]}"
+
+
+def _iso(instant: int) -> str:
+    return datetime.fromtimestamp(instant / _NANOSECONDS, UTC).isoformat(
+        timespec="milliseconds"
+    )

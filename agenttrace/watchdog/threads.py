@@ -1,0 +1,258 @@
+"""Where the threads of this process are, and what each of them waits for.
+
+A thread has no handle on what it does; its stack is all there is.  What a thread works
+for is found by the few functions in which every worker of a pool stands, and what it
+waits for by those in which every waiting thread stands.
+
+Of their variables the futures and threads they stand for are read, and no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dis
+import gc
+import sys
+import threading
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from agenttrace.watchdog.frames import Whose, whose
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import CodeType, FrameType
+
+    from agenttrace.watchdog.frames import Line
+
+_DEPTH: Final = 1000
+"""How many frames of a stack are looked at: runaway recursion is one of the reasons."""
+_MAX_CODE: Final = 20_000
+"""Bytes.  The code of a longer function is not taken apart for what it calls."""
+
+_Future: Final[Any] = concurrent.futures.Future
+_RESULTS: Final = frozenset({_Future.result.__code__, _Future.exception.__code__})
+_JOIN: Final[CodeType] = threading.Thread.join.__code__
+_LOOPS: Final[dict[CodeType, str]] = {
+    asyncio.BaseEventLoop.run_until_complete.__code__: "future",
+    asyncio.Runner.run.__code__: "task",
+}
+_TURN: Final = "BaseEventLoop._run_once"
+_CALLBACK: Final[CodeType] = asyncio.Handle._run.__code__  # noqa: SLF001 - where every callback stands  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+
+
+def stacks() -> dict[int, FrameType]:
+    """Return the innermost frame of every thread, by the thread's id."""
+    with undisturbed():
+        found = sys._current_frames()  # noqa: SLF001 - the documented way to other threads  # pyright: ignore[reportPrivateUsage]
+    found.pop(threading.get_ident(), None)
+    return found
+
+
+def names() -> dict[int, str]:
+    """Return the names of the threads, by their id."""
+    return {each.ident: each.name for each in threading.enumerate() if each.ident}
+
+
+@contextmanager
+def undisturbed() -> Generator[None]:
+    """Keep the garbage collector from running meanwhile, where that matters.
+
+    Up to 3.11 it runs in the middle of an allocation: of the object for a frame that
+    another thread is in, among others.  Its finalizers let that thread go on, and the
+    frame is gone before it has its object.  (From 3.12 on it waits for the end of a
+    bytecode.  CPython does the same in `sys._current_frames`, gh-106883.)
+    """
+    if sys.version_info >= (3, 12) or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def outwards(frame: FrameType | None) -> list[FrameType]:
+    """Return *frame* and those that called it, innermost first."""
+    found: list[FrameType] = []
+    with undisturbed():
+        while frame is not None and len(found) < _DEPTH:
+            found.append(frame)
+            frame = frame.f_back
+    return found
+
+
+def lines_of(frame: FrameType | None, until: FrameType | None = None) -> list[Line]:
+    """Return the lines from *until*, or the outermost, to *frame*."""
+    lines: list[Line] = []
+    for each in outwards(frame):
+        lines.append((each.f_code, each.f_lineno))
+        if each is until:
+            break
+    lines.reverse()
+    return lines
+
+
+def thread_in(
+    frames: dict[int, FrameType], frame: FrameType
+) -> tuple[int, FrameType] | None:
+    """Return the thread that is in *frame* now, and its innermost frame."""
+    for ident, top in frames.items():
+        if any(each is frame for each in outwards(top)):
+            return ident, top
+    return None
+
+
+def worker_for(
+    frames: dict[int, FrameType], future: concurrent.futures.Future[Any]
+) -> int | None:
+    """Return the thread that works for *future*, if one has begun to."""
+    # Where nobody has imported it there is no worker; to be the first registers an
+    # exit handler, which at the end of the interpreter fails.
+    pools: Any = sys.modules.get("concurrent.futures.thread")
+    if pools is None:
+        return None
+    work: CodeType = pools._WorkItem.run.__code__  # noqa: SLF001 - where every worker stands
+    for ident, top in frames.items():
+        for frame in outwards(top):
+            if frame.f_code is work:
+                item = local(frame, "self")
+                if getattr(item, "future", None) is future:
+                    return ident
+    return None
+
+
+def awaited_by(top: FrameType) -> object:
+    """Return what the thread with the innermost frame *top* waits for.
+
+    That is a future or a thread; None where it waits for neither, or does not wait.
+    """
+    for frame in outwards(top):
+        code = frame.f_code
+        if whose(code.co_filename) is Whose.APPLICATION:
+            return None
+        if code in _RESULTS or code is _JOIN:
+            return local(frame, "self")
+        if code.co_qualname == "CurrentThreadExecutor.run_until_future":
+            return local(frame, "future")
+        if code in _LOOPS:
+            return local(frame, _LOOPS[code])
+    return None
+
+
+def main_task_in(top: FrameType) -> object:
+    """Return the task for which the thread with the frame *top* runs its loop."""
+    for frame in outwards(top):
+        name = _LOOPS.get(frame.f_code)
+        if name is not None:
+            return local(frame, name)
+    return None
+
+
+def callback_in(top: FrameType) -> FrameType | None:
+    """Return the frame of the callback a loop is in, None where it is in none."""
+    for frame in outwards(top):
+        if frame.f_code.co_qualname == _TURN:
+            return None
+        if frame.f_code is _CALLBACK:
+            return frame
+    return None
+
+
+def turn_of(frame: FrameType) -> FrameType:
+    """Return the frame that is there for one step of what *frame* belongs to.
+
+    That of a coroutine is there again at every step.
+    """
+    return next((each for each in outwards(frame) if each.f_code is _CALLBACK), frame)
+
+
+def is_beneath(turn: FrameType, top: FrameType | None) -> bool:
+    """Return whether the thread with the frame *top* is in *turn* still.
+
+    Not where a loop within a loop, as `nest_asyncio` makes them, has come between.
+    """
+    for frame in outwards(top):
+        if frame is turn:
+            return True
+        if frame.f_code.co_qualname == _TURN:
+            return False
+    return False
+
+
+def local(frame: FrameType, name: str) -> Any:  # noqa: ANN401 - whatever it is
+    """Return a local variable of a frame that another thread is in.
+
+    Up to 3.12 asking makes a copy of all of them, which would keep them alive for as
+    long as the frame lasts: so it is emptied again, unless a debugger is at work there
+    and would write it back.
+    """
+    if frame.f_trace is not None:
+        return None
+    with undisturbed():
+        found = frame.f_locals
+        value = found.get(name)
+        if type(found) is dict:
+            found.clear()
+    return value
+
+
+def call_in_progress(frame: FrameType | None) -> str | None:
+    """Return the name of the function that *frame* is calling; None if unknown.
+
+    For functions in C, which have no frame of their own.  `with lock:` is a call of
+    `__enter__`.
+    """
+    return None if frame is None else _call_at(frame.f_code, frame.f_lasti)
+
+
+@lru_cache(maxsize=256)
+def _call_at(code: CodeType, at: int) -> str | None:
+    """Return the name of what *code* calls at the offset *at*."""
+    if len(code.co_code) > _MAX_CODE:
+        return None
+    before = [
+        instruction
+        for instruction in dis.get_instructions(code)
+        if instruction.offset <= at
+    ]
+    while before and before[-1].opname in _SUSPENDED:
+        before.pop()
+    if not before:
+        return None
+    return "__enter__" if before[-1].opname in _ENTERS else _name_of(before)
+
+
+_ENTERS: Final = frozenset({"BEFORE_WITH", "LOAD_SPECIAL"})
+_NAMES: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_NAME"})
+_SUSPENDED: Final = frozenset(
+    {
+        *("SEND", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT", "LOAD_CONST"),
+        *("GET_AWAITABLE", "END_SEND", "CACHE"),
+    }
+)
+"""What an `await` consists of, after the call whose result it awaits."""
+
+
+def _name_of(before: list[dis.Instruction]) -> str | None:
+    """Return which name the call that *before* ends in has loaded last.
+
+    The call `a.b.recv(1)` begins where `a.b.recv` begins.
+    """
+    start = _start_of(before[-1])
+    if start is None:
+        return None
+    for instruction in reversed(before[:-1]):
+        if instruction.opname in _NAMES and _start_of(instruction) == start:
+            return str(instruction.argval)
+    return None
+
+
+def _start_of(instruction: dis.Instruction) -> tuple[int, int] | None:
+    where = instruction.positions
+    if where is None or where.lineno is None or where.col_offset is None:
+        return None
+    return where.lineno, where.col_offset

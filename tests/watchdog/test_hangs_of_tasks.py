@@ -1,0 +1,361 @@
+"""Tasks that wait for one another, or for what never comes, on asyncio and uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import agenttrace
+from tests.watchdog.hangs import LOOPS, hang_of, open_span, report_on, running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+pytestmark = pytest.mark.usefixtures("traced")
+
+Factory = Any
+
+
+async def waits_for_an_event() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_a_sub_agent_waits_for_an_event(factory: Factory) -> None:
+    """The chain is that of the task the span is in, down to the line that waits."""
+
+    @agenttrace.agent
+    async def researcher() -> None:
+        await waits_for_an_event()
+
+    with running(researcher, factory):
+        report = hang_of(
+            "invoke_agent researcher", "awaiting_nothing", "waits_for_an_event"
+        )
+
+    assert [frame.function.rpartition(".")[2] for frame in report.links[0].frames] == [
+        "researcher",
+        "waits_for_an_event",
+        "wait",
+    ]
+    assert report.where is not None
+    assert report.where.source == "await asyncio.Event().wait()"
+    assert report.certain
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_a_queue_that_nobody_fills(factory: Factory) -> None:
+    """A consumer without a producer is the commonest of deadlocks."""
+    queue: list[asyncio.Queue[str]] = []
+
+    async def takes() -> None:
+        with agenttrace.span("consume"):
+            queue.append(asyncio.Queue())
+            await queue[0].get()
+
+    with running(takes, factory):
+        report = hang_of("consume", "awaiting_nothing", "takes")
+
+    assert "queue that is empty" in report.why
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_two_tasks_that_have_each_others_lock(factory: Factory) -> None:
+    """Each of the two is told with the lock it waits for."""
+
+    async def both() -> None:
+        first, second = asyncio.Lock(), asyncio.Lock()
+        has_first, has_second = asyncio.Event(), asyncio.Event()
+
+        async def takes_second() -> None:
+            with agenttrace.span("left"):
+                async with first:
+                    has_first.set()
+                    await has_second.wait()
+                    async with second:
+                        pass
+
+        async def takes_first() -> None:
+            with agenttrace.span("right"):
+                async with second:
+                    has_second.set()
+                    await has_first.wait()
+                    async with first:
+                        pass
+
+        await asyncio.gather(takes_second(), takes_first())
+
+    with running(both, factory):
+        hang_of("left", "lock", "takes_second", "async with second:")
+        hang_of("right", "lock", "takes_first", "async with first:")
+
+
+async def in_gather() -> None:
+    await asyncio.gather(asyncio.sleep(0), waits_for_an_event())
+
+
+async def in_wait() -> None:
+    await asyncio.wait([asyncio.create_task(waits_for_an_event())])
+
+
+async def in_wait_for() -> None:
+    await asyncio.wait_for(waits_for_an_event(), 1000)
+
+
+async def in_shield() -> None:
+    await asyncio.shield(asyncio.create_task(waits_for_an_event()))
+
+
+async def in_task_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(waits_for_an_event())
+
+
+async def in_task_group_of_anyio() -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(waits_for_an_event)
+
+
+async def in_as_completed() -> None:
+    for each in asyncio.as_completed([waits_for_an_event()]):
+        await each
+
+
+async def in_task() -> None:
+    await asyncio.create_task(waits_for_an_event())
+
+
+async def in_all_of_them() -> None:
+    await asyncio.gather(asyncio.shield(asyncio.create_task(in_task_group())))
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        in_gather,
+        in_wait,
+        in_wait_for,
+        in_shield,
+        in_task_group,
+        in_task_group_of_anyio,
+        in_as_completed,
+        in_task,
+        in_all_of_them,
+    ],
+)
+def test_a_child_task_is_found_however_it_is_waited_for(
+    way: Callable[[], Any], factory: Factory
+) -> None:
+    """What hangs is not the one that waits but the one that is waited for."""
+
+    async def waits() -> None:
+        with agenttrace.span("outer"):
+            await way()
+
+    with running(waits, factory):
+        report = hang_of("outer", "awaiting_nothing", "waits_for_an_event")
+
+    assert report.links[0].frames[0].function.endswith("waits")
+    assert len(report.links) > 1 or way is in_wait_for
+
+
+def test_work_that_is_handed_over_by_a_queue_is_followed() -> None:
+    """The Agents SDK streams like this: a queue does not tell who is to fill it."""
+
+    async def produces(lock: asyncio.Lock, queue: asyncio.Queue[str]) -> None:
+        async with lock:
+            await queue.put("never")
+
+    async def streams() -> None:
+        lock, queue = asyncio.Lock(), asyncio.Queue[str]()
+        await lock.acquire()
+        with agenttrace.span("stream"):
+            producer = asyncio.create_task(produces(lock, queue))
+            await queue.get()
+            await producer
+
+    with running(streams):
+        report = hang_of("stream", "lock", "produces")
+
+    assert [link.kind for link in report.links] == ["task", "task"]
+
+
+def test_a_step_of_a_decorated_generator_is_found() -> None:
+    """Its span is current in its steps alone, and not in its consumer."""
+
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    @agenttrace.agent
+    async def tokens() -> AsyncIterator[str]:
+        yield "one"
+        await waits()
+
+    async def consumes() -> None:
+        async for _ in tokens():
+            pass
+
+    with running(consumes):
+        report = hang_of("invoke_agent tokens", "awaiting_nothing", "waits")
+
+    assert report.certain
+    assert [frame.function.rpartition(".")[2] for frame in report.links[0].frames] == [
+        "consumes",
+        "tokens",
+        "waits",
+        "wait",
+    ]
+
+
+def test_a_generator_in_a_generator_is_walked_through() -> None:
+    """What lies between two generators has no name for what it awaits."""
+
+    async def inner() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.get_running_loop().create_future()
+
+    async def outer() -> AsyncIterator[int]:
+        async for item in inner():
+            yield item
+
+    async def consumes() -> None:
+        with agenttrace.span("consume"):
+            async for _ in outer():
+                pass
+
+    with running(consumes):
+        report = hang_of("consume", "awaiting_nothing", "inner")
+
+    assert "future that nobody is at work on" in report.why
+
+
+def test_the_task_that_entered_the_span_is_told_and_not_those_it_started() -> None:
+    """A thousand tasks inherit what is current where they are started."""
+
+    async def idles() -> None:
+        await asyncio.sleep(1000)
+
+    async def owns() -> None:
+        with agenttrace.span("batch"):
+            idle = [asyncio.create_task(idles()) for _ in range(50)]
+            await waits_for_an_event()
+            await asyncio.gather(*idle)
+
+    with running(owns):
+        report = hang_of("batch", "awaiting_nothing", "waits_for_an_event")
+
+    assert report.certain
+    assert report.links[0].frames[0].function.endswith("owns")
+
+
+def test_a_span_of_a_child_task_is_the_childs() -> None:
+    """Both are current in the child; each is told where it was entered."""
+
+    async def child() -> None:
+        with agenttrace.span("below"):
+            await waits_for_an_event()
+
+    async def parent() -> None:
+        with agenttrace.span("above"):
+            await asyncio.create_task(child(), name="the child")
+
+    with running(parent):
+        below = hang_of("below", "awaiting_nothing", "waits_for_an_event")
+        above = hang_of("above", "awaiting_nothing", "waits_for_an_event")
+
+    assert [link.name.split(" (")[0] for link in below.links] == ["the child"]
+    assert len(above.links) == 2
+    assert above.links[1].name.startswith("the child")
+    assert below.path == "above / below"
+
+
+def test_a_span_that_another_library_made_current_is_found() -> None:
+    """Through OpenTelemetry's own functions, at a provider of ours."""
+    from opentelemetry import trace  # noqa: PLC0415 - for this one
+
+    async def foreign() -> None:
+        span = trace.get_tracer("theirs").start_span("foreign")
+        with trace.use_span(span, end_on_exit=True):
+            await waits_for_an_event()
+
+    with running(foreign):
+        report = hang_of("foreign", "awaiting_nothing", "waits_for_an_event")
+
+    assert report.certain
+
+
+def test_a_span_that_is_current_nowhere_is_told_with_its_parents_task() -> None:
+    """`start_span` makes nothing current: the report says that it has guessed."""
+    from opentelemetry import trace  # noqa: PLC0415 - for this one
+
+    async def starts() -> None:
+        with agenttrace.span("parent"):
+            child = trace.get_tracer("theirs").start_span("by hand")
+            try:
+                await waits_for_an_event()
+            finally:
+                child.end()
+
+    with running(starts):
+        report = hang_of("by hand", "awaiting_nothing", "waits_for_an_event")
+
+    assert not report.certain
+
+
+def test_a_sleep_is_told_as_one() -> None:
+    """An agent that polls for ever sleeps most of the time."""
+
+    async def polls() -> None:
+        with agenttrace.span("poll"):
+            for _ in range(1000):
+                await asyncio.sleep(0.5)
+
+    with running(polls):
+        hang_of("poll", "sleep", "polls")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks became eager in 3.12")
+def test_an_eager_task_is_found() -> None:
+    """One that has waited already, and one that never had to."""
+
+    async def hangs() -> None:
+        with agenttrace.span("eager"):
+            await waits_for_an_event()
+
+    async def starts() -> None:
+        factory: Any = getattr(asyncio, "eager_task_factory", None)
+        asyncio.get_running_loop().set_task_factory(factory)
+        await asyncio.create_task(hangs())
+
+    with running(starts):
+        report = hang_of("eager", "awaiting_nothing", "waits_for_an_event")
+
+    assert report.certain
+
+
+def test_a_span_that_is_left_open_is_said_to_be_that() -> None:
+    """Nobody is at work on it, and nobody must be blamed."""
+    from opentelemetry import trace  # noqa: PLC0415 - for this one
+
+    left: list[trace.Span] = []
+    go_on = asyncio.Event()
+
+    async def leaves() -> None:
+        left.append(trace.get_tracer("theirs").start_span("left"))
+        await go_on.wait()
+
+    with running(leaves):
+        while open_span("left") is None:
+            pass
+        span = open_span("left")
+        assert span is not None
+        report = report_on(span)
+    left[0].end()
+
+    assert report.cause == "unknown"
+    assert "left open" in report.why
