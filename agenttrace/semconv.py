@@ -88,6 +88,7 @@ SERVICE_INSTANCE_ID: Final = "service.instance.id"
 # Values of gen_ai.operation.name.
 CHAT: Final = "chat"
 EMBEDDINGS: Final = "embeddings"
+RETRIEVAL: Final = "retrieval"
 INVOKE_AGENT: Final = "invoke_agent"
 INVOKE_WORKFLOW: Final = "invoke_workflow"
 EXECUTE_TOOL: Final = "execute_tool"
