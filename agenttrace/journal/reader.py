@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 
     from agenttrace.journal.slot import Slot
 
+    Known = dict[int, tuple[int, Slot]]
+    """Slots that were read before, by number, each with its commit word of then."""
+
 _PIECE: Final = 128
 """Slots that are read at a time."""
 _WORDS: Final = SLOT_SIZE // 8
+_COMMIT, _BEAT = 0, 1
+"""Which words of a slot these are."""
 _STATE: Final = 0xFF
 _SEQUENCE_SHIFT: Final = 32
 _ATTEMPTS: Final = 8
@@ -91,6 +96,46 @@ class Reading:
             if len(before) < size:
                 break
             first += _PIECE
+
+    def look(self, known: Known) -> Iterator[tuple[Slot, int]]:
+        """Iterate over the slots that are taken, each with its heartbeat as of now.
+
+        For whoever looks again and again: a slot is read as a whole only when another
+        span has it, or its state has changed.
+
+        Args:
+            known: What was read at the last look; brought up to date at the end of
+                this one.
+
+        Raises:
+            OSError: The file cannot be read any further.
+        """
+        self.damaged = 0
+        now: Known = {}
+        size = _PIECE * SLOT_SIZE
+        first = 0
+        while data := os.pread(self._descriptor, size, self._offset(first)):
+            beats = _words_at(_BEAT, data)
+            changed: list[tuple[int, int]] = []
+            for at, word in enumerate(_commit_words(data)):
+                if not word & _STATE:
+                    continue
+                entry = known.get(first + at)
+                if entry is None or entry[0] != word:
+                    changed.append((at, word))
+                    continue
+                now[first + at] = entry
+                yield entry[1], beats[at]
+            if changed:
+                words = dict(changed)
+                for slot in self._slots(first, changed):
+                    now[slot.number] = words[slot.number - first], slot
+                    yield slot, slot.last_beat
+            if len(data) < size:
+                break
+            first += _PIECE
+        known.clear()
+        known.update(now)
 
     def last_tick(self) -> int:
         """Return when the process was last known to be alive, as of now.
@@ -189,8 +234,13 @@ def read_journal(path: Path, *, writable: bool = False) -> Reading:
 
 def _commit_words(data: bytes) -> list[int]:
     """Return the commit words of the slots that *data* has whole."""
+    return _words_at(_COMMIT, data)
+
+
+def _words_at(which: int, data: bytes) -> list[int]:
+    """Return one word of each slot that *data* has whole."""
     whole = len(data) - len(data) % SLOT_SIZE
-    return memoryview(data)[:whole].cast("Q")[::_WORDS].tolist()
+    return memoryview(data)[:whole].cast("Q")[which::_WORDS].tolist()
 
 
 def _is_same_span(before: int, after: int) -> bool:

@@ -65,7 +65,7 @@ class Agenda:
         self._count -= len(found)
         return found
 
-    def tidy(self, open_count: int) -> None:
+    def tidy(self, open_count: int) -> bool:
         """Let go of ended spans where they are many more than those that are open.
 
         Each has to have ended before it is let go, so this costs a little for each of
@@ -73,9 +73,12 @@ class Agenda:
 
         Args:
             open_count: How many spans are open.
+
+        Returns:
+            Whether they were so many.
         """
         if self._count <= 2 * open_count + _ROOM:
-            return
+            return False
         kept: dict[int, list[OpenSpan]] = {}
         for grain, spans in self._spans.items():
             still = [span for span in spans if span.is_open]
@@ -84,3 +87,4 @@ class Agenda:
         self._spans = kept
         self._instants = sorted(kept)
         self._count = sum(map(len, kept.values()))
+        return True

@@ -16,7 +16,7 @@ known of where a span hangs, that of whoever gives `describe`.
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -112,7 +112,9 @@ class Watchdog:
             return
         for span in self._agenda.due(self._timeline.now, _MOST):
             safety.guarded("watchdog", self._look, span, wall)
-        self._agenda.tidy(len(self._registry))
+        if self._agenda.tidy(len(self._registry)):
+            told = self._told.items()
+            self._told = {span: at for span, at in told if span.is_open}
         if self._parents and not self._is_fresh():
             self._parents = set()
 
@@ -288,8 +290,6 @@ def _warn(span: OpenSpan, verdict: Verdict) -> None:
     """Say it to whoever reads logs, or collects warnings."""
     message = f"{span.path()}: {verdict.reason}"
     safety.logger.warning("%s", message)
-    try:
+    # Where warnings are errors there is nobody on this thread to raise it to.
+    with contextlib.suppress(StuckSpanWarning):
         warnings.warn(StuckSpanWarning(message), stacklevel=1)
-    except StuckSpanWarning:
-        # Warnings are errors here, but there is nobody on this thread to raise it to.
-        logging.getLogger("py.warnings").debug("%s", message)

@@ -7,20 +7,29 @@ import subprocess
 import sys
 import textwrap
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from agenttrace.clock import COARSE
 from agenttrace.journal import Journal, JournalError, State, read_journal
 from agenttrace.journal.format import SLOT_SIZE
 from agenttrace.model import RETURNED
-from tests.journal.given import slot_of, slots_of, span
+from tests.journal.given import STARTED_AT, slot_of, slots_of, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from agenttrace.journal.reader import Known
+    from agenttrace.registry import OpenSpan
+
 DEADLINE = 60
+numbers = st.integers(0, 9)
+number_of = attrgetter("number")
 
 
 @pytest.fixture
@@ -192,3 +201,43 @@ def test_a_large_journal_is_read_in_well_under_a_second(tmp_path: Path) -> None:
     assert len(found) == 1000
     assert took < 0.5
     journal.close(remove=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "beat", "end", "free"]), numbers)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_second_look_sees_what_a_first_one_would(
+    journal: Journal, steps: list[tuple[str, int]]
+) -> None:
+    """What is kept of a look is never told of another span, or of another state."""
+    taken: list[OpenSpan] = []
+    known: Known = {}
+    with read_journal(journal.path) as reading:
+        for what, number in steps:
+            if what == "take" or not taken:
+                taken.append(span(f"span {number}"))
+                journal.take(taken[-1])
+            elif what == "beat":
+                COARSE.renew()
+                taken[number % len(taken)].beat()
+            elif what == "end":
+                journal.ended(taken[number % len(taken)], STARTED_AT, RETURNED)
+            else:
+                journal.free(taken.pop(number % len(taken)))
+
+            looked = [slot._replace(last_beat=at) for slot, at in reading.look(known)]
+
+            assert sorted(looked, key=number_of) == list(reading)
+    for left in taken:
+        journal.free(left)
+
+
+def test_a_second_look_reads_only_what_has_changed(journal: Journal) -> None:
+    """Thousands of open spans are looked at several times a second."""
+    known: Known = {}
+    with read_journal(journal.path) as reading:
+        [(before, _)] = reading.look(known)
+        journal.take(span("second"))
+        (first, _), (second, _) = reading.look(known)
+
+    assert first is before
+    assert second.name == "second"

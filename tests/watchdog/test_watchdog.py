@@ -171,6 +171,20 @@ def test_a_parents_clock_starts_again_when_its_child_has_ended(given: World) -> 
     assert silent == {"chat": "ok", "agent": "stuck"}
 
 
+def test_a_child_that_has_ended_shields_its_parent_no_more(given: World) -> None:
+    """Whoever is asked about children must not answer from what was long ago."""
+    with given.block("agent", heartbeat_timeout=5):
+        with given.block("chat"):
+            given.clock.pass_(7)
+        given.clock.pass_(4)
+        in_time = given.endings()
+        given.clock.pass_(2)
+        silent = given.endings()
+
+    assert in_time == {"chat": "ok"}
+    assert silent == {"chat": "ok", "agent": "stuck"}
+
+
 def test_one_open_child_is_enough(given: World) -> None:
     """Of many that work for it, the last one counts."""
     with given.block("agent"):

@@ -25,8 +25,7 @@ DOCUMENTED = re.compile(
 )
 COMMAND = re.compile(r"^```\{help\} (\w+)$", re.MULTILINE)
 NOT_BUILT = re.compile(
-    r"hang report|loop monitor"
-    r"|agenttrace (?:run|top|where|view)\b"
+    r"agenttrace (?:run|where|view)\b"
     r"|agenttrace\.(?:asgi|django|checkpoint|resume)\b",
     re.IGNORECASE,
 )

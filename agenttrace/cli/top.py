@@ -1,0 +1,265 @@
+"""`agenttrace top`: what is open now in every process, and how close to its limit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from agenttrace.cli.group import state_dir_option
+from agenttrace.live import Live
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from agenttrace.cli.keyboard import Wait
+    from agenttrace.cli.top_table import Draw
+    from agenttrace.live import Dead, Picture, Process, Step
+
+NOTHING: Final = 1
+"""Exit code of `--once` where there was no process to show."""
+_EVERY: Final = 0.25
+_SHARE: Final = 4
+"""How many times as long it rests as a look has taken: it is a guest on the machine."""
+_MAX_DEPTH: Final = 200
+"""Levels that the JSON nests; what is deeper follows flat, for readers that recurse."""
+_SECOND: Final = 1_000_000_000
+
+
+@click.command(
+    name="top",
+    epilog="Exit codes: 0 ended by q, Ctrl-C or SIGTERM; with --once: 0 there was a "
+    "process to show, 1 there was none; 2 wrong usage.",
+)
+@click.option("--once", is_flag=True, help="Print one picture, complete, and exit.")
+@click.option("--service", metavar="NAME", help="Only processes of this service.")
+@click.option(
+    "--stuck-only",
+    is_flag=True,
+    help="Only runs with a step that was judged or has come to its limit, and "
+    "processes that are frozen.",
+)
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.05),
+    default=_EVERY,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often to look.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object a line for each look; with --once, one object.",
+)
+@state_dir_option
+@click.pass_context
+def command(  # noqa: PLR0913 - one argument per option
+    ctx: click.Context,
+    *,
+    once: bool,
+    service: str | None,
+    stuck_only: bool,
+    every: float,
+    as_json: bool,
+    state_dir: Path,
+) -> None:
+    """Show what is open now in every process, the most urgent first.
+
+    Each process with its runs, each run with its open steps: how long it has been open,
+    how long it has shown no progress, and how close that is to the limit at which it
+    is judged to be stuck.  A step that waits for another one is not judged.  A process
+    is frozen when it has not ticked for 3 seconds, though it has a step open.
+
+    It reads the journals and asks nobody, so a process that hangs is shown like any
+    other.  A terminal is filled with what is most urgent, until q or Ctrl-C; anywhere
+    else one picture is printed, as with --once.
+    """
+    view = _View(state_dir, service, stuck_only=stuck_only)
+    if once or not (as_json or _is_screen()):
+        picture = view.look()
+        if as_json:
+            click.echo(json.dumps(_picture_as_json(picture), indent=2))
+        else:
+            from agenttrace.cli import top_table  # noqa: PLC0415 - not needed for JSON
+
+            top_table.show(picture, state_dir)
+        if not picture.processes:
+            ctx.exit(NOTHING)
+        return
+    with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm():
+        if as_json:
+            _print_lines(view, every)
+        else:
+            _watch(view, state_dir, every)
+
+
+class _View:
+    """What was chosen of what there is to see."""
+
+    def __init__(
+        self, state_dir: Path, service: str | None, *, stuck_only: bool
+    ) -> None:
+        self._live = Live(state_dir)
+        self._service = service
+        self._stuck_only = stuck_only
+
+    def look(self) -> Picture:
+        """Return what there is to see now."""
+        picture = self._live.look()
+        processes, dead = picture.processes, picture.dead
+        if self._service is not None:
+            processes = [each for each in processes if each.service == self._service]
+            dead = [each for each in dead if each.service == self._service]
+        if self._stuck_only:
+            processes = [each.stuck_only() for each in processes if not each.rank[0]]
+        return picture._replace(processes=processes, dead=dead)
+
+
+def _is_screen() -> bool:
+    from rich.console import Console  # noqa: PLC0415 - not needed for JSON
+
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Generator[None]:
+    """Have SIGTERM end it like Ctrl-C: the terminal is not left as it is."""
+    # Off the main thread, as in a test, there are no signals to come.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _watch(view: _View, state_dir: Path, every: float) -> None:
+    from agenttrace.cli import top_table  # noqa: PLC0415 - not needed for JSON
+    from agenttrace.cli.keyboard import QUIT, keys  # noqa: PLC0415 - the same
+
+    while True:
+        with keys() as key, top_table.screen(state_dir) as draw:
+            pressed = _draw_until_key(view, every, draw, key)
+        if pressed == QUIT:
+            return
+        # With the terminal as the shell expects it, and not as it is while we draw.
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _draw_until_key(view: _View, every: float, draw: Draw, key: Wait) -> str:
+    """Draw what there is to see until a key is pressed that means something."""
+    from agenttrace.cli.keyboard import QUIT, STOP  # noqa: PLC0415 - as above
+
+    while True:
+        begun = time.monotonic()
+        draw(view.look())
+        now = time.monotonic()
+        look_at = now + _rest(every, now - begun)
+        while (left := look_at - time.monotonic()) > 0:
+            pressed = key(left).lower()
+            if pressed in {QUIT, STOP}:
+                return pressed
+
+
+def _print_lines(view: _View, every: float) -> None:
+    while True:
+        begun = time.monotonic()
+        click.echo(json.dumps(_picture_as_json(view.look())))
+        time.sleep(_rest(every, time.monotonic() - begun))
+
+
+def _rest(every: float, taken: float) -> float:
+    return max(every - taken, _SHARE * taken)
+
+
+def _picture_as_json(picture: Picture) -> dict[str, object]:
+    return {
+        "time": _iso(picture.now),
+        "processes": [_process_as_json(each) for each in picture.processes],
+        "dead": [_dead_as_json(each) for each in picture.dead],
+        "unreadable": [each._asdict() for each in picture.unreadable],
+    }
+
+
+def _process_as_json(process: Process) -> dict[str, object]:
+    forest = process.forest
+    return {
+        "pid": process.pid,
+        "service": process.service,
+        "instances": list(process.instances),
+        "last_tick": _iso(process.last_tick),
+        "silence": round(process.silence, 3),
+        "frozen": process.is_frozen,
+        "step_count": len(forest.steps),
+        "judged_count": forest.judged,
+        "runs": _nested(forest.tops),
+    }
+
+
+def _dead_as_json(dead: Dead) -> dict[str, object]:
+    return {**dead._asdict(), "last_tick": _iso(dead.last_tick)}
+
+
+def _nested(tops: list[Step]) -> list[dict[str, object]]:
+    told: list[dict[str, object]] = []
+    waiting = [(step, told, 1) for step in reversed(tops)]
+    while waiting:
+        step, beside, depth = waiting.pop()
+        below: list[dict[str, object]] = []
+        beside.append(_step_as_json(step, below))
+        at = (below, depth + 1) if depth < _MAX_DEPTH else (beside, depth)
+        waiting.extend((child, *at) for child in reversed(step.children))
+    return told
+
+
+def _step_as_json(step: Step, below: list[dict[str, object]]) -> dict[str, object]:
+    slot = step.slot
+    pressure = step.pressure
+    return {
+        "trace_id": slot.trace_id.hex(),
+        "span_id": slot.span_id.hex(),
+        "parent_id": slot.parent_id.hex() or None,
+        "name": slot.name,
+        "operation": slot.operation,
+        "agent": step.agent,
+        "tool": step.tool,
+        "model": step.model,
+        "provider": step.provider,
+        "conversation": step.conversation,
+        "scope": slot.scope_name,
+        "start": _iso(slot.started_at),
+        "last_heartbeat": _iso(step.last_beat),
+        "open": round(step.age, 3),
+        "max_duration": step.max_duration,
+        "idle": round(step.idle, 3),
+        "heartbeat_timeout": step.limit,
+        "waiting": step.is_waiting,
+        "pressure": round(pressure, 3) if math.isfinite(pressure) else None,
+        "judged": step.is_judged,
+        "verdict": step.verdict,
+        "children": below,
+    }
+
+
+def _iso(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, _SECOND)
+    try:
+        at = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):  # of a damaged journal
+        at = datetime.max.replace(tzinfo=UTC)
+    at = at.replace(microsecond=rest // 1000)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
