@@ -131,6 +131,8 @@ def meter_provider() -> Any:  # noqa: ANN401 - the SDK must not be imported here
     proxy: Any = getattr(state, "_ProxyMeterProvider", api.NoOpMeterProvider)
     is_real = not isinstance(provider, (api.NoOpMeterProvider, proxy))
     return provider if is_real else None
+
+
 def renew_lock_of(provider: Any) -> None:  # noqa: ANN401 - an SDK tracer provider
     """Give *provider* a lock that nobody holds, in a child process."""
     if hasattr(provider, "_tracers_lock"):

@@ -8,22 +8,12 @@ shown.  Seconds.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from agenttrace import semconv
+from agenttrace.watchdog.limits import DEFAULTS, SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from agenttrace.journal import Slot
-
-SILENT: Final = 300.0
-"""How long a step may be silent for whose operation there is no other number."""
-DEFAULTS: Final[Mapping[str, float]] = {
-    semconv.EMBEDDINGS: 60.0,
-    semconv.RETRIEVAL: 60.0,
-}
-"""The other numbers, by operation."""
 
 
 def silence_of(slot: Slot) -> float | None:

@@ -9,7 +9,6 @@ by a `Rescue` of `rescue`, which is imported by them alone.
 
 from agenttrace.runtime.core import (
     Runtime,
-    Status,
     configure,
     current,
     flush,
@@ -17,6 +16,7 @@ from agenttrace.runtime.core import (
     recover,
     shutdown,
 )
+from agenttrace.runtime.status import Status
 
 __all__ = [
     "Runtime",

@@ -16,11 +16,11 @@ from agenttrace.clock import COARSE
 from agenttrace.context import scope
 from agenttrace.delivery.forks import no_fork
 from agenttrace.model import EndedBy, Ending, Outcome
-from agenttrace.records import NamedTuple
 from agenttrace.runtime import checks
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import Pipeline, choose, version
 from agenttrace.runtime.process import PROCESS
+from agenttrace.runtime.status import Status
 from agenttrace.settings import Settings, resolve
 
 if TYPE_CHECKING:
@@ -31,51 +31,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
 
-    from agenttrace.delivery.spooler import SpoolerStatus
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.watchdog.verdict import Report
     from agenttrace.watchdog.watch import Watchdog
 
 _EXIT: Final = "its process ended while it was open"
-
-
-_NOTHING: Final[Mapping[str, int]] = {}
-
-
-class Status(NamedTuple):
-    """What a runtime is and has done; for health endpoints, tests and benchmarks.
-
-    Attributes:
-        mode: `own`, `attached` or `disabled`.
-        destinations: Where spans go: `otlp`, `console`, `store`, `exporter`; of an
-            attached runtime none, its provider has them.
-        safe_context: Whether OTel's context tokens are safe to detach anywhere.
-        journal: Whether open spans survive the process.
-        journal_bytes: Size of the journal's file.
-        journal_slots: Open spans that fit into it before it grows.
-        spool_bytes: Bytes on disk of what has ended and is not settled.
-        open: Spans that are open now.
-        started: Spans that have started, unsampled ones included.
-        delivery: Queue and destinations; None when attached or disabled.
-        counts: agenttrace's own counters (`safety.Count`), of this process: what was
-            taken over from dead ones is in `spans_recovered` and `spans_redelivered`,
-            what was left to the next one in `spans_left`.
-        guard_hits: What the guard swallowed, by site.
-    """
-
-    mode: str
-    destinations: tuple[str, ...] = ()
-    safe_context: bool = False
-    journal: bool = False
-    journal_bytes: int = 0
-    journal_slots: int = 0
-    spool_bytes: int = 0
-    open: int = 0
-    started: int = 0
-    delivery: SpoolerStatus | None = None
-    counts: Mapping[str, int] = _NOTHING
-    guard_hits: Mapping[str, int] = _NOTHING
 
 
 class Runtime:

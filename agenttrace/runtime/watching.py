@@ -1,20 +1,29 @@
 """Makes the watchdog of a runtime, when there is something to watch.
 
 Imported by the ticker at its first tick: before, and in a process whose spans are all
-over by then, nothing of it is needed.
+over by then, nothing of it is needed.  And what investigates is imported when there is
+something to investigate.
 """
+
+# ruff: noqa: PLC0415 - see above
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
-from agenttrace.watchdog.cancelling import cancel_task
+from agenttrace.delivery.forks import no_fork
 from agenttrace.watchdog.limits import Limits
 from agenttrace.watchdog.watch import Watchdog
 
 if TYPE_CHECKING:
-    from agenttrace.registry import OpenSpans
+    from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.settings import Settings
+    from agenttrace.watchdog.report import HangReport
+    from agenttrace.watchdog.verdict import Verdict
+
+_BUDGET: Final = 0.5
+"""Seconds of one tick that may go into reports: the ticker has others to serve."""
 
 
 def watchdog_of(settings: Settings, spans: OpenSpans) -> Watchdog:
@@ -24,5 +33,40 @@ def watchdog_of(settings: Settings, spans: OpenSpans) -> Watchdog:
         Limits(settings.heartbeat_timeout, settings.max_duration),
         on_stuck=settings.on_stuck,
         hooks=settings.stuck_hooks,
-        cancel=cancel_task,
+        describe=_Reports(),
+        cancel=_cancel,
     )
+
+
+class _Reports:
+    """Describes hangs, in the time that one tick has for it."""
+
+    def __init__(self) -> None:
+        self._tick = 0
+        self._spent = 0.0
+
+    def __call__(self, span: OpenSpan, verdict: Verdict) -> HangReport | None:
+        """Return where *span* hangs; None where there is no more time for it."""
+        if verdict.at != self._tick:
+            self._tick, self._spent = verdict.at, 0.0
+        if self._spent > _BUDGET:
+            return None
+        began = time.monotonic()
+        with no_fork():
+            from agenttrace.watchdog.report import describe
+        report = describe(
+            span,
+            idle=verdict.idle,
+            limit=verdict.limit,
+            rule=verdict.rule,
+            now=verdict.at,
+        )
+        self._spent += time.monotonic() - began
+        return report
+
+
+def _cancel(span: OpenSpan, message: str) -> bool:
+    """Cancel the task that *span* belongs to; False where there is none."""
+    with no_fork():
+        from agenttrace.watchdog.report import cancel
+    return cancel(span, message)

@@ -11,7 +11,7 @@ import pytest
 import agenttrace
 from agenttrace import safety
 from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
-from agenttrace.watchdog.cancelling import cancel_task
+from agenttrace.watchdog.report import cancel as cancel_task
 from tests.watchdog.given import until
 
 if TYPE_CHECKING:
