@@ -77,10 +77,20 @@ class PlainReport:
         name, operation: The span's.
         trace_id, span_id: The span's, in hexadecimal.
         path: The names from the outermost open ancestor down to it.
-        verdict: What was said of it.
+        rule, idle, limit: What was said of it, as `Verdict` names it.
     """
 
-    __slots__ = ("name", "operation", "path", "span_id", "trace_id", "verdict")
+    __slots__ = (
+        "idle",
+        "limit",
+        "name",
+        "operation",
+        "path",
+        "reason",
+        "rule",
+        "span_id",
+        "trace_id",
+    )
 
     def __init__(self, span: OpenSpan, verdict: Verdict) -> None:
         self.name = span.name
@@ -88,15 +98,18 @@ class PlainReport:
         self.trace_id = span.trace_id.hex()
         self.span_id = span.span_id.hex()
         self.path = span.path()
-        self.verdict = verdict
+        self.rule = verdict.rule
+        self.idle = verdict.idle
+        self.limit = verdict.limit
+        self.reason = verdict.reason
 
     def __repr__(self) -> str:
-        return f"<PlainReport {self.path}: {self.verdict.reason}>"
+        return f"<PlainReport {self.path}: {self.reason}>"
 
     def attributes(self) -> Mapping[str, str | bool | int | float]:
         """Return rule, idle time and limit."""
         return {
-            semconv.HANG_RULE: self.verdict.rule,
-            semconv.HANG_IDLE: self.verdict.idle,
-            semconv.HANG_LIMIT: self.verdict.limit,
+            semconv.HANG_RULE: self.rule,
+            semconv.HANG_IDLE: self.idle,
+            semconv.HANG_LIMIT: self.limit,
         }

@@ -138,9 +138,9 @@ def test_hooks_are_called_with_what_is_known() -> None:
 
     (report,) = reports
     assert (report.name, report.path) == ("plan", "agent / plan")
-    assert report.verdict.rule == "silence"
-    assert report.verdict.limit == SOON
-    assert report.verdict.idle >= SOON
+    assert report.rule == "silence"
+    assert report.limit == SOON
+    assert report.idle >= SOON
 
 
 def test_nothing_is_judged_where_the_watchdog_is_off() -> None:
