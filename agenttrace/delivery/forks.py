@@ -15,7 +15,7 @@ import logging  # noqa: F401  # pyright: ignore[reportUnusedImport] - see above
 import os
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,12 +31,13 @@ _is_held_by_fork = False
 @contextmanager
 def no_fork() -> Generator[None]:
     """Let no fork of this process begin inside.  For imports only."""
-    lock = _importing  # a fork inside exchanges it, in the child
-    is_held = lock.acquire(timeout=_PATIENCE)
+    lock: Any = _importing  # a fork inside exchanges it, in the child
     try:
+        lock.acquire(timeout=_PATIENCE)
         yield
     finally:
-        if is_held:
+        # Asked of the lock, not remembered: a signal handler may raise before that.
+        if lock._is_owned():  # noqa: SLF001 - what `threading.Condition` asks, too
             lock.release()
 
 
