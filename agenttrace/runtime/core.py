@@ -11,6 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Self
 
+# Before anything of ours: while it is imported, it may import our runtime context.
+import opentelemetry.context  # noqa: F401  # pyright: ignore[reportUnusedImport] - see above
+
 from agenttrace import _otel, content, safety, tracing
 from agenttrace.clock import COARSE
 from agenttrace.context import scope
