@@ -1,4 +1,4 @@
-"""`agenttrace demo`: six runs of a real application, and the account of every span."""
+"""`agenttrace demo`: eight runs of a real application, and every span's account."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INTERRUPTED: Final = 130
 def command(
     ctx: click.Context, *, live: str | None, as_json: bool, state_dir: Path
 ) -> None:
-    """Watch six runs go well and wrong, and every span arrive.
+    """Watch eight runs go well and wrong, and every span arrive.
 
     A small support desk (FastAPI, the real openai client) is driven through a run that
     finishes, a reader who leaves in the middle of a stream, a run that is cancelled, a

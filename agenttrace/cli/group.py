@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 COMMANDS: Final = {
-    "demo": "Watch six runs go well and wrong, and every span arrive.",
+    "demo": "Watch eight runs go well and wrong, and every span arrive.",
     "doctor": "Check whether spans are kept and delivered here.",
     "guard": "Stay, and deliver what processes leave when they die.",
     "recover": "Deliver what processes that died have left, once.",

@@ -1,4 +1,4 @@
-"""`agenttrace demo`: six runs of a real application, and the account of every span.
+"""`agenttrace demo`: eight runs of a real application, and the account of every span.
 
 The application is a small support desk: FastAPI under uvicorn, with the real openai
 client, against a model server on loopback.  `play` drives it through what happens to
@@ -11,7 +11,7 @@ Between the two nothing is kept but what an independent listener has counted.
 | `desk` | the application: agents, a tool, routes |
 | `web` | uvicorn in a thread, and the visitor who talks to it |
 | `worker` | the process that is killed |
-| `scenarios` | the six runs and what each must come to |
+| `scenarios` | the eight runs and what each must come to |
 | `tally` | the independent count of what has started |
 | `account` | what the store has of it, and the comparison |
 | `screen` | what is shown, to people and to programs |

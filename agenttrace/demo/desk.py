@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -46,6 +47,9 @@ _TOOLS: Final[list[ChatCompletionToolUnionParam]] = [
     }
 ]
 _ROUNDS: Final = 5
+_HEALTHY: Final = 1.0
+"""Seconds that the agents for refunds may be silent: the demo is to be over soon."""
+_PING: Final = 1.2
 # Later versions of FastAPI bring spans along, earlier ones ignore the argument.  They
 # would be traced like ours, but the demo is to look the same with all of them.
 _NO_SPANS_OF_ITS_OWN: Final[TelemetryConfig] = {
@@ -62,6 +66,13 @@ def find_order(number: str) -> str:
     return _ORDERS.get(number, "unknown")
 
 
+@agenttrace.tool
+def ping_router(customer: str) -> str:
+    """Measure the line; written by somebody who did not think of the event loop."""
+    time.sleep(_PING)
+    return f"the line of {customer} is fine"
+
+
 class Desk:
     """The agents.
 
@@ -73,6 +84,7 @@ class Desk:
         self.model = models.model
         self.client = models.client()
         self.sync_client = models.sync_client()
+        self._approved = asyncio.Event()
 
     @agenttrace.agent
     async def triage(self, question: str) -> str:
@@ -122,6 +134,22 @@ class Desk:
         )
         return completion.choices[0].message.content or ""
 
+    @agenttrace.agent(heartbeat_timeout=_HEALTHY)
+    async def refund(self, question: str) -> str:
+        """Leave the answer to a specialist."""
+        return await self.approve(question)
+
+    @agenttrace.agent(heartbeat_timeout=_HEALTHY)
+    async def approve(self, question: str) -> str:
+        """Wait for somebody to say yes, which nobody ever does."""
+        await self._approved.wait()
+        return f"Approved: {question}"
+
+    @agenttrace.agent
+    async def check(self, question: str) -> str:
+        """Use a tool that keeps everybody else waiting."""
+        return f"{question} Yes, {ping_router('1042')}."
+
     async def close(self) -> None:
         """Let the connections go."""
         await self.client.close()
@@ -132,6 +160,7 @@ def application(models: Models) -> FastAPI:
     """Return the application in front of the agents."""
     desk = Desk(models)
     running: dict[str, asyncio.Task[str]] = {}
+    agents = {"research": desk.research, "refund": desk.refund}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -150,13 +179,13 @@ def application(models: Models) -> FastAPI:
             _pages(desk.explain(question)), media_type="text/plain"
         )
 
-    @app.post("/research", status_code=202)
-    async def research(question: str) -> str:
+    @app.post("/begin/{agent}", status_code=202)
+    async def begin(agent: str, question: str) -> str:
         number = str(len(running) + 1)
-        running[number] = asyncio.create_task(desk.research(question))
+        running[number] = asyncio.create_task(agents[agent](question))
         return number
 
-    @app.delete("/research/{number}")
+    @app.delete("/begin/{number}")
     async def cancel(number: str) -> str:
         task = running.pop(number)
         task.cancel()
@@ -167,8 +196,12 @@ def application(models: Models) -> FastAPI:
     def summary(question: str) -> str:
         return desk.summarize(question)
 
+    @app.post("/check")
+    async def check(question: str) -> str:
+        return await desk.check(question)
+
     # FastAPI holds them; nobody calls them by name.
-    del triage, explain, research, cancel, summary
+    del triage, explain, begin, cancel, summary, check
     return app
 
 

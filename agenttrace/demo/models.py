@@ -1,7 +1,8 @@
 """Who answers the support desk: a scripted model on loopback, or a real one if asked.
 
-The scripted model knows six questions.  Each stands for something that happens to
-agents in production; how the desk copes is `scenarios`' business.
+The scripted model knows six questions; two more never come to a model.  Each stands for
+something that happens to agents in production; how the desk copes is `scenarios`'
+business.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ COMPARE: Final = "Compare every router of the last ten years."
 LIGHT: Final = "Why is the light on my router red?"
 CALL: Final = "Sum up my last call."
 NIGHT: Final = "Rebuild the search index."
+REFUND: Final = "I want my money back."
+LINE: Final = "Is my line working?"
 
 SCRIPTED: Final = "demo-model"
 _GAP: Final = 0.03

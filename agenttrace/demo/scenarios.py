@@ -1,4 +1,4 @@
-"""The six runs: who does what to the desk, and what the run must come to."""
+"""The eight runs: who does what to the desk, and what the run must come to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from agenttrace import Outcome
 from agenttrace.demo import models
 from agenttrace.demo.desk import PAGE
+from agenttrace.watchdog.report import HangReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
     from agenttrace.demo.web import Visitor
     from agenttrace.demo.worker import Worker
     from agenttrace.recovery import Recovered
+    from agenttrace.watchdog.verdict import Report
 
 _A_MOMENT: Final = 0.5
 """Seconds that somebody at the screen needs to see that something is going on."""
+_PATIENCE: Final = 5.0
+"""Seconds after which what should have been seen will not be any more."""
+_GLANCE: Final = 0.05
+_BEGUN: Final = "/begin"
+"""Where runs that go on in the background are stopped."""
 
 
 class Tell(Protocol):
@@ -42,6 +49,8 @@ class Scene:
         model_requests: Returns how many requests have reached the scripted model.
         worker: Starts a process of its own, for the run that is killed.
         recover: Delivers what dead processes have left; returns what it has found.
+        hangs: Returns the next report of a step that hangs, None if there is none.
+        blocked_loops: Returns how often an event loop was found blocked.
     """
 
     visitor: Visitor
@@ -50,6 +59,8 @@ class Scene:
     model_requests: Callable[[], int]
     worker: Callable[[], AbstractContextManager[Worker]]
     recover: Callable[[], Recovered]
+    hangs: Callable[[], Report | None]
+    blocked_loops: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +112,34 @@ def _is_cancelled(scene: Scene, scenario: Scenario) -> None:
     )
     time.sleep(_A_MOMENT)
     scene.tell(f"Still open: {scene.tally.where()}")
-    scene.visitor.ask("DELETE", f"{scenario.route}/{number}")
+    scene.visitor.ask("DELETE", f"{_BEGUN}/{number}")
     scene.tell('The visitor pressed "stop", and the desk cancelled the task.')
+
+
+def _hangs(scene: Scene, scenario: Scenario) -> None:
+    number = scene.visitor.ask("POST", scenario.route, scenario.question)
+    # The agent that hangs is told first; the one that waits for it has its own limit.
+    for _ in range(2):
+        report = scene.hangs()
+        if report is None:
+            break
+        scene.tell(f"Still open, and stuck: {report.path}")
+        if isinstance(report, HangReport):
+            scene.tell(f"  no progress for {report.idle:.1f} s: {report.why}")
+            scene.tell(f"  {report.where}")
+    scene.visitor.ask("DELETE", f"{_BEGUN}/{number}")
+    scene.tell("The visitor gave up, and the desk cancelled the task.")
+
+
+def _blocks(scene: Scene, scenario: Scenario) -> None:
+    before = scene.blocked_loops()
+    answer = scene.visitor.ask("POST", scenario.route, scenario.question)
+    scene.tell(f'The visitor was told: "{answer}"')
+    deadline = time.monotonic() + _PATIENCE
+    while scene.blocked_loops() == before and time.monotonic() < deadline:
+        time.sleep(_GLANCE)
+    if scene.blocked_loops() > before:
+        scene.tell("Meanwhile nobody else was served: the tool blocked the event loop.")
 
 
 def _is_cut(scene: Scene, scenario: Scenario) -> None:
@@ -170,7 +207,7 @@ SCENARIOS: Final = (
     Scenario(
         name="cancelled",
         title="a cancelled run",
-        route="/research",
+        route=f"{_BEGUN}/research",
         question=models.COMPARE,
         expected=Outcome.CANCELLED,
         model_calls=1,
@@ -196,6 +233,26 @@ SCENARIOS: Final = (
         model_calls=1,
         scripted=True,
         drive=_is_retried,
+    ),
+    Scenario(
+        name="hangs",
+        title="a sub-agent that hangs",
+        route=f"{_BEGUN}/refund",
+        question=models.REFUND,
+        expected=Outcome.STUCK,
+        model_calls=0,
+        scripted=False,
+        drive=_hangs,
+    ),
+    Scenario(
+        name="blocks",
+        title="a tool that blocks the loop",
+        route="/check",
+        question=models.LINE,
+        expected=Outcome.OK,
+        model_calls=0,
+        scripted=False,
+        drive=_blocks,
     ),
     Scenario(
         name="killed",

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPException
 from importlib.util import find_spec
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 import agenttrace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agenttrace.demo.screen import Screen
     from agenttrace.recovery import Recovered
     from agenttrace.runtime import Status
+    from agenttrace.watchdog.verdict import Report
 
 _OF_THE_EXTRA: Final = ("fastapi", "h11", "openai", "rich", "uvicorn")
 _ENDPOINTS: Final = (
@@ -46,11 +48,17 @@ _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 _KEEPS_SPANS_AWAY: Final = (
     "AGENTTRACE_DISABLED",
     "AGENTTRACE_DURABLE",
+    "AGENTTRACE_HEARTBEAT_TIMEOUT",
+    "AGENTTRACE_LOOP_BLOCKED_AFTER",
+    "AGENTTRACE_MAX_DURATION",
+    "AGENTTRACE_ON_STUCK",
     "OTEL_SDK_DISABLED",
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
 )
 _DELIVERY_TIMEOUT: Final = 6.0
+_VERDICT_TIMEOUT: Final = 15.0
+"""Seconds that a hang is waited for, ten times as many as it takes."""
 _GLANCE: Final = 0.5
 """Seconds that a run's tree waits for its spans; the account waits longer."""
 _BETWEEN_GLANCES: Final = 0.02
@@ -108,11 +116,14 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
     store = state_dir / FILE_NAME
     _check_writable(store)
     acts: list[Act] = []
+    hangs: SimpleQueue[Report] = SimpleQueue()
     with (
         _undisturbed(),
-        agenttrace.configure(service_name=SERVICE, state_dir=str(state_dir)) as runtime,
+        agenttrace.configure(
+            service_name=SERVICE, state_dir=str(state_dir), stuck_hooks=[hangs.put]
+        ) as runtime,
     ):
-        with _opened(screen, runtime, live) as (scene, cast):
+        with _opened(screen, runtime, live, hangs) as (scene, cast):
             for scenario in cast:
                 with screen.playing(scenario, scene.tally.where):
                     act = _played(scene, scenario)
@@ -205,7 +216,10 @@ def _has_endpoint() -> bool:
 
 @contextmanager
 def _opened(
-    screen: Screen, runtime: Runtime, live: str | None
+    screen: Screen,
+    runtime: Runtime,
+    live: str | None,
+    hangs: SimpleQueue[Report],
 ) -> Generator[tuple[Scene, Sequence[Scenario]]]:
     """Build desk, model and tally; yield them, and the scenarios to play."""
     with screen.opening(live):
@@ -231,6 +245,10 @@ def _opened(
                     requests,
                     worker=partial(worker.running, directory, base_url),
                     recover=partial(_recovered, runtime),
+                    hangs=partial(_next_of, hangs),
+                    blocked_loops=lambda: runtime.status().counts.get(
+                        "loops_blocked", 0
+                    ),
                 ),
                 [
                     each
@@ -247,6 +265,14 @@ def _opened(
 def _recovered(runtime: Runtime) -> Recovered:
     """Deliver what the dead have left; return what was found since `configure()`."""
     return replace(runtime.recover(_DELIVERY_TIMEOUT))
+
+
+def _next_of(hangs: SimpleQueue[Report]) -> Report | None:
+    """Return the next report; None where it does not come."""
+    try:
+        return hangs.get(timeout=_VERDICT_TIMEOUT)
+    except Empty:
+        return None
 
 
 @contextmanager

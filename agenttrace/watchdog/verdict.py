@@ -59,7 +59,23 @@ class Verdict:
 
 
 class Report(Protocol):
-    """What a hook is called with, and what is told of a hang on its span."""
+    """What a hook is called with, and what is told of a hang on its span.
+
+    Attributes:
+        name, operation: The span's.
+        trace_id, span_id: The span's, in hexadecimal.
+        path: The names from the outermost open ancestor down to it.
+        rule, idle, limit: What was said of it, as `Verdict` names it.
+    """
+
+    name: str
+    operation: str | None
+    trace_id: str
+    span_id: str
+    path: str
+    rule: str
+    idle: float
+    limit: float
 
     def attributes(self) -> Mapping[str, str | bool | int | float]:
         """Return it as the attributes of an event."""

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 TIME_LIMIT = 60
 COMMAND = (sys.executable, "-m", "agenttrace.cli", "demo")
-SPANS = 15
+SPANS = 19
+TOLD_BESIDE = 3
+"""What nobody has started: two late finishes, and the blocked event loop."""
 OUTCOMES = {
     "finishes": "ok",
     "reader_leaves": "abandoned",
     "cancelled": "cancelled",
     "cut": "error",
     "retried": "ok",
+    "hangs": "stuck",
+    "blocks": "ok",
     "killed": "lost",
 }
 NOBODY = "http://127.0.0.1:9"
@@ -165,9 +169,11 @@ def test_each_run_is_in_the_store_with_its_own_outcome(runs: list[Node]) -> None
         ("invoke_agent research", "cancelled"),
         ("invoke_agent explain", "error"),
         ("invoke_agent summarize", "ok"),
+        ("invoke_agent refund", "stuck"),
+        ("invoke_agent check", "ok"),
         ("invoke_agent nightly", "lost"),
     ]
-    for run in runs[:-1]:
+    for run in runs[:5]:
         chats = [node for node in run.children if node.span.name.startswith("chat ")]
         assert {node.outcome for node in chats} == {run.outcome}
 
@@ -202,11 +208,45 @@ def test_a_retried_request_is_one_model_call(
     assert chat.is_fine
 
 
+def test_a_sub_agent_that_hangs_is_told_while_it_hangs_and_where(
+    ran: subprocess.CompletedProcess[str], runs: list[Node]
+) -> None:
+    """Deepest blame, the line that waits, and what came of it in the end."""
+    stuck = runs[5]
+    (sub_agent,) = (node for node in stuck.children if node.outcome == "stuck")
+
+    assert stuck.ended_by == sub_agent.ended_by == "watchdog"
+    assert sub_agent.span.name == "invoke_agent approve"
+    assert sub_agent.span.end_time < stuck.span.end_time
+    (hang,) = sub_agent.span.events
+    assert hang.attributes[semconv.HANG_CAUSE] == "awaiting_nothing"
+    assert hang.attributes[semconv.CODE_FUNCTION_NAME] == "Desk.approve"
+    assert [(late.span.name, late.outcome) for late in sub_agent.children] == [
+        ("agenttrace.late_finish: invoke_agent approve", "cancelled")
+    ]
+    told = "Still open, and stuck: invoke_agent refund / invoke_agent approve"
+    assert told in ran.stdout
+    assert "Desk.approve (" in ran.stdout
+
+
+def test_a_tool_that_blocks_the_loop_is_named(
+    ran: subprocess.CompletedProcess[str], runs: list[Node]
+) -> None:
+    """Its own span is fine: it is everybody else who has waited."""
+    (tool,) = runs[6].children
+    (blocked,) = tool.children
+
+    assert tool.outcome == "ok"
+    assert blocked.span.name == semconv.LOOP_BLOCKED
+    assert blocked.span.attributes[semconv.CODE_FUNCTION_NAME] == "ping_router"
+    assert "the tool blocked the event loop" in ran.stdout
+
+
 def test_a_killed_worker_is_recovered_under_its_true_parents(
     ran: subprocess.CompletedProcess[str], runs: list[Node]
 ) -> None:
     """What was open is lost, and says so; what had ended keeps its own outcome."""
-    killed = runs[5]
+    killed = runs[7]
 
     assert killed.ended_by == "recovery"
     assert [
@@ -256,9 +296,9 @@ def test_an_otlp_endpoint_gets_the_spans_as_well() -> None:
         spans = collector.spans()
 
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert len({span.span_id for span in spans}) == SPANS
+    assert len({span.span_id for span in spans}) == SPANS + TOLD_BESIDE
     assert {span.resource["service.name"] for span in spans} == {"agenttrace-demo"}
-    assert f"{collector.endpoint} acknowledged {SPANS} spans" in ran.stdout
+    assert f"{collector.endpoint} acknowledged {SPANS + TOLD_BESIDE} spans" in ran.stdout
 
 
 def test_an_endpoint_that_takes_nothing_keeps_the_account_open() -> None:
@@ -332,6 +372,8 @@ def test_a_real_model_is_asked_only_when_it_is_named() -> None:
         "ok",
         "abandoned",
         "cancelled",
+        "stuck",
+        "ok",
     ]
 
 
