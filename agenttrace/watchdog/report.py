@@ -97,6 +97,11 @@ class HangReport:
         self.where = frames.innermost(told)
         frames.read_sources(told)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody is at work on the span: a stream that nobody reads on."""
+        return self.certain and not self.links
+
     def attributes(self) -> dict[str, Scalar]:
         """Return the report as attributes of a span event."""
         values: dict[str, Scalar] = {

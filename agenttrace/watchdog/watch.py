@@ -27,6 +27,7 @@ from agenttrace.model import EndedBy, Ending, EventData, Outcome
 from agenttrace.registry import Usual
 from agenttrace.watchdog.agenda import Agenda
 from agenttrace.watchdog.hooks import Hooks
+from agenttrace.watchdog.limits import SILENT
 from agenttrace.watchdog.rules import SECOND, Facts, Healthy, judge
 from agenttrace.watchdog.timeline import TICK, Timeline
 from agenttrace.watchdog.verdict import OVERDUE, SILENCE, PlainReport
@@ -43,6 +44,8 @@ WARN: Final = "warn"
 FAIL: Final = "fail"
 CANCEL: Final = "cancel"
 _FAILING: Final = frozenset({FAIL, CANCEL})
+UNREAD: Final = int(SILENT * SECOND)
+"""How long a stream may be silent that nobody waits for: its consumer is busy."""
 _SOON: Final = 60 * SECOND
 """How soon to look again at a span whose limit may become shorter."""
 _SOMETIME: Final = 600 * SECOND
@@ -164,6 +167,15 @@ class Watchdog:
         ):
             facts.is_shielded = True
             answer = judge(facts, now, wall)
+        if not isinstance(answer, Healthy) and self._is_of_a_stream(span, facts):
+            # The usual wait is that for a model.
+            report = self._report_on(span, answer)
+            if isinstance(report, PlainReport) and self._describe is not None:
+                self._agenda.put(span, now + TICK)  # there was no time to look
+                return
+            if report.is_left:
+                facts.silence = max(facts.silence or 0, UNREAD)
+                answer = judge(facts, now, wall)
         if not isinstance(answer, Healthy):
             self._pronounce(span, answer)
             if self._on_stuck not in _FAILING:
@@ -189,6 +201,11 @@ class Watchdog:
             held=span.held_for,
             is_held=span.holds > 0,
         )
+
+    def _is_of_a_stream(self, span: OpenSpan, facts: Facts) -> bool:
+        """Return whether *facts* have the usual limit of a stream, not a setting."""
+        usual = span.heartbeat_timeout
+        return type(usual) is Usual and facts.silence == int(usual * SECOND)
 
     def _is_back(self, span: OpenSpan, facts: Facts) -> bool:
         """Return whether *span*, which was judged, has made progress since."""

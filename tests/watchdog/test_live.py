@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from openai import AsyncOpenAI
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import agenttrace
+from agenttrace.instrumentation.openai.requests import NEXT_WORD
+from agenttrace.registry import Usual
 from agenttrace.runtime.process import PROCESS
+from agenttrace.testing.model_server import ModelServer, text
 from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
 from tests.core.programs import run
 from tests.watchdog.given import until
@@ -234,3 +239,44 @@ def test_the_ticker_knows_how_late_it_was() -> None:
         until(lambda: PROCESS.ticker.ticks > before + 2)
 
     assert 0 <= PROCESS.ticker.lag <= PROCESS.ticker.worst_lag
+
+
+@pytest.mark.asyncio
+async def test_a_stream_nobody_reads_is_not_stuck_like_one_that_is_awaited() -> None:
+    """It is the model's silence that the short limit is for, not the reader's."""
+    agenttrace.instrument("openai")
+    try:
+        with (
+            ModelServer(lambda _: text("one two three four", stall="mid")) as server,
+            fresh_runtime() as fresh,
+        ):
+            client = AsyncOpenAI(base_url=server.base_url, api_key="unused")
+
+            async def begun(model: str) -> Any:  # noqa: ANN401 - an AsyncStream
+                stream = await client.responses.create(
+                    model=model, input="x", stream=True
+                )
+                record = agenttrace.open_spans()[-1]
+                while record.heartbeat_timeout != NEXT_WORD:
+                    await anext(stream)
+                record.heartbeat_timeout = Usual(SOON)
+                return stream
+
+            unread = await begun("unread")
+            awaited = await begun("awaited")
+            reading = asyncio.create_task(_read(awaited))
+            await asyncio.to_thread(until, lambda: is_told(fresh, "chat awaited"))
+            told = endings(fresh.exported())
+            reading.cancel()
+            await asyncio.wait([reading])
+            await unread.close()
+            await client.close()
+    finally:
+        agenttrace.uninstrument()
+
+    assert told == {"chat awaited": "stuck"}
+
+
+async def _read(stream: Any) -> None:  # noqa: ANN401 - an AsyncStream
+    async for _ in stream:
+        pass

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import agenttrace
-from agenttrace import safety, semconv
+from agenttrace import semconv
 from agenttrace.errors import SettingError
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
@@ -38,15 +38,22 @@ def blocked(fresh: FreshRuntime) -> list[ReadableSpan]:
     return [span for span in spans if span.name == semconv.LOOP_BLOCKED]
 
 
-def parent_of(told: ReadableSpan, spans: Sequence[ReadableSpan]) -> str:
-    """Return the name of the span that *told* stands below."""
-    assert told.parent is not None
-    [parent] = [
-        span.name
+def blamed_on(
+    name: str, spans: Sequence[ReadableSpan], fresh: FreshRuntime
+) -> list[ReadableSpan]:
+    """Return what *spans* tell of blocks by a span of that name that has ended."""
+    ids = {
+        span.context.span_id
+        for span in fresh.exporter.get_finished_spans()
+        if span.context and span.name == name
+    }
+    return [
+        span
         for span in spans
-        if span.context and span.context.span_id == told.parent.span_id
+        if span.name == semconv.LOOP_BLOCKED
+        and span.parent is not None
+        and span.parent.span_id in ids
     ]
-    return parent
 
 
 def until_ticks(number: int, meanwhile: Callable[[], object]) -> None:
@@ -83,11 +90,10 @@ def test_a_tool_that_blocks_its_loop_is_told_with_its_line(
     with fresh_runtime(loop_blocked_after=LIMIT) as fresh:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(main())
-        [told] = blocked(fresh)
-        spans = fresh.exporter.get_finished_spans()
+        # A machine with much else to do may have kept the loop before or after, too.
+        told, *_ = blamed_on("tool", blocked(fresh), fresh)
 
     values = told.attributes or {}
-    assert parent_of(told, spans) == "tool"
     assert values[semconv.CODE_FILE_PATH] == __file__
     assert f"in {block.__name__}" in str(values[semconv.CODE_STACKTRACE])
     assert told.start_time is not None
@@ -125,23 +131,16 @@ def test_c_code_that_keeps_the_gil_is_told_with_the_line_that_called_it(
                 with agenttrace.span("tool"):
                     search()
                 await asyncio.sleep(0.5)
-                if counted():
+                if blamed_on("tool", fresh.exported(), fresh):
                     break
 
     with fresh_runtime(loop_blocked_after=LIMIT) as fresh:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(main())
-        told = blocked(fresh)[0]
-        spans = fresh.exporter.get_finished_spans()
+        told, *_ = blamed_on("tool", blocked(fresh), fresh)
 
     values = told.attributes or {}
-    assert parent_of(told, spans) == "tool"
     assert str(values[semconv.CODE_FUNCTION_NAME]).endswith("search")
-
-
-def counted() -> int:
-    """Return how many blocks there were."""
-    return safety.counts()["loops_blocked"]
 
 
 def test_the_collector_is_excused() -> None:
