@@ -298,7 +298,8 @@ def test_an_otlp_endpoint_gets_the_spans_as_well() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert len({span.span_id for span in spans}) == SPANS + TOLD_BESIDE
     assert {span.resource["service.name"] for span in spans} == {"agenttrace-demo"}
-    assert f"{collector.endpoint} acknowledged {SPANS + TOLD_BESIDE} spans" in ran.stdout
+    every = SPANS + TOLD_BESIDE
+    assert f"{collector.endpoint} acknowledged {every} spans" in ran.stdout
 
 
 def test_an_endpoint_that_takes_nothing_keeps_the_account_open() -> None:
