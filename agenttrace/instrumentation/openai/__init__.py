@@ -8,6 +8,7 @@ those of raw responses are made later, out of the response.
 
 | module | owns |
 |---|---|
+| `calls` | which request becomes a call, and by which recorder |
 | `requests` | what is read of a request: who is called, with which parameters |
 | `recording` | what the recorders share: bodies, streams, the time of the first chunk |
 | `chat`, `responses`, `embeddings` | a recorder each |
@@ -18,30 +19,17 @@ those of raw responses are made later, out of the response.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import context as otel
-
-from agenttrace import _otel, safety, tracing
-from agenttrace.boundary import streams
-from agenttrace.boundary.call import Call
+from agenttrace import safety
+from agenttrace.delivery.forks import no_fork
 from agenttrace.instrumentation._patching import Instrumentor, Patch
-from agenttrace.instrumentation.openai import background, recording, requests
-from agenttrace.instrumentation.openai.chat import ChatRecorder
-from agenttrace.instrumentation.openai.embeddings import EmbeddingsRecorder
-from agenttrace.instrumentation.openai.responses import ResponsesRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agenttrace.instrumentation.openai.recording import ModelRecorder
-
-_RECORDERS: Final[Mapping[str, type[ModelRecorder]]] = {
-    "/chat/completions": ChatRecorder,
-    "/responses": ResponsesRecorder,
-    "/embeddings": EmbeddingsRecorder,
-}
-"""What is traced, by the path of a POST."""
+    from agenttrace.boundary.call import Call
 
 
 def _request(
@@ -76,35 +64,25 @@ def _stream_made(
     kwargs: dict[str, Any],
 ) -> None:
     make(*args, **kwargs)
-    safety.guarded("openai.stream", _follow_made, stream)
+    safety.guarded("openai.stream", _follow, stream)
+
+
+def _follow(stream: Any) -> None:  # noqa: ANN401 - a Stream or AsyncStream
+    _calls().follow_made(stream)
 
 
 def _call(
     client: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Call | None:
-    """Return the call that this request is, None where it is not to be traced."""
-    if tracing.tracer() is tracing.DISABLED:
-        return None
-    options = args[1] if len(args) > 1 else kwargs["options"]
-    streamed = bool(kwargs.get("stream"))
-    is_post = options.method.lower() == "post"
-    recorder = _RECORDERS.get(options.url) if is_post else None
-    if recorder is None and is_post:
-        recorder = _RECORDERS.get(requests.path_of(options.url))
-    if recorder is None:
-        return background.visit(client, options, streamed=streamed)
-    context = otel.get_current()
-    if context and _otel.is_suppressed(context):
-        return None
-    return Call(recorder(requests.Request(client, options, streamed=streamed)), context)
+    call: Call | None = _calls().call_of(client, args, kwargs)
+    return call
 
 
-def _follow_made(stream: Any) -> None:  # noqa: ANN401 - a Stream or AsyncStream
-    """Follow the items of a stream that was made out of a response we follow."""
-    body = streams.body_of(stream.response)
-    if body is not None:
-        recording.read_as_given(body.call, stream)
-        body.follow_items(stream, "_iterator")
+@cache
+def _calls() -> Any:  # noqa: ANN401 - the module
+    with no_fork():
+        from agenttrace.instrumentation.openai import calls  # noqa: PLC0415 - see there
+    return calls
 
 
 INSTRUMENTOR: Final = Instrumentor(
