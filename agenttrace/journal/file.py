@@ -229,6 +229,8 @@ class Journal:
                 code = _OK
             else:
                 code = write_error(words, word, _ENDED, ending) - _OPEN
+                if span.slot != opened:  # told by another, and freed, meanwhile
+                    return
             try:
                 words[word + 1] = end_time
             except (TypeError, ValueError):  # before 1970, or after 2554
@@ -355,8 +357,10 @@ class Journal:
     def _add(self, slots: int) -> None:
         first = self._file.slots
         self._file.add(slots)
-        self._words = words = self._file.words
+        words = self._file.words
+        # First: a slot of it may be taken, and freed, as soon as it is there.
         self._mappings[id(words)] = words
+        self._words = words
         size = max(1, min(_CHUNK, slots // 8))
         end = first + slots
         # Last: what is taken from here is in the new mapping only.

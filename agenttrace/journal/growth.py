@@ -53,7 +53,7 @@ class Growth:
         with self.lock:
             try:
                 grown = self._double()
-            except (OSError, MemoryError) as error:
+            except (OSError, ValueError, MemoryError) as error:
                 self._retry_at = time.monotonic() + _RETRY_AFTER
                 safety.log_once(
                     "journal.grow",

@@ -208,9 +208,13 @@ class OpenSpans:
         What the owner says later is a late finish.
         """
         live = span()
-        if live is None or self.claim(span, _JUDGE) is not Claim.FIRST:
+        if live is None:
             return False
+        # Before the claim: its owner may let go of it in between.
         self._verdicts.add(span)
+        if self.claim(span, _JUDGE) is not Claim.FIRST:
+            self._verdicts.discard(span)
+            return False
         safety.guarded("judge", live.tell_copy, ending)
         return True
 

@@ -47,6 +47,8 @@ _FLUSH: Final = 30.0
 _AGAIN: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts to have them flush, until that is left to another process.
 """
+_PATIENCE: Final = 2.0
+"""Seconds that stopping waits for what is being handed over."""
 _LONGEST: Final = 86_400.0
 """Seconds, in place of no limit: providers are told milliseconds, in a whole number."""
 _WINDOW: Final = 2**20
@@ -72,6 +74,7 @@ class HandOver:
         self._provider = provider
         self._behind = behind
         self._handed: list[Settle] = []
+        self._handing = threading.Lock()
         self._over = threading.Event()
 
     def take(self, frame: Frame, settle: Settle) -> bool:
@@ -91,10 +94,13 @@ class HandOver:
         if spans is None:
             settle()  # nobody else will read it either
             return True
-        for span in spans:
-            self._attachment.pass_on(span)
-        crash_point("handed over")
-        self._handed.append(settle)
+        with self._handing:
+            if self._over.is_set() or not self._has_processors():
+                return False
+            for span in spans:
+                self._attachment.pass_on(span)
+            crash_point("handed over")
+            self._handed.append(settle)
         for wait in _AGAIN:
             if self.flush(_FLUSH):
                 return True
@@ -122,8 +128,15 @@ class HandOver:
         return True
 
     def stop(self) -> None:
-        """Hand over nothing more."""
+        """Hand over nothing more; what is being handed over now is waited for."""
+        is_mine = self._handing.acquire(timeout=_PATIENCE)
         self._over.set()
+        if is_mine:
+            self._handing.release()
+
+    def _has_processors(self) -> bool:
+        """Return whether there is anybody to hand anything to, by now."""
+        return bool(_otel.processors_of(self._behind))
 
     def _is_flushed(self, timeout: float) -> bool:
         """Have the provider deliver; return whether it says that it has."""

@@ -183,7 +183,8 @@ class Runtime:
 
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
-        self._pipeline.tick()
+        # Apart: neither may keep the other from its work.
+        safety.guarded("tick: pipeline", self._pipeline.tick)
         if self.settings.on_stuck != "off" and not self._stopped:
             self._watch().tick(COARSE.now, time.monotonic_ns())
 

@@ -169,6 +169,12 @@ class OwnPipeline:
 
     def tick(self) -> None:
         """Look for siblings that have died, and for loops that are blocked."""
+        # Apart: neither may keep the other from its work.
+        safety.guarded("tick: loops", self._look_at_loops)
+        if self._durability is not None:
+            self._durability.tick()
+
+    def _look_at_loops(self) -> None:
         if self._watches_loops:
             if self._loops is None:
                 # Imported on the ticker's thread: a start has no time for it.
@@ -182,8 +188,6 @@ class OwnPipeline:
             self._loops.tick()
             if not self._watches_loops:  # stopped meanwhile
                 self._loops.stop()
-        if self._durability is not None:
-            self._durability.tick()
 
     def rest(self) -> None:
         """Tell what there is to tell of loops."""

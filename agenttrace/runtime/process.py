@@ -121,7 +121,10 @@ class Process:
     def _remove_journals(self) -> None:
         for journal in self._released[:]:
             if not journal.is_needed:
-                self._released.remove(journal)
+                try:
+                    self._released.remove(journal)
+                except ValueError:  # another thread does it
+                    continue
                 with contextlib.suppress(OSError):
                     journal.close(remove=True)
                 if self._journal is not None:

@@ -158,8 +158,10 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     def tell_copy(self, ending: Ending) -> None:
         """Send a final form: whose the span is makes no difference here."""
-        self.tell(ending)
-        self._adoption.registry.verdict_written(self.record, ending)
+        try:
+            self.tell(ending)
+        finally:
+            self._adoption.registry.verdict_written(self.record, ending)
 
     def remark(self, key: str, value: str) -> None:
         """Say this too when it has ended: until then it is its owner's object."""
@@ -270,7 +272,8 @@ class Adoption:
             if self.late:
                 safety.count(safety.Count.LATE_FINISHES)
                 self.send(late_finish_of(span))
-            self.registry.slots.free(adopted.record)
+            # Not its slot: whoever judges it may be writing there at this moment.
+            self.registry.let_go(adopted.record)
 
     def send(self, span: sdk.ReadableSpan) -> None:
         """Hand a span of our own making to the processors."""

@@ -268,6 +268,7 @@ class UnsampledSpan:
     def tell_copy(self, ending: Ending) -> None:
         """Do the same: what its owner finishes later finds nothing to do."""
         self.tell(ending)
+        self._registry.verdict_written(self.record, ending)
 
     def __del__(self) -> None:
         # Runs anywhere, with any lock held: only append.  See OpenSpans.sweep.

@@ -67,8 +67,8 @@ class Hooks:
                     hook(report)
                 except Exception as error:  # noqa: BLE001 - the application's code
                     safety.note(f"stuck_hooks: {_name_of(hook)}", error)
-                except SystemExit:
-                    pass  # to end this thread is not the application's to ask for
+                except BaseException:  # noqa: BLE001, S110 - an exit, or a cancellation: this thread is not the application's to end
+                    pass
 
 
 def _name_of(hook: object) -> str:

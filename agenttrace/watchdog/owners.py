@@ -83,16 +83,9 @@ class Owners:
 
     def _settle(self, owner: Owner, span: OpenSpan) -> None:
         """Find the owner of *span* where no task entered it."""
-        for ident, top in self.stacks.items():
-            for frame in threads.outwards(top):
-                code = frame.f_code
-                if (
-                    whose(code.co_filename) is Whose.OURS
-                    and "call" in code.co_varnames
-                    and getattr(threads.local(frame, "call"), "record", None) is span
-                ):
-                    owner.thread = ident
-                    return
+        owner.thread = self._thread_in_step(span)
+        if owner.thread is not None:
+            return
         own = self.stacks.get(span.thread_id)
         if own is not None and is_purposeful(threads.lines_of(own)):
             main = threads.main_task_in(own)
@@ -114,6 +107,28 @@ class Owners:
             owner.task = (roots or owner.heirs)[0]
             # Without scopes nothing tells who entered it, unless there is only one.
             owner.certain = len(owner.heirs) == 1 and not tasks.are_scoped()
+
+    def is_in_step(self, span: OpenSpan, owner: Owner) -> bool:
+        """Return whether a step of the stream *span* is under way, by anybody."""
+        candidates = [*owner.heirs[:_MAX_STEPS]]
+        if owner.task is not None:
+            candidates.append(owner.task)
+        return self._thread_in_step(span) is not None or any(
+            self._is_step_of(task, span) for task in candidates
+        )
+
+    def _thread_in_step(self, span: OpenSpan) -> int | None:
+        """Return the thread that is in a step of the generator or stream of *span*."""
+        for ident, top in self.stacks.items():
+            for frame in threads.outwards(top):
+                code = frame.f_code
+                if (
+                    whose(code.co_filename) is Whose.OURS
+                    and "call" in code.co_varnames
+                    and getattr(threads.local(frame, "call"), "record", None) is span
+                ):
+                    return ident
+        return None
 
     def _is_step_of(self, task: Task, span: OpenSpan) -> bool:
         """Return whether *task* is in a step of the generator or stream of *span*."""

@@ -53,12 +53,23 @@ class HangReport:
         where: The line it hangs in: the innermost that the application has a part in.
         links: The tasks and threads that wait one for the other, from the span's own
             to the last, each with its stack.
+        is_left: Whether no step of it is under way: of a stream, that nobody waits
+            for it.
         certain: Whether the first of *links* is known to be the span's own.  It is not
             for a span that is current nowhere; then its parent's are shown.
     """
 
     __slots__ = (
-        *("cause", "certain", "idle", "last_heartbeat", "limit", "links", "made_at"),
+        *(
+            "cause",
+            "certain",
+            "idle",
+            "is_left",
+            "last_heartbeat",
+            "limit",
+            "links",
+            "made_at",
+        ),
         *("name", "note", "operation", "path", "progress", "rule", "span_id"),
         *("trace_id", "where", "why"),
     )
@@ -83,6 +94,7 @@ class HangReport:
         self.where: Frame | None = None
         self.links: list[Link] = []
         self.certain = False
+        self.is_left = False
 
     def __repr__(self) -> str:
         return f"<HangReport {self.name!r}: {self.cause.value} in {self.where}>"
@@ -96,11 +108,6 @@ class HangReport:
         told = [frame for link in finding.links for frame in link.frames]
         self.where = frames.innermost(told)
         frames.read_sources(told)
-
-    @property
-    def is_left(self) -> bool:
-        """Whether nobody is at work on the span: a stream that nobody reads on."""
-        return self.certain and not self.links
 
     def attributes(self) -> dict[str, Scalar]:
         """Return the report as attributes of a span event."""
@@ -190,7 +197,9 @@ def describe(
 
 def _investigate(span: OpenSpan, report: HangReport) -> None:
     investigation = Investigation()
-    owner = Owners(investigation.stacks, investigation.tasks).owner_of(span)
+    owners = Owners(investigation.stacks, investigation.tasks)
+    owner = owners.owner_of(span)
+    report.is_left = not owners.is_in_step(span, owner)
     report.found(investigation.explain(owner), certain=owner.certain)
 
 

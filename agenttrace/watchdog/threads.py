@@ -13,6 +13,7 @@ import asyncio
 import concurrent.futures
 import dis
 import gc
+import os
 import sys
 import threading
 from contextlib import contextmanager
@@ -43,6 +44,10 @@ _TURN: Final = "BaseEventLoop._run_once"
 _CALLBACK: Final[CodeType] = asyncio.Handle._run.__code__  # noqa: SLF001 - where every callback stands  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
 
 
+_is_held_off = False
+"""Whether a thread of ours keeps the collector from running at this moment."""
+
+
 def stacks() -> dict[int, FrameType]:
     """Return the innermost frame of every thread, by the thread's id."""
     with undisturbed():
@@ -65,14 +70,29 @@ def undisturbed() -> Generator[None]:
     frame is gone before it has its object.  (From 3.12 on it waits for the end of a
     bytecode.  CPython does the same in `sys._current_frames`, gh-106883.)
     """
+    global _is_held_off  # noqa: PLW0603 - told to the hook of a fork
     if sys.version_info >= (3, 12) or not gc.isenabled():
         yield
         return
+    _is_held_off = True
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        _is_held_off = False
+
+
+def _after_fork() -> None:
+    """Let a child collect whose parent was forked in the middle of a look."""
+    global _is_held_off  # noqa: PLW0603 - see above
+    if _is_held_off:
+        _is_held_off = False
+        gc.enable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def outwards(frame: FrameType | None) -> list[FrameType]:

@@ -26,6 +26,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from agenttrace.watchdog.threads import undisturbed
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
     from types import FrameType
@@ -121,6 +123,12 @@ def look(but: int, parked: dict[int, tuple[int, int]]) -> Look:
         parked: Where threads without a loop were at the last look, and are put down
             now: pools have hundreds, which wait where they have waited before.
     """
+    # On 3.11 a frame may be gone before its object is made (`threads`).
+    with undisturbed():
+        return _look(but, parked)
+
+
+def _look(but: int, parked: dict[int, tuple[int, int]]) -> Look:
     frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the documented way to other threads' stacks
     frames.pop(but, None)
     threads: set[int] = set()

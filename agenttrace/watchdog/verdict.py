@@ -66,7 +66,7 @@ class Report(Protocol):
         trace_id, span_id: The span's, in hexadecimal.
         path: The names from the outermost open ancestor down to it.
         rule, idle, limit: What was said of it, as `Verdict` names it.
-        is_left: Whether nobody is at work on it, as far as is known.
+        is_left: Whether no step of it is known to be under way.
     """
 
     name: str
@@ -77,11 +77,7 @@ class Report(Protocol):
     rule: str
     idle: float
     limit: float
-
-    @property
-    def is_left(self) -> bool:
-        """See above."""
-        ...
+    is_left: bool
 
     def attributes(self) -> Mapping[str, str | bool | int | float]:
         """Return it as the attributes of an event."""
@@ -104,6 +100,7 @@ class PlainReport:
 
     __slots__ = (
         "idle",
+        "is_left",
         "limit",
         "name",
         "operation",
@@ -124,8 +121,7 @@ class PlainReport:
         self.idle = verdict.idle
         self.limit = verdict.limit
         self.reason = verdict.reason
-
-    is_left = False
+        self.is_left = False
 
     def __repr__(self) -> str:
         return f"<PlainReport {self.path}: {self.reason}>"

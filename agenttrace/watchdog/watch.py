@@ -167,23 +167,30 @@ class Watchdog:
         ):
             facts.is_shielded = True
             answer = judge(facts, now, wall)
+        report: Report | None = None
         if not isinstance(answer, Healthy) and self._is_of_a_stream(span, facts):
             # The usual wait is that for a model.
             report = self._report_on(span, answer)
-            if isinstance(report, PlainReport) and self._describe is not None:
+            if (
+                isinstance(report, PlainReport)
+                and self._describe is not None
+                and answer.idle < 2 * answer.limit
+            ):
                 self._agenda.put(span, now + TICK)  # there was no time to look
                 return
             if report.is_left:
                 facts.silence = max(facts.silence or 0, UNREAD)
                 answer = judge(facts, now, wall)
         if not isinstance(answer, Healthy):
-            self._pronounce(span, answer)
+            self._pronounce(span, answer, report)
             if self._on_stuck not in _FAILING:
                 self._agenda.put(span, now + (facts.silence or _SOMETIME))
             return
         until = now + _SOMETIME if answer.until is None else answer.until
-        if type(span.heartbeat_timeout) is Usual:
-            until = min(until, now + _SOON)
+        usual = span.heartbeat_timeout
+        if type(usual) is Usual:
+            # It may become shorter, and a stream that was left may be read again.
+            until = min(until, now + min(_SOON, int(usual * SECOND)))
         self._agenda.put(span, until)
 
     def _facts_of(self, span: OpenSpan) -> Facts:
@@ -230,13 +237,18 @@ class Watchdog:
     def _see_parents(self) -> None:
         told = self._told
         self._parents = {
-            span.parent for span in self._registry.snapshot() if span not in told
+            span.parent
+            for span in self._registry.snapshot()
+            if span not in told or self._is_back(span, self._facts_of(span))
         }
         self._parents_at = self._timeline.now
 
-    def _pronounce(self, span: OpenSpan, verdict: Verdict) -> None:
+    def _pronounce(
+        self, span: OpenSpan, verdict: Verdict, report: Report | None = None
+    ) -> None:
         """Do what is to be done about a span of which a limit has passed."""
-        report = self._report_on(span, verdict)
+        if report is None:
+            report = self._report_on(span, verdict)
         above = _ancestors_of(span)
         if self._on_stuck in _FAILING:
             if not self._registry.judge(span, _ending_of(span, verdict, report)):
@@ -252,7 +264,7 @@ class Watchdog:
             if live is not None:
                 safety.guarded("remark", live.remark, semconv.WAITING_ON, span.name)
         if self._on_stuck == WARN:
-            _warn(span, verdict)
+            safety.guarded("watchdog.warn", _warn, span, verdict)
         if self._on_stuck == CANCEL and self._cancel is not None:
             message = f"agenttrace: {verdict.reason}"
             if safety.guarded("watchdog.cancel", self._cancel, span, message):

@@ -509,3 +509,30 @@ def test_a_directory_that_cannot_be_written_is_told_once(collector: Collector) -
     assert (ran.code, ran.out) == (0, "False\n")
     assert ran.err.count("no journal can be kept") == 1
     assert endings(collector) == {"work": OK}
+
+
+def test_a_provider_without_processors_is_handed_nothing(
+    collector: Collector, instances: Path
+) -> None:
+    """Many add the exporter afterwards, and to nobody it would be lost."""
+    kill_inside()
+
+    ran = attached("""
+        from opentelemetry.sdk.trace import TracerProvider
+
+        bare = TracerProvider()
+        runtime = agenttrace.configure(tracer_provider=bare)
+        agenttrace.recover(timeout=10)
+        os._exit(0)
+    """)
+    untold = collector.spans()
+    recover_attached()
+
+    assert ran.code == 0, ran.err
+    assert [span.name for span in untold] == ["done"]
+    assert endings(collector) == {
+        "done": OK,
+        "ours": BY_RECOVERY,
+        "theirs": BY_RECOVERY,
+    }
+    assert locks_in(instances) == []

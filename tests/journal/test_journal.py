@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.trace import SpanKind
@@ -23,7 +23,7 @@ from agenttrace.registry import MemorySlots, OpenSpan, OpenSpans
 from tests.journal.given import STARTED_AT, Calls, Live, Step, slot_of, slots_of, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DEADLINE = 60
 NOW = STARTED_AT + 1_000_000
@@ -668,3 +668,47 @@ def test_a_forked_child_touches_nothing_of_its_parents(tmp_path: Path) -> None:
         "True",
         "True None",
     ]
+
+
+class Meanwhile(dict[str, object]):
+    """Attributes of an ending; while they are read, another thread does something."""
+
+    def __init__(self, what: Callable[[], None]) -> None:
+        super().__init__()
+        self._what = what
+
+    def get(self, key: str, default: object = None, /) -> Any:  # noqa: ANN401 - dict's
+        self._what()
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("tell", [Journal.judged, Journal.ended])
+def test_a_slot_that_is_freed_while_an_end_is_written_is_not_written_any_more(
+    journal: Journal, tell: Callable[..., None]
+) -> None:
+    """A judge and an owner may come at once; the next span would be told as ended."""
+    first, following = span("first"), span("following")
+    journal.take(first)
+
+    def free_and_take() -> None:
+        journal.free(first)
+        journal.take(following)
+
+    told = Ending(Outcome.STUCK, EndedBy.WATCHDOG, attributes=Meanwhile(free_and_take))
+    if tell is Journal.ended:
+        journal.ended(first, NOW, told)
+    else:
+        journal.judged(first, told)
+    while_open = slot_of(journal.path)
+    journal.ended(following, NOW, RETURNED)
+    ended = slot_of(journal.path)
+    journal.free(following)
+
+    assert (while_open.name, while_open.state) == ("following", State.OPEN)
+    assert (ended.name, ended.state, ended.outcome) == (
+        "following",
+        State.ENDED,
+        Outcome.OK,
+    )
+    assert slots_of(journal.path) == []
+    assert not journal.is_needed
