@@ -96,14 +96,16 @@ def _loops() -> list[asyncio.AbstractEventLoop]:
 
 def context_of(task: Task) -> contextvars.Context | None:
     """Return the context that *task* runs in."""
-    if sys.version_info >= (3, 12):
-        return task.get_context()
+    get: Any = getattr(task, "get_context", None)  # from 3.12 on
+    if get is not None:
+        context: contextvars.Context | None = get()
+        return context
     # 3.11 has no method for it; a task in C has nothing but this.
     for each in gc.get_referents(task):
         if type(each) is contextvars.Context:
             return each
-    context = getattr(task, "_context", None)
-    return context if type(context) is contextvars.Context else None
+    held = getattr(task, "_context", None)
+    return held if type(held) is contextvars.Context else None
 
 
 def variable() -> contextvars.ContextVar[Any] | None:

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from agenttrace.watchdog.tasks import context_of
 from agenttrace.watchdog.threads import undisturbed
 
 if TYPE_CHECKING:
@@ -155,19 +155,6 @@ def _look(but: int, parked: dict[int, tuple[int, int]]) -> Look:
             if id(loop) not in seen:
                 sights.extend(_in_task(loop, task, frames, threads))
     return Look(frozenset(threads), sights)
-
-
-def context_of(task: asyncio.Task[Any]) -> contextvars.Context | None:
-    """Return the context of *task*, from any thread."""
-    get: Any = getattr(task, "get_context", None)
-    if get is not None:
-        context: contextvars.Context | None = get()
-        return context
-    # Python 3.11 has no way to ask; the task refers to it.
-    for held in gc.get_referents(task):
-        if isinstance(held, contextvars.Context):
-            return held
-    return None
 
 
 def cpu_of(thread: int) -> float | None:
