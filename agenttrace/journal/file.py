@@ -68,6 +68,8 @@ _UNTOLD: Final = (int(State.OPEN), int(State.ENDED))
 _ENDED: Final = State.ENDED
 _JUDGED: Final = State.JUDGED
 _OK: Final = commit_code(State.ENDED, Outcome.OK, EndedBy.RETURN) - _OPEN
+_WELL: Final = Outcome.OK
+_RETURN: Final = EndedBy.RETURN
 _NAN: Final = math.nan
 _CONVERSATION, _MODEL, _AGENT, _TOOL, _PROVIDER = KEY_ATTRIBUTES
 _journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
@@ -174,7 +176,7 @@ class Journal:
             if operation is None:
                 pack, texts = self._texts[span.name, tracer]
             else:
-                get = live._attributes.get  # noqa: SLF001 - see `Described`
+                get = live._values.get  # noqa: SLF001 - see `Described`
                 pack, texts = self._texts[
                     span.name,
                     tracer,
@@ -225,7 +227,9 @@ class Journal:
         if opened > _MEMORY:
             words = span.words
             word = span.word
-            if ending is RETURNED:
+            if ending is RETURNED or (
+                ending.outcome is _WELL and ending.ended_by is _RETURN
+            ):
                 code = _OK
             else:
                 code = write_error(words, word, _ENDED, ending) - _OPEN

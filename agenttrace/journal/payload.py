@@ -77,7 +77,7 @@ class Described(Protocol):
 
     _tracer: Tracer
     _kind: SpanKind
-    _attributes: Mapping[str, object]
+    _values: Mapping[str, object] | None
     flags: int
     remote_parent: bool
 
@@ -164,7 +164,7 @@ def _texts_of(span: OpenSpan, live: object, known: dict[object, Packed]) -> Pack
     elif span.operation is None:
         key = (name, tracer)
     else:
-        attributes = getattr(live, "_attributes", None) or attributes
+        attributes = getattr(live, "_values", None) or attributes
         key = (name, tracer, span.operation, *map(attributes.get, KEY_ATTRIBUTES))
     with contextlib.suppress(TypeError, KeyError):  # TypeError: of a list among them
         return known[key]

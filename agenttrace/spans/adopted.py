@@ -118,7 +118,7 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
         return self._state.get("_kind") or SpanKind.INTERNAL
 
     @property
-    def _attributes(self) -> Mapping[str, object]:
+    def _values(self) -> Mapping[str, object]:
         return self._state.get("_attributes") or {}
 
     @property

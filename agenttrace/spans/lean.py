@@ -28,7 +28,6 @@ from agenttrace.model import (
     EndedBy,
     Ending,
     Outcome,
-    SpanData,
     ending_of,
     error_type_of,
     is_same,
@@ -37,7 +36,8 @@ from agenttrace.model import (
 )
 from agenttrace.registry import Claim, OpenSpan, Teller
 from agenttrace.spans.ids import instant, random_bits
-from agenttrace.spans.recorded import RecordedSpan, event_data, link_data
+from agenttrace.spans.names import RETURNED_WELL, share_names
+from agenttrace.spans.recorded import RecordedSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -119,13 +119,17 @@ class LeanSpan(RecordedSpan):
                 trace_id, parent_id, flags, trace_state, parent_record, remote = line
                 self.remote_parent = remote
         recording = sampled = flags & _SAMPLED != 0
-        values: dict[str, Any] = {}
+        values: dict[str, Any] | None = None
         given: Mapping[str, object] | None = opening.attributes
         if BOUND_KEY in base:
-            values.update(base[BOUND_KEY])  # type: ignore[call-overload]  # `bind` put a dict there
+            values = dict(base[BOUND_KEY])  # type: ignore[call-overload]  # `bind` put a dict there
         if not tracer.default_sampler:
             verdict = tracer.ask_sampler(
-                context_of(outer), trace_id, name, opening, {**values, **(given or {})}
+                context_of(outer),
+                trace_id,
+                name,
+                opening,
+                {**(values or {}), **(given or {})},
             )
             recording = verdict.decision is not sampling.Decision.DROP
             sampled = verdict.decision is sampling.Decision.RECORD_AND_SAMPLE
@@ -149,7 +153,7 @@ class LeanSpan(RecordedSpan):
         self._start_time = started_at = (
             _now() if start_time is None else instant(start_time)
         )
-        self._attributes = values
+        self._values = values
         self._end_time = None
         self._code = _UNSET
         if given:
@@ -255,10 +259,15 @@ class LeanSpan(RecordedSpan):
         tracer = self._tracer
         if ending is RETURNED and self._code is _UNSET and self.is_recorded:
             # What most spans come to, without the questions that others raise.
-            values = self._attributes
-            values[_OUTCOME] = _OK_TEXT
-            values[_ENDED_BY] = _RETURN_TEXT
-            self._end_time = end_time = _now()
+            end_time = _now()
+            values = self._values
+            # No call from here on (see `remark`).
+            if values is None:
+                self._values = RETURNED_WELL
+            else:
+                values[_OUTCOME] = _OK_TEXT
+                values[_ENDED_BY] = _RETURN_TEXT
+            self._end_time = end_time
         else:
             self._close(ending)
             end_time = self._end_time or 0
@@ -310,35 +319,6 @@ class LeanSpan(RecordedSpan):
         if self._code is StatusCode.UNSET and self._set_status_on_exception:
             self._code = code
             self._message = str(attributes.clean(message))
-
-    def data(self) -> SpanData:
-        """Return the final form, as a sink takes it (`delivery.encoder.Ended`)."""
-        tracer = self._tracer
-        state = self._trace_state
-        lost = self._lost
-        return SpanData(
-            self.trace_id,
-            self.span_id,
-            self.parent_id,
-            self.remote_parent,
-            state.to_header() if state else "",
-            self._name,
-            self._kind,
-            self._start_time or 0,
-            self._end_time or 0,
-            self._attributes,
-            [event_data(event) for event in self._event_list]
-            if self._event_list
-            else (),
-            [link_data(link) for link in self._link_list] if self._link_list else (),
-            self._code,
-            self._message,
-            lost[0],
-            lost[1],
-            lost[2],
-            tracer.provider.resource_data,
-            tracer.scope_data,
-        )
 
     def written(self) -> None:
         """Free the slot: the final form is where it cannot be lost."""
@@ -397,3 +377,6 @@ class UnsampledSpan(LeanSpan):
 
     def _close(self, ending: Ending) -> None:
         self._end_time = _now() if ending.end_time is None else ending.end_time
+
+
+share_names(LeanSpan)

@@ -13,21 +13,20 @@ from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from agenttrace import _otel, attributes, semconv
+from agenttrace import attributes, semconv
 from agenttrace.attributes import clean, mapping_of
 from agenttrace.exceptions import facts_of
-from agenttrace.model import EventData, LinkData
+from agenttrace.model import SpanData
 from agenttrace.spans.ids import late_id
+from agenttrace.spans.names import SdkNames
+from agenttrace.spans.parts import event_data, link_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import Link, SpanContext, TraceState
+    from opentelemetry.trace import Link, SpanContext
 
-    from agenttrace.registry import OpenSpan
-    from agenttrace.spans.tracer import LeanTracer
+    from agenttrace.model import EventData
 
 _SCALARS: Final = attributes.SCALARS
 _now: Final = time.time_ns
@@ -39,37 +38,8 @@ class Limited(dict[str, Any]):
     dropped = 0
 
 
-class RecordedSpan(sdk.Span):
+class RecordedSpan(SdkNames):
     """What a lean span has taken down so far."""
-
-    # Set at the start of each, in `LeanSpan.begin`.
-    _tracer: LeanTracer
-    _name: str
-    _kind: SpanKind
-    trace_id: bytes
-    span_id: bytes
-    parent_id: bytes
-    flags: int
-    _trace_state: TraceState | None
-    _attributes: Any
-    _start_time: int | None
-    _end_time: int | None
-    _code: StatusCode
-    record: OpenSpan | None
-
-    # What is set late, on few spans, or never, is a class attribute until then.  No
-    # more than that: CPython 3.11 does not specialise reading what the class has too.
-    _message: str = ""
-    _event_list: list[sdk.Event] | None = None
-    _link_list: list[Link] | None = None
-    _lost: tuple[int, int, int] = (0, 0, 0)  # attributes, events, links dropped
-    started_during: int = 0  # id of the exception that was being handled at the start
-    _span_context: SpanContext | None = None
-    remote_parent: bool = False
-    is_recorded: bool = True
-    """Whether processors see it."""
-    _record_exception: bool = True
-    _set_status_on_exception: bool = True
 
     @property
     def api(self) -> trace.Span:
@@ -80,82 +50,6 @@ class RecordedSpan(sdk.Span):
         """Say what an exception that comes out does to the span (OTel's two flags)."""
         self._record_exception = record
         self._set_status_on_exception = set_status
-
-    # What the SDK keeps per span and its methods, its processors and other tools
-    # read under these names.
-
-    @property
-    def _context(  # type: ignore[override, mutable-override]  # computed, where the SDK stores
-        self,
-    ) -> SpanContext:
-        context = self._span_context
-        if context is None:
-            self._span_context = context = _otel.span_context(
-                int.from_bytes(self.trace_id, "big"),
-                int.from_bytes(self.span_id, "big"),
-                is_remote=False,
-                flags=self.flags,
-                trace_state=self._trace_state,
-            )
-        return context
-
-    @property
-    def _parent(  # type: ignore[override]  # computed, where the SDK stores
-        self,
-    ) -> SpanContext | None:
-        if not self.parent_id:
-            return None
-        return _otel.span_context(
-            int.from_bytes(self.trace_id, "big"),
-            int.from_bytes(self.parent_id, "big"),
-            is_remote=self.remote_parent,
-            flags=self.flags,
-            trace_state=self._trace_state,
-        )
-
-    @property
-    def _status(self) -> Status:
-        message = self._message if self._code is StatusCode.ERROR else None
-        return Status(self._code, message or None)
-
-    @_status.setter
-    def _status(self, status: Status) -> None:
-        self._code = status.status_code
-        self._message = status.description or ""
-
-    @property
-    def _resource(  # type: ignore[override]  # computed, where the SDK stores
-        self,
-    ) -> Resource:
-        return self._tracer.resource
-
-    @property
-    def _instrumentation_scope(  # type: ignore[override, mutable-override]  # computed, where the SDK stores
-        self,
-    ) -> InstrumentationScope:
-        return self._tracer.scope
-
-    @property
-    def _instrumentation_info(  # type: ignore[override]  # computed, where the SDK stores
-        self,
-    ) -> Any:  # noqa: ANN401 - deprecated in the SDK
-        return self._tracer.instrumentation_info
-
-    @property
-    def _events(  # type: ignore[override]  # computed, where the SDK stores
-        self,
-    ) -> Sequence[sdk.Event]:
-        return self._event_list or ()
-
-    @property
-    def _links(  # type: ignore[override]  # computed, where the SDK stores
-        self,
-    ) -> Sequence[Link]:
-        return self._link_list or ()
-
-    @property
-    def _limits(self) -> sdk.SpanLimits:
-        return self._tracer.limits
 
     @property
     def dropped_attributes(self) -> int:
@@ -182,7 +76,9 @@ class RecordedSpan(sdk.Span):
 
     def set_attribute(self, key: str, value: Any) -> None:  # noqa: ANN401 - any value is taken
         """Set one attribute; values that OTLP cannot carry become text."""
-        values = self._attributes
+        values = self._values
+        if values is None:
+            values = self._attributes
         tracer = self._tracer
         kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
         if (
@@ -199,7 +95,9 @@ class RecordedSpan(sdk.Span):
     def set_attributes(self, attributes: Any) -> None:  # noqa: ANN401 - any mapping is taken
         """Set several attributes."""
         given: Mapping[Any, Any] = mapping_of(attributes)
-        values: dict[str, Any] = self._attributes
+        values = self._values
+        if values is None:
+            values = self._attributes
         tracer = self._tracer
         if (
             self._end_time is not None
@@ -225,7 +123,7 @@ class RecordedSpan(sdk.Span):
         if self._end_time is not None:
             return
         name = attributes.clean_key(key)
-        values: dict[str, Any] = self._attributes
+        values = self._attributes
         limit = self._tracer.attribute_limit
         if name is None or limit == 0:
             self._lose(attributes=1)
@@ -325,7 +223,7 @@ class RecordedSpan(sdk.Span):
         """Return what the span is now, with no part in how it ends."""
         copy = object.__new__(type(self))
         vars(copy).update(vars(self))
-        copy._attributes = dict(self._attributes)
+        copy._values = dict(self._values or ())
         copy._event_list = list(self._event_list or ())
         copy._link_list = list(self._link_list or ())
         # The slot stays the owner's, who may still send heartbeats there.
@@ -334,9 +232,13 @@ class RecordedSpan(sdk.Span):
 
     def remark(self, key: str, value: str) -> None:
         """Say this too, whoever sends the final form (see `registry.Live`)."""
-        # No call in between: its owner may be ending it on another thread.
+        fresh: dict[str, Any] = {}
+        # No call from here on: its owner may be ending it on another thread.
         if self._end_time is None:
-            self._attributes[key] = value
+            values = self._values
+            if values is None:
+                self._values = values = fresh
+            values[key] = value
 
     def late_finish(self) -> Self:
         """Return the span that tells the true end of this one, told before.
@@ -378,20 +280,31 @@ class RecordedSpan(sdk.Span):
             values.update(mapping_of(attributes))
         self.add_event(semconv.EXCEPTION_EVENT, values, timestamp)
 
-
-def event_data(event: Any) -> EventData:  # noqa: ANN401 - the SDK's EventBase
-    """Return an SDK event as data."""
-    dropped = getattr(event.attributes, "dropped", 0)
-    return EventData(event.timestamp, event.name, event.attributes or {}, dropped)
-
-
-def link_data(link: Link) -> LinkData:
-    """Return an API link as data."""
-    context = link.context
-    return LinkData(
-        context.trace_id.to_bytes(16, "big"),
-        context.span_id.to_bytes(8, "big"),
-        context.is_remote,
-        link.attributes or {},
-        getattr(link.attributes, "dropped", 0),
-    )
+    def data(self) -> SpanData:
+        """Return the final form, as a sink takes it (`delivery.encoder.Ended`)."""
+        tracer = self._tracer
+        state = self._trace_state
+        lost = self._lost
+        return SpanData(
+            self.trace_id,
+            self.span_id,
+            self.parent_id,
+            self.remote_parent,
+            state.to_header() if state else "",
+            self._name,
+            self._kind,
+            self._start_time or 0,
+            self._end_time or 0,
+            self._values or {},
+            [event_data(event) for event in self._event_list]
+            if self._event_list
+            else (),
+            [link_data(link) for link in self._link_list] if self._link_list else (),
+            self._code,
+            self._message,
+            lost[0],
+            lost[1],
+            lost[2],
+            tracer.provider.resource_data,
+            tracer.scope_data,
+        )

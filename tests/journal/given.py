@@ -65,7 +65,7 @@ class Step(Live):
     ) -> None:
         self._tracer = tracer
         self._kind = kind
-        self._attributes = attributes or {}
+        self._values = attributes or {}
         self.flags = 1
         self.remote_parent = False
 
