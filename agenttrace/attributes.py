@@ -48,7 +48,7 @@ def clean(value: object, limit: int | None = None) -> object:
     """
     room = MAX_TEXT if limit is None else limit
     try:
-        if _are_few_words(value, room):
+        if are_few_words(value, room):
             return value
         return _clean(value, _Room(room), MAX_DEPTH)
     except Exception as error:  # noqa: BLE001 - foreign code runs inside
@@ -56,12 +56,12 @@ def clean(value: object, limit: int | None = None) -> object:
         return f"<{_type_name(value)}: {type(error).__name__} when read>"
 
 
-def _are_few_words(value: object, limit: int) -> bool:
+def are_few_words(value: object, limit: int) -> bool:
     """Return whether *value* is clean at first sight, as finish reasons are."""
     kind: object = type(value)
     if kind is not tuple:
         return False
-    items = cast("tuple[object, ...]", value)
+    items: Any = value
     if len(items) > _FEW:
         return False
     for item in items:
@@ -111,7 +111,7 @@ def mapping_of(given: object) -> Mapping[str, object]:
     {}
     """
     if type(given) is dict:
-        return cast("dict[str, object]", given)
+        return given  # pyright: ignore[reportUnknownVariableType]  # keys are looked at later
     try:
         return dict(cast("Mapping[str, object]", given))
     except Exception:  # noqa: BLE001 - foreign code runs inside

@@ -37,7 +37,7 @@ from agenttrace.journal.lock import hold
 from agenttrace.journal.payload import UNUSUAL, Packed, write, write_error
 from agenttrace.journal.segments import MULTIPLE, WORDS, SlotFile
 from agenttrace.journal.texts import KEY_ATTRIBUTES
-from agenttrace.model import RETURNED, EndedBy, Ending, Outcome
+from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.registry import MemorySlots
 from agenttrace.registry.records import SINK
 
@@ -227,9 +227,7 @@ class Journal:
         if opened > _MEMORY:
             words = span.words
             word = span.word
-            if ending is RETURNED or (
-                ending.outcome is _WELL and ending.ended_by is _RETURN
-            ):
+            if ending.outcome is _WELL and ending.ended_by is _RETURN:
                 code = _OK
             else:
                 code = write_error(words, word, _ENDED, ending) - _OPEN

@@ -14,7 +14,7 @@ from opentelemetry.sdk import trace as sdk
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from agenttrace import attributes, semconv
-from agenttrace.attributes import clean, mapping_of
+from agenttrace.attributes import are_few_words, clean, mapping_of
 from agenttrace.exceptions import facts_of
 from agenttrace.model import SpanData
 from agenttrace.spans.ids import late_id
@@ -112,7 +112,11 @@ class RecordedSpan(SdkNames):
             kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
             if (
                 type(key) is str
-                and (len(value) <= limit if kind is str else kind in _SCALARS)
+                and (
+                    len(value) <= limit
+                    if kind is str
+                    else kind in _SCALARS or are_few_words(value, limit)
+                )
                 and key
             ):
                 values[key] = value

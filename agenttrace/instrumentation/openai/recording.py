@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+_INPUT_TOKENS: Final = semconv.GEN_AI_USAGE_INPUT_TOKENS
+_OUTPUT_TOKENS: Final = semconv.GEN_AI_USAGE_OUTPUT_TOKENS
+_CACHED_TOKENS: Final = semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS
+_REASONING_TOKENS: Final = semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS
 NOTHING: Final = Progress.NOTHING
 PROGRESS: Final = Progress.PROGRESS
 FINAL: Final = Progress.FINAL
@@ -241,13 +245,16 @@ def known_usage(
         cached: Input tokens that were read from a cache.
         reasoning: Output tokens that were reasoning.
     """
-    tokens = {
-        semconv.GEN_AI_USAGE_INPUT_TOKENS: given,
-        semconv.GEN_AI_USAGE_OUTPUT_TOKENS: said,
-        semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: cached,
-        semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: reasoning,
-    }
-    return {name: count for name, count in tokens.items() if count is not None}
+    tokens: dict[str, object] = {}
+    if given is not None:
+        tokens[_INPUT_TOKENS] = given
+    if said is not None:
+        tokens[_OUTPUT_TOKENS] = said
+    if cached is not None:
+        tokens[_CACHED_TOKENS] = cached
+    if reasoning is not None:
+        tokens[_REASONING_TOKENS] = reasoning
+    return tokens
 
 
 _MODEL: Final = "model"
@@ -265,7 +272,8 @@ _JSON: Final = (object, dict, list, str)
 def _form_of(value: object) -> str:
     """Return which of the forms an answer has."""
     # The type checkers do not believe that every class can be hashed.
-    return _form_of_class(cast("Hashable", type(value)))
+    class_: Any = type(value)
+    return _form_of_class(class_)
 
 
 @lru_cache(maxsize=256)

@@ -63,9 +63,10 @@ class Request:
         self._options = options
         given: object = options.json_data
         more: object = options.extra_json
-        parameters = cast("Mapping[str, object]", given if _is_mapping(given) else {})
+        parameters: Any = given if _is_mapping(given) else {}
         if more and _is_mapping(more):
-            parameters = {**parameters, **cast("Mapping[str, object]", more)}
+            extra: Any = more
+            parameters = {**parameters, **extra}
         self.parameters: Mapping[str, Any] = parameters
 
     def opening(
@@ -84,7 +85,8 @@ class Request:
         model = self.parameters.get("model")
         name = f"{operation} {model}" if model else operation
         # The type checkers do not believe that every class can be hashed.
-        kind = _kind_of(cast("Hashable", type(self._client)))
+        class_: Any = type(self._client)  # pyright: ignore[reportUnknownVariableType]  # of anything
+        kind = _kind_of(class_)
         # In openai 3 the property imports a module each time: that is a microsecond.
         url = getattr(self._client, "_base_url", None) if kind.keeps_url else None
         url = url or self._client.base_url
@@ -192,6 +194,10 @@ def _field(value: object, name: str) -> object:
     return None
 
 
+_KEEPERS: Final = ("openai._base_client", "openai._client")
+"""Whose property returns what it keeps, in openai 2 and 3."""
+
+
 class _Kind(NamedTuple):
     """What a class of clients says of its instances.
 
@@ -211,12 +217,12 @@ def _kind_of(client: Hashable) -> _Kind:
     telling = next((base for base in bases if "base_url" in vars(base)), None)
     return _Kind(
         any(base.__module__ == "openai.lib.azure" for base in bases),
-        getattr(telling, "__module__", None) == "openai._base_client",
+        getattr(telling, "__module__", None) in _KEEPERS,
     )
 
 
 def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
+    return type(value) is dict or isinstance(value, Mapping)
 
 
 def _seconds(timeout: object) -> float | None:
