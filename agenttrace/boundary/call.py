@@ -18,12 +18,11 @@ import sys
 import time
 import types
 import weakref
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
 
-from agenttrace import safety, semconv, tracing
+from agenttrace import clock, safety, semconv, tracing
 from agenttrace.boundary import generators
 from agenttrace.boundary.recorder import Progress, Recorder
 from agenttrace.context.scope import Scope, detach
@@ -161,10 +160,7 @@ class Call:
         if self.record is None or now - self.record.last_beat < _JUST_NOW:
             return
         ending.end_time = self.record.last_beat
-        found = datetime.fromtimestamp(now / 1e9, UTC).isoformat(
-            timespec="milliseconds"
-        )
-        ending.attributes = {semconv.DISCOVERED_AT: found}
+        ending.attributes = {semconv.DISCOVERED_AT: clock.iso(now)}
 
     def finish(self, ending: Ending) -> None:
         """End it as *ending* says.  The first ending counts."""

@@ -15,6 +15,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from agenttrace import clock
 from agenttrace.journal import JournalError, State, read_journal
 from agenttrace.journal.file import SUFFIX
 from agenttrace.journal.lock import holder
@@ -65,12 +66,11 @@ class Notice(NamedTuple):
 
     def as_json(self) -> dict[str, object]:
         """Return it in values that JSON knows."""
-        since = datetime.fromtimestamp(self.since / _SECOND, UTC)
         said: dict[str, object] = {
             "instance": self.instance,
             "pid": pid_of(self.instance),
             "event": "frozen" if self.goes_on is None else "goes_on",
-            "since": since.isoformat(timespec="milliseconds"),
+            "since": clock.iso(self.since),
         }
         if self.goes_on is None:
             return {**said, "open": self.open, "spans": list(self.spans)}

@@ -10,11 +10,11 @@ import signal
 import sys
 import threading
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from agenttrace import clock
 from agenttrace.cli.group import state_dir_option
 from agenttrace.live import Live
 
@@ -33,7 +33,6 @@ _SHARE: Final = 4
 """How many times as long it rests as a look has taken: it is a guest on the machine."""
 _MAX_DEPTH: Final = 200
 """Levels that the JSON nests; what is deeper follows flat, for readers that recurse."""
-_SECOND: Final = 1_000_000_000
 
 
 @click.command(
@@ -188,7 +187,7 @@ def _rest(every: float, taken: float) -> float:
 
 def _picture_as_json(picture: Picture) -> dict[str, object]:
     return {
-        "time": _iso(picture.now),
+        "time": clock.iso(picture.now),
         "processes": [_process_as_json(each) for each in picture.processes],
         "dead": [_dead_as_json(each) for each in picture.dead],
         "unreadable": [each._asdict() for each in picture.unreadable],
@@ -201,7 +200,7 @@ def _process_as_json(process: Process) -> dict[str, object]:
         "pid": process.pid,
         "service": process.service,
         "instances": list(process.instances),
-        "last_tick": _iso(process.last_tick),
+        "last_tick": clock.iso(process.last_tick),
         "silence": round(process.silence, 3),
         "frozen": process.is_frozen,
         "step_count": len(forest.steps),
@@ -211,7 +210,7 @@ def _process_as_json(process: Process) -> dict[str, object]:
 
 
 def _dead_as_json(dead: Dead) -> dict[str, object]:
-    return {**dead._asdict(), "last_tick": _iso(dead.last_tick)}
+    return {**dead._asdict(), "last_tick": clock.iso(dead.last_tick)}
 
 
 def _nested(tops: list[Step]) -> list[dict[str, object]]:
@@ -241,8 +240,8 @@ def _step_as_json(step: Step, below: list[dict[str, object]]) -> dict[str, objec
         "provider": step.provider,
         "conversation": step.conversation,
         "scope": slot.scope_name,
-        "start": _iso(slot.started_at),
-        "last_heartbeat": _iso(step.last_beat),
+        "start": clock.iso(slot.started_at),
+        "last_heartbeat": clock.iso(step.last_beat),
         "open": round(step.age, 3),
         "max_duration": step.max_duration,
         "idle": round(step.idle, 3),
@@ -253,13 +252,3 @@ def _step_as_json(step: Step, below: list[dict[str, object]]) -> dict[str, objec
         "verdict": step.verdict,
         "children": below,
     }
-
-
-def _iso(nanoseconds: int) -> str:
-    seconds, rest = divmod(nanoseconds, _SECOND)
-    try:
-        at = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):  # of a damaged journal
-        at = datetime.max.replace(tzinfo=UTC)
-    at = at.replace(microsecond=rest // 1000)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

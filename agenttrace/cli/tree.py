@@ -7,12 +7,11 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
 import click
 
-from agenttrace import render
+from agenttrace import clock, render
 from agenttrace.cli.group import state_dir_option
 from agenttrace.delivery.store import FILE_NAME, Node, Reader, Run, build_forest
 from agenttrace.model import Outcome
@@ -200,7 +199,7 @@ def _span_as_json(node: Node, below: list[dict[str, object]]) -> dict[str, objec
         "events": [
             {
                 "name": event.name,
-                "time": _iso(event.time),
+                "time": clock.iso(event.time, "auto"),
                 "time_ns": event.time,
                 "attributes": _plain(event.attributes),
             }
@@ -220,18 +219,12 @@ def _span_as_json(node: Node, below: list[dict[str, object]]) -> dict[str, objec
 
 def _times(start: int, end: int) -> dict[str, object]:
     return {
-        "start": _iso(start),
+        "start": clock.iso(start, "auto"),
         "start_ns": start,
-        "end": _iso(end),
+        "end": clock.iso(end, "auto"),
         "end_ns": end,
         "duration": max(0, end - start) / 1e9,
     }
-
-
-def _iso(nanoseconds: int) -> str:
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    at = datetime.fromtimestamp(seconds, UTC)
-    return at.replace(microsecond=rest // 1000).isoformat().replace("+00:00", "Z")
 
 
 def _plain(value: object) -> object:

@@ -6,12 +6,11 @@ recoveries that were cut half way write the same bytes.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import StatusCode
 
-from agenttrace import semconv
+from agenttrace import clock, semconv
 from agenttrace.journal import State
 from agenttrace.model import (
     EndedBy,
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from agenttrace.model import ResourceData
 
 _LOST: Final = "its process died while it was open"
-_LAST_SECOND: Final = 253_402_300_799
-"""Of the year 9999."""
 
 
 def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
@@ -47,7 +44,7 @@ def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
     if slot.state is State.OPEN or outcome is None or ended_by is None:
         outcome, ended_by = Outcome.LOST, EndedBy.RECOVERY
         end_time = max(header.last_tick, slot.last_beat, slot.started_at)
-        attributes[semconv.LAST_HEARTBEAT] = _instant(slot.last_beat)
+        attributes[semconv.LAST_HEARTBEAT] = clock.iso(slot.last_beat)
     else:
         end_time = max(slot.end_time, slot.started_at)
         attributes[semconv.ATTRIBUTES_LOST] = True
@@ -80,9 +77,3 @@ def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
         resource=resource,
         scope=ScopeData(slot.scope_name, slot.scope_version),
     )
-
-
-def _instant(nanoseconds: int) -> str:
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    moment = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
-    return moment.replace(microsecond=rest // 1000).isoformat(timespec="milliseconds")

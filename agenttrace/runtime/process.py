@@ -13,10 +13,9 @@ import os
 import sys
 import threading
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from agenttrace import safety, semconv
+from agenttrace import clock, safety, semconv
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.registry import OpenSpan, OpenSpans
 from agenttrace.runtime import sigterm
@@ -213,12 +212,11 @@ def _keep_interrupt() -> None:
 
 def _collected(span: OpenSpan) -> Ending:
     """Return the ending of a span whose object was collected without one."""
-    found = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
     return Ending(
         Outcome.ABANDONED,
         EndedBy.GC,
         end_time=span.last_beat,
-        attributes={semconv.DISCOVERED_AT: found},
+        attributes={semconv.DISCOVERED_AT: clock.iso(time.time_ns())},
     )
 
 

@@ -4,18 +4,18 @@ It is made on a thread of ours, when a verdict asks for it: of the process as it
 that moment, also while an event loop is blocked.  It says where code stands and never
 what its variables hold.  Everything in it is bounded.
 
-This module owns the report and its two forms, attributes and text.  It is imported,
-with all beneath it, when the first report is made, and not before:
+This module owns the report and its two forms, attributes and text, and what of it is
+told of a span that no rule was broken for (`Whereabouts`).  It is imported, with all
+beneath it, when the first report is made, and not before:
 
     report -> owners, investigation -> chains, tasks -> threads, causes -> frames
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from agenttrace import safety, semconv
+from agenttrace import clock, safety, semconv
 from agenttrace.watchdog import frames, tasks, threads
 from agenttrace.watchdog.causes import Cause
 from agenttrace.watchdog.investigation import Finding, Investigation
@@ -30,27 +30,23 @@ MAX_TEXT: Final = 16_000
 """Characters of the longest value, and of the report as text."""
 _MAX_NOTE: Final = 200
 _MAX_PATH: Final = 500
-_NANOSECONDS: Final = 1e9
 
 Scalar = str | int | float | bool
 
 
-class HangReport:
-    """Where a span hangs, and why.
+class Whereabouts:
+    """Where an open span is, and what it waits for.
 
     Attributes:
         name, operation: The span's.
         path: The names from the outermost open ancestor down to it.
         trace_id, span_id: In hex.
-        rule: The name of the rule that was broken.
-        idle: Seconds without a sign of progress.
-        limit: Seconds that the rule allows.
-        made_at: When the report was made, nanoseconds since the epoch.
+        made_at: When it was looked at, nanoseconds since the epoch.
         last_heartbeat: When the span last showed progress, nanoseconds since the epoch.
         note, progress: What its last `heartbeat()` said, None where it said nothing.
-        cause: Why it hangs: one of `Cause`, `network_wait` and the like.
+        cause: Why it does not go on: one of `Cause`, `network_wait` and the like.
         why: The same in words.
-        where: The line it hangs in: the innermost that the application has a part in.
+        where: The line it is in: the innermost that the application has a part in.
         links: The tasks and threads that wait one for the other, from the span's own
             to the last, each with its stack.
         is_left: Whether no step of it is under way: of a stream, that nobody waits
@@ -60,31 +56,17 @@ class HangReport:
     """
 
     __slots__ = (
-        *(
-            "cause",
-            "certain",
-            "idle",
-            "is_left",
-            "last_heartbeat",
-            "limit",
-            "links",
-            "made_at",
-        ),
-        *("name", "note", "operation", "path", "progress", "rule", "span_id"),
-        *("trace_id", "where", "why"),
+        *("cause", "certain", "is_left", "last_heartbeat", "links", "made_at", "name"),
+        *("note", "operation", "path", "progress", "span_id", "trace_id", "where"),
+        "why",
     )
 
-    def __init__(
-        self, span: OpenSpan, *, idle: float, limit: float, rule: str, now: int
-    ) -> None:
+    def __init__(self, span: OpenSpan, now: int) -> None:
         self.name = span.name
         self.operation = span.operation
         self.path = span.path()[-_MAX_PATH:]
         self.trace_id = span.trace_id.hex()
         self.span_id = span.span_id.hex()
-        self.rule = rule
-        self.idle = idle
-        self.limit = limit
         self.made_at = now
         self.last_heartbeat = span.last_beat
         self.note = None if span.note is None else str(span.note)[:_MAX_NOTE]
@@ -97,7 +79,7 @@ class HangReport:
         self.is_left = False
 
     def __repr__(self) -> str:
-        return f"<HangReport {self.name!r}: {self.cause.value} in {self.where}>"
+        return f"<{type(self).__name__} {self.name!r}: {self.cause} in {self.where}>"
 
     def found(self, finding: Finding, *, certain: bool) -> None:
         """Take what an investigation has found."""
@@ -108,30 +90,6 @@ class HangReport:
         told = [frame for link in finding.links for frame in link.frames]
         self.where = frames.innermost(told)
         frames.read_sources(told)
-
-    def attributes(self) -> dict[str, Scalar]:
-        """Return the report as attributes of a span event."""
-        values: dict[str, Scalar] = {
-            semconv.HANG_CAUSE: self.cause.value,
-            semconv.HANG_EXPLANATION: self.why,
-            semconv.HANG_RULE: self.rule,
-            semconv.HANG_IDLE: round(self.idle, 3),
-            semconv.HANG_LIMIT: float(self.limit),
-            semconv.HANG_CERTAIN: self.certain,
-            semconv.LAST_HEARTBEAT: _iso(self.last_heartbeat),
-        }
-        if self.note is not None:
-            values[semconv.HANG_NOTE] = self.note
-        if self.progress is not None:
-            values[semconv.HANG_PROGRESS] = float(self.progress)
-        if self.where is not None:
-            values[semconv.CODE_FUNCTION_NAME] = self.where.function
-            values[semconv.CODE_FILE_PATH] = self.where.file
-            values[semconv.CODE_LINE_NUMBER] = self.where.line
-        if self.links:
-            values[semconv.HANG_WAITS_FOR] = self.waits_for()
-            values[semconv.CODE_STACKTRACE] = self.stacktrace()
-        return values
 
     def waits_for(self) -> str:
         """Return who waits for whom, in one line."""
@@ -150,28 +108,79 @@ class HangReport:
                     lines.append(f"    {frame.source}")
         return _bounded("\n".join(lines))
 
-    def text(self) -> str:
-        """Return the report for people."""
-        lines = [
-            f"{self.path}: no progress for {self.idle:.1f} s",
-            f"  rule       {self.rule}, limit {self.limit:g} s",
-            f"  cause      {self.cause.value}: {self.why}",
-        ]
+    def lines(self, said: str = "") -> list[str]:
+        """Return it for people, line by line, without the stacks.
+
+        Args:
+            said: What else there is to say of its last heartbeat.
+        """
+        lines = [f"  cause      {self.cause.value}: {self.why}"]
         if self.where is not None:
             lines.append(f"  in         {self.where}")
             if self.where.source:
                 lines.append(f"             {self.where.source}")
         if len(self.links) > 1:
             lines.append(f"  waits for  {self.waits_for()}")
-        said = f"  heartbeat  {_iso(self.last_heartbeat)}"
-        if self.progress is not None:
-            said += f", progress {self.progress:g}"
-        if self.note is not None:
-            said += f", note {self.note!r}"
-        lines.append(said)
+        lines.append(f"  heartbeat  {clock.iso(self.last_heartbeat)}{said}")
         lines.append(f"  span       {self.span_id} of trace {self.trace_id}")
         if not self.certain:
             lines.append("  It is not certain that this is the span's own stack.")
+        return lines
+
+
+class HangReport(Whereabouts):
+    """Where a span hangs, and why: all that `Whereabouts` has, and these.
+
+    Attributes:
+        rule: The name of the rule that was broken.
+        idle: Seconds without a sign of progress.
+        limit: Seconds that the rule allows.
+    """
+
+    __slots__ = ("idle", "limit", "rule")
+
+    def __init__(
+        self, span: OpenSpan, *, idle: float, limit: float, rule: str, now: int
+    ) -> None:
+        super().__init__(span, now)
+        self.rule = rule
+        self.idle = idle
+        self.limit = limit
+
+    def attributes(self) -> dict[str, Scalar]:
+        """Return the report as attributes of a span event."""
+        values: dict[str, Scalar] = {
+            semconv.HANG_CAUSE: self.cause.value,
+            semconv.HANG_EXPLANATION: self.why,
+            semconv.HANG_RULE: self.rule,
+            semconv.HANG_IDLE: round(self.idle, 3),
+            semconv.HANG_LIMIT: float(self.limit),
+            semconv.HANG_CERTAIN: self.certain,
+            semconv.LAST_HEARTBEAT: clock.iso(self.last_heartbeat),
+        }
+        if self.note is not None:
+            values[semconv.HANG_NOTE] = self.note
+        if self.progress is not None:
+            values[semconv.HANG_PROGRESS] = float(self.progress)
+        if self.where is not None:
+            values[semconv.CODE_FUNCTION_NAME] = self.where.function
+            values[semconv.CODE_FILE_PATH] = self.where.file
+            values[semconv.CODE_LINE_NUMBER] = self.where.line
+        if self.links:
+            values[semconv.HANG_WAITS_FOR] = self.waits_for()
+            values[semconv.CODE_STACKTRACE] = self.stacktrace()
+        return values
+
+    def text(self) -> str:
+        """Return the report for people."""
+        said = "" if self.progress is None else f", progress {self.progress:g}"
+        if self.note is not None:
+            said += f", note {self.note!r}"
+        lines = [
+            f"{self.path}: no progress for {self.idle:.1f} s",
+            f"  rule       {self.rule}, limit {self.limit:g} s",
+            *self.lines(said),
+        ]
         return _bounded("\n".join([*lines, "", self.stacktrace()]))
 
 
@@ -238,9 +247,3 @@ def _bounded(text: str) -> str:
         return text
     half = MAX_TEXT // 2 - 5
     return f"{text[:half]}\n...\n{text[-half:]}"
-
-
-def _iso(instant: int) -> str:
-    return datetime.fromtimestamp(instant / _NANOSECONDS, UTC).isoformat(
-        timespec="milliseconds"
-    )

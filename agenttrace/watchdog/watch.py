@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from agenttrace import safety, semconv
+from agenttrace import clock, safety, semconv
 from agenttrace.errors import StuckSpanWarning
 from agenttrace.model import EndedBy, Ending, EventData, Outcome
 from agenttrace.registry import Usual
@@ -55,8 +54,6 @@ _FRESH: Final = 30 * SECOND
 _HANDFUL: Final = 64
 _MOST: Final = 10_000
 """Spans that are looked at in one tick; the rest in the next."""
-_LAST_SECOND: Final = 253_402_300_799
-"""Of the year 9999."""
 
 
 class Watchdog:
@@ -305,14 +302,9 @@ def _ending_of(span: OpenSpan, verdict: Verdict, report: Report) -> Ending:
         EndedBy.WATCHDOG,
         message=verdict.reason,
         end_time=verdict.at,
-        attributes={semconv.LAST_HEARTBEAT: _date_of(span.last_beat)},
+        attributes={semconv.LAST_HEARTBEAT: clock.iso(span.last_beat)},
         events=(EventData(verdict.at, semconv.HANG, told),),
     )
-
-
-def _date_of(instant: int) -> str:
-    moment = datetime.fromtimestamp(min(instant / 1e9, _LAST_SECOND), UTC)
-    return moment.isoformat(timespec="milliseconds")
 
 
 def _warn(span: OpenSpan, verdict: Verdict) -> None:

@@ -341,7 +341,7 @@ def test_json_tells_every_run_as_nested_spans(
     assert (newest["outcome"], newest["error_count"]) == ("error", 3)
     assert oldest["trace_id"] == TRIAGE.hex()
     assert (oldest["input_tokens"], oldest["output_tokens"]) == (1812, 90)
-    assert oldest["start"] == "2023-11-14T22:13:20Z"
+    assert oldest["start"] == "2023-11-14T22:13:20+00:00"
     assert oldest["start_ns"] == NOON * SECOND
     assert oldest["duration"] == 2.306
     (root,) = oldest["spans"]
@@ -354,7 +354,7 @@ def test_json_tells_every_run_as_nested_spans(
     ]
     assert chat["parent_id"] == root["span_id"]
     assert root["parent_id"] is None
-    assert chat["start"] == "2023-11-14T22:13:20.100000Z"
+    assert chat["start"] == "2023-11-14T22:13:20.100000+00:00"
     assert chat["attributes"][semconv.ITEMS] == 12
     assert (root["outcome"], root["ended_by"]) == ("ok", "return")
     assert (query["outcome"], query["service"]) == (None, "support")
