@@ -20,10 +20,12 @@ from agenttrace.delivery.segments import Segments
 from agenttrace.journal import JournalError, State, UnknownVersionError, read_journal
 from agenttrace.journal import lock as locks
 from agenttrace.journal.file import SUFFIX as JOURNAL_SUFFIX
+from agenttrace.journal.process import of_process
 from agenttrace.journal.resources import resource_from
 from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered, reason_of, tell_of
 from agenttrace.settings import DUMP_SUFFIX
+from agenttrace.watchdog import questions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -165,6 +167,7 @@ class Orphan:
             try:
                 for path in (self._journal, self._dump, *self._unreadable):
                     path.unlink(missing_ok=True)
+                questions.forget(self._directory, of_process(self._instance))
                 crash_point("journal removed")
             except BaseException:
                 self.lock.release(remove=False)

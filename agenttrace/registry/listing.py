@@ -62,6 +62,7 @@ class OpenSpans:
         self._resuming: dict[int, int] = {}
         self._verdicts: set[OpenSpan] = set()
         self._let_go: set[OpenSpan] = set()
+        self._judged: set[OpenSpan] = set()
         self._overdue = 0
         self.epoch = object()
         self._open: dict[bytes, OpenSpan] = {}
@@ -99,6 +100,14 @@ class OpenSpans:
             try:
                 return list(itertools.islice(reversed(self._open.values()), count))
             except RuntimeError:  # another thread opened or ended one meanwhile
+                continue
+
+    def judged(self) -> tuple[OpenSpan, ...]:
+        """Return the spans whose end was told though their owners still have them."""
+        while True:
+            try:
+                return tuple(self._judged)
+            except RuntimeError:  # another thread judged or ended one meanwhile
                 continue
 
     def find(self, span_id: bytes) -> OpenSpan | None:
@@ -212,8 +221,12 @@ class OpenSpans:
             return False
         # Before the claim: its owner may let go of it in between.
         self._verdicts.add(span)
+        was_judged = span in self._judged
+        self._judged.add(span)
         if self.claim(span, _JUDGE) is not Claim.FIRST:
             self._verdicts.discard(span)
+            if not was_judged:
+                self._judged.discard(span)
             return False
         safety.guarded("judge", live.tell_copy, ending)
         return True
@@ -232,6 +245,7 @@ class OpenSpans:
         """
         # Noted first: the spooler may write the verdict in the middle of this.
         self._let_go.add(span)
+        self._judged.discard(span)
         if span not in self._verdicts:
             self._let_go.discard(span)
             self.slots.free(span)
@@ -256,6 +270,7 @@ class OpenSpans:
         self._resuming = {}
         self._verdicts = set()
         self._let_go = set()
+        self._judged = set()
         self.slots = MemorySlots()
         self.awake = self.wake is None
 

@@ -5,6 +5,8 @@ there is no spool, and open spans are all that is kept.  What cannot be had, on 
 or read-only disk, on a file system or a platform without locks, is told once and done
 without: spans flow from memory then, and are lost with the process.
 
+Through the same directory others ask where open spans are (`questions`).
+
 What the files say is `journal`'s and `delivery`'s business, what is made of those of
 the dead `recovery`'s.
 """
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from agenttrace.model import ResourceData
     from agenttrace.recovery import Recovered, Recovery
     from agenttrace.recovery.search import Send
+    from agenttrace.runtime.questions import Questions
 
 _EVERY: Final = 10.0
 """Seconds between two looks for siblings that have died, while spans are open."""
@@ -63,6 +66,7 @@ class Durability:
         self._recovering = threading.Lock()
         self._next_look = 0.0
         self._is_over = False
+        self._questions: Questions | None = None
 
     def begin(self, resource: ResourceData) -> None:
         """Have spans that start from now on written to a new journal.
@@ -131,15 +135,33 @@ class Durability:
         return replace(running.total)
 
     def tick(self) -> None:
-        """Look for siblings that have died, now and then.  Called by the ticker."""
+        """Look for siblings that have died, now and then, and for who asks something.
+
+        Called by the ticker.
+        """
+        safety.guarded("tick: questions", self._answer)
         if self._send is not None and time.monotonic() >= self._next_look:
             self._look()
+
+    def _answer(self) -> None:
+        """Say where open spans are, if anybody asks."""
+        if self._questions is None:
+            if self.journal is None:  # nobody can find this process
+                return
+            with no_fork():
+                from agenttrace.runtime.questions import (  # noqa: PLC0415 - a start has no time for it
+                    Questions,
+                )
+            self._questions = Questions(
+                self._directory, self.journal.instance, PROCESS.spans
+            )
+        self._questions.tick()
 
     def after_fork(self, resource: ResourceData) -> None:
         """Give the child files of its own, unless its parent had shut down."""
         if self._recovery is not None:
             self._recovery.forget()
-        self._recovery = self._send = None
+        self._recovery = self._send = self._questions = None
         self._recovering = threading.Lock()
         if self._is_over:
             self.journal = None

@@ -85,7 +85,8 @@ _WORTH: Final = (
     Cause.SLEEP,
     Cause.UNKNOWN,
 )
-_WEAK: Final = (Cause.AWAITING_NOTHING, Cause.SLEEP, Cause.UNKNOWN)
+WEAK: Final = (Cause.AWAITING_NOTHING, Cause.SLEEP, Cause.UNKNOWN)
+"""Causes that say so little that others are looked at as well."""
 
 
 class Investigation:
@@ -105,7 +106,7 @@ class Investigation:
         """Return where *owner* hangs, and why."""
         if owner.task is not None:
             finding = self.task(owner.task)
-            if finding.cause in _WEAK:
+            if finding.cause in WEAK:
                 return self._among_heirs(owner, finding)
             return finding
         if owner.thread is not None:
@@ -124,7 +125,7 @@ class Investigation:
             each
             for task in owner.heirs[-_MAX_BRANCHES * 5 :]
             if task not in self._seen
-            and (each := self.task(task)).cause not in (*_WEAK, Cause.SUBTASK)
+            and (each := self.task(task)).cause not in (*WEAK, Cause.SUBTASK)
         ]
         if not found:
             return finding

@@ -16,8 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import clock, safety, semconv
-from agenttrace.watchdog import frames, tasks, threads
+from agenttrace.watchdog import tasks, threads
 from agenttrace.watchdog.causes import Cause
+from agenttrace.watchdog.frames import innermost, read_sources
 from agenttrace.watchdog.investigation import Finding, Investigation
 from agenttrace.watchdog.owners import Owners
 
@@ -81,15 +82,18 @@ class Whereabouts:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.cause} in {self.where}>"
 
+    @property
+    def frames(self) -> list[Frame]:
+        """All frames of all its stacks."""
+        return [frame for link in self.links for frame in link.frames]
+
     def found(self, finding: Finding, *, certain: bool) -> None:
-        """Take what an investigation has found."""
+        """Take what an investigation has found; source lines are not read yet."""
         self.cause = finding.cause
         self.why = finding.why
         self.links = finding.links
         self.certain = certain
-        told = [frame for link in finding.links for frame in link.frames]
-        self.where = frames.innermost(told)
-        frames.read_sources(told)
+        self.where = innermost(self.frames)
 
     def waits_for(self) -> str:
         """Return who waits for whom, in one line."""
@@ -210,6 +214,7 @@ def _investigate(span: OpenSpan, report: HangReport) -> None:
     owner = owners.owner_of(span)
     report.is_left = not owners.is_in_step(span, owner)
     report.found(investigation.explain(owner), certain=owner.certain)
+    read_sources(report.frames)
 
 
 def cancel(span: OpenSpan, message: str) -> bool:

@@ -208,6 +208,32 @@ def test_beyond_the_limit_the_oldest_is_no_longer_watched_but_still_ends() -> No
     assert registry.claim(first) is Claim.TOLD
 
 
+def test_what_was_judged_is_known_until_its_owner_lets_go() -> None:
+    """Its end is told, and yet it hangs: who asks where finds it here."""
+    registry, body = OpenSpans(), Body()
+    span = record(body=body)
+    registry.started(span)
+
+    verdicts = [registry.judge(span, STUCK), registry.judge(span, STUCK)]
+    known, open_now = registry.judged(), registry.snapshot()
+    registry.let_go(span)
+
+    assert verdicts == [True, False]
+    assert (known, open_now) == ((span,), ())
+    assert registry.judged() == ()
+
+
+def test_what_its_owner_has_ended_was_never_judged() -> None:
+    """The verdict came too late, and is nowhere."""
+    registry, body = OpenSpans(), Body()
+    span = record(body=body)
+    registry.started(span)
+    registry.claim(span)
+
+    assert not registry.judge(span, STUCK)
+    assert registry.judged() == ()
+
+
 def test_spans_of_the_parent_process_are_none_of_the_childs_business() -> None:
     """After a fork both have the objects; only the parent may tell their end."""
     registry = OpenSpans()
