@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from agenttrace import demo
-from agenttrace.cli.group import state_dir_option
+from agenttrace.cli.group import json_option, state_dir_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ INTERRUPTED: Final = 130
     help="Ask this model, with OPENAI_API_KEY at OPENAI_BASE_URL, in place of the "
     "scripted one.  Plays only the runs that need no accident.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the account as JSON.")
+@json_option("Print the account as JSON.")
 @state_dir_option
 @click.pass_context
 def command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from agenttrace.cli.group import state_dir_option
+from agenttrace.cli.group import json_option, state_dir_option
 from agenttrace.diagnosis import Finding, Level, examine
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _STYLES: Final = {
     metavar="SECONDS",
     help="Longest wait for a destination.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a list of the checks.")
+@json_option("Print a list of the checks.")
 @state_dir_option
 @click.pass_context
 def command(

@@ -22,7 +22,7 @@ from agenttrace.journal.lock import holder
 from agenttrace.recovery import locks_in, pid_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from agenttrace.journal import Slot
@@ -164,7 +164,7 @@ class Watch:
             return None
         known.is_told = True
         return Notice(
-            instance, sign, open=len(open_spans), spans=tuple(_deepest(open_spans))
+            instance, sign, open=len(open_spans), spans=tuple(deepest(open_spans))
         )
 
 
@@ -178,7 +178,7 @@ def _is_at_work(lock: Path) -> bool:
     return pid == 0 or (pid != os.getpid() and pid == pid_of(lock.stem))
 
 
-def _deepest(slots: list[Slot]) -> list[str]:
+def deepest(slots: Sequence[Slot]) -> list[str]:
     """Return the paths of some open spans that have no open span beneath them."""
     by_id = {slot.span_id: slot for slot in slots}
     parents = {slot.parent_id for slot in slots}

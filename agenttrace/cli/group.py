@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "recover": "Deliver what processes that died have left, once.",
     "top": "Show what is open now, the most urgent first.",
     "tree": "Show the last runs as trees.",
+    "where": "Show the stack of an open span of a running process.",
 }
 """Every command and its short help, so that `--help` imports none of them.
 
@@ -108,6 +109,15 @@ def _print_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> 
 )
 def group() -> None:
     """See what your agents did, and how every step of it ended."""
+
+
+def json_option(meaning: str) -> Callable[[F], F]:
+    """Add `--json`, which arrives as `as_json`.
+
+    Args:
+        meaning: What is printed then.
+    """
+    return click.option("--json", "as_json", is_flag=True, help=meaning)
 
 
 def state_dir_option(function: F) -> F:

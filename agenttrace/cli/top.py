@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from agenttrace import clock
-from agenttrace.cli.group import state_dir_option
+from agenttrace.cli.group import json_option, state_dir_option
 from agenttrace.live import Live
 
 if TYPE_CHECKING:
@@ -56,12 +56,7 @@ _MAX_DEPTH: Final = 200
     metavar="SECONDS",
     help="How often to look.",
 )
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print one JSON object a line for each look; with --once, one object.",
-)
+@json_option("Print one JSON object a line for each look; with --once, one object.")
 @state_dir_option
 @click.pass_context
 def command(  # noqa: PLR0913 - one argument per option

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 import click
 
 from agenttrace import clock, render
-from agenttrace.cli.group import state_dir_option
+from agenttrace.cli.group import json_option, state_dir_option
 from agenttrace.delivery.store import FILE_NAME, Node, Reader, Run, build_forest
 from agenttrace.model import Outcome
 
@@ -49,7 +49,7 @@ _PIPE_WIDTH: Final = 10_000
     help="Only runs in which a step ended so; ok: in which every step did.",
 )
 @click.option("--all", "everything", is_flag=True, help="Draw every span of a run.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, always complete.")
+@json_option("Print JSON, always complete.")
 @state_dir_option
 @click.pass_context
 def command(  # noqa: PLR0913 - one argument per option

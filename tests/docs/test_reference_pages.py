@@ -9,11 +9,13 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from agenttrace import render, semconv
+from agenttrace.cli import asked
 from tests.docs.pages import ROOT, blocks
 
 if TYPE_CHECKING:
@@ -146,3 +148,23 @@ def test_everything_that_the_pytest_plugin_adds_is_documented(
 
     assert added >= {"--agenttrace-leaks", "agenttrace_leaks", "agenttrace_spans"}
     assert [name for name in sorted(added) if f"`{name}" not in TESTING] == []
+
+
+def test_the_fields_of_an_answer_are_those_that_are_told() -> None:
+    """Scripts are written by these tables; a state that is not there is a riddle."""
+    program = """
+        import os, subprocess, sys, agenttrace
+        agenttrace.configure()
+        command = [sys.executable, "-m", "agenttrace.cli", "where", str(os.getpid())]
+        with agenttrace.span("run"):
+            subprocess.run([*command, "--json", "--timeout", "60"], check=True)
+    """
+
+    [process] = json.loads(in_terminal("-c", dedent(program)))["processes"]
+
+    assert first_cells(CLI, "`processes`, each with these fields:") == set(process)
+    assert first_cells(CLI, "Each step has these fields:") == set(process["steps"][0])
+    assert first_cells(CLI, "These are the states:") == {
+        *(asked.ANSWERED, asked.DEAD, asked.ENDED, asked.IDLE, asked.UNREADABLE),
+        *asked.OWES,
+    }

@@ -25,7 +25,7 @@ DOCUMENTED = re.compile(
 )
 COMMAND = re.compile(r"^```\{help\} (\w+)$", re.MULTILINE)
 NOT_BUILT = re.compile(
-    r"agenttrace (?:run|where|view)\b"
+    r"agenttrace (?:run|view)\b"
     r"|agenttrace\.(?:asgi|django|checkpoint|resume)\b",
     re.IGNORECASE,
 )
