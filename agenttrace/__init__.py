@@ -13,10 +13,9 @@ while OpenTelemetry itself is still being imported.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from agenttrace.delivery.forks import no_fork
+from agenttrace.lazy import exports
 
 if TYPE_CHECKING:
     from agenttrace.api import (
@@ -120,18 +119,7 @@ __all__ = [
     "workflow",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for (PEP 562)."""
-    home = _HOMES.get(name)
-    if home is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    with no_fork():
-        module = import_module(f"{__name__}.{home}")
-    value: object = getattr(module, name)
-    globals()[name] = value
-    return value
+__getattr__ = exports(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -11,12 +11,12 @@ is made of the slots of a dead process is recovery's business, and what becomes 
 spans the spool's.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.journal.file import Journal
 from agenttrace.journal.format import Header, JournalError, State, UnknownVersionError
 from agenttrace.journal.lock import InstanceLock, hold, is_alive, take_over
+from agenttrace.lazy import exports
 
 if TYPE_CHECKING:
     from agenttrace.journal.reader import Reading, read_journal
@@ -40,12 +40,4 @@ __all__ = [
     "take_over",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import what reads journals when it is first asked for (PEP 562)."""
-    home = _READING.get(name)
-    if home is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value: object = getattr(import_module(f"{__name__}.{home}"), name)
-    return value
+__getattr__ = exports(__name__, _READING)

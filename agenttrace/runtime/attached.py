@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import _otel, safety
 from agenttrace.crashpoints import crash_point
-from agenttrace.delivery.forks import no_fork
+from agenttrace.lazy import no_fork
 from agenttrace.model import Outcome, ResourceData
 from agenttrace.runtime.durability import Durability
 from agenttrace.settings import INSTANCES

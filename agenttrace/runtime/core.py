@@ -17,7 +17,7 @@ import opentelemetry.context  # noqa: F401  # pyright: ignore[reportUnusedImport
 from agenttrace import _otel, content, safety, tracing
 from agenttrace.clock import COARSE
 from agenttrace.context import scope
-from agenttrace.delivery.forks import no_fork
+from agenttrace.lazy import no_fork
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.runtime import checks
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions

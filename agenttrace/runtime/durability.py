@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import safety
-from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.segments import Segments
 from agenttrace.journal import Journal
 from agenttrace.journal.lock import SUFFIX, is_alive
 from agenttrace.journal.resources import resource_bytes
+from agenttrace.lazy import no_fork
 from agenttrace.runtime.process import PROCESS
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from opentelemetry.environment_variables import (
 )
 
 from agenttrace import safety, tracing
-from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.errors import SettingError
+from agenttrace.lazy import no_fork
 from agenttrace.model import Outcome
 from agenttrace.runtime import checks, resource
 from agenttrace.runtime.destinations import senders_of, timeout_of

@@ -10,8 +10,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from agenttrace.delivery.forks import no_fork
 from agenttrace.journal.process import of_process
+from agenttrace.lazy import no_fork
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from agenttrace.delivery.forks import no_fork
+from agenttrace.lazy import no_fork
 from agenttrace.watchdog.limits import Limits
 from agenttrace.watchdog.watch import Watchdog
 

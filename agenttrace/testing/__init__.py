@@ -10,29 +10,29 @@
 Under pytest the fixture `agenttrace_spans` is the same (`agenttrace.pytest_plugin`).
 `agenttrace.testing.model_server` is a model to run agents against.
 
-Nothing is imported before it is asked for, and pytest not at all.
+No tool is imported before it is asked for, and pytest not at all.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from agenttrace.errors import LeakedSpanWarning
+from agenttrace.lazy import exports
+
 if TYPE_CHECKING:
-    from agenttrace.errors import LeakedSpanWarning
     from agenttrace.testing.capture import CapturedSpans, capture_spans
     from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
     from agenttrace.testing.spans import CapturedLink, CapturedSpan, Tokens
 
 _HOMES: Final = {
-    "CapturedLink": "agenttrace.testing.spans",
-    "CapturedSpan": "agenttrace.testing.spans",
-    "CapturedSpans": "agenttrace.testing.capture",
-    "FreshRuntime": "agenttrace.testing.runtimes",
-    "LeakedSpanWarning": "agenttrace.errors",
-    "Tokens": "agenttrace.testing.spans",
-    "capture_spans": "agenttrace.testing.capture",
-    "fresh_runtime": "agenttrace.testing.runtimes",
+    "CapturedLink": "spans",
+    "CapturedSpan": "spans",
+    "CapturedSpans": "capture",
+    "FreshRuntime": "runtimes",
+    "Tokens": "spans",
+    "capture_spans": "capture",
+    "fresh_runtime": "runtimes",
 }
 
 __all__ = [
@@ -46,16 +46,7 @@ __all__ = [
     "fresh_runtime",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a name when it is first asked for (PEP 562)."""
-    home = _HOMES.get(name)
-    if home is None:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+__getattr__ = exports(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

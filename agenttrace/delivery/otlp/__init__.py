@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenttrace.delivery.forks import no_fork
+from agenttrace.lazy import no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.senders import Delivered
+from agenttrace.lazy import no_fork
 
 _MAX_REASON: Final = 200
 # Nothing at all, and an empty `partial_success`: what nearly every answer is.

@@ -15,8 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Protocol
 
 from agenttrace._otel import suppress_instrumentation
-from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.senders import Answer, Delivered, Later
+from agenttrace.lazy import no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from agenttrace._otel import suppress_instrumentation
-from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.otlp_env import Compression, is_loopback, shown
 from agenttrace.delivery.senders import Answer, Later, Refused
 from agenttrace.delivery.senders.answers import delivered
+from agenttrace.lazy import no_fork
 
 if TYPE_CHECKING:
     from agenttrace.delivery.frames import Frame

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from agenttrace._otel import suppress_instrumentation
-from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.otlp_env import (
     Compression,
     OtlpSettings,
@@ -32,6 +31,7 @@ from agenttrace.delivery.otlp_env import (
 )
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
 from agenttrace.delivery.senders.answers import delivered
+from agenttrace.lazy import no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agenttrace.delivery.forks import no_fork
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
+from agenttrace.lazy import no_fork
 
 if TYPE_CHECKING:
     import os

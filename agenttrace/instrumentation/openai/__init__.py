@@ -23,8 +23,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import safety
-from agenttrace.delivery.forks import no_fork
 from agenttrace.instrumentation._patching import Instrumentor, Patch
+from agenttrace.lazy import no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,4 +1,7 @@
-"""Keeps a fork from coming in the middle of an import.
+"""Imports that are put off, and forks that are kept from coming in their middle.
+
+A package that is imported for one of its names need not import what has the others
+(`exports`).
 
 What a destination needs is imported on a thread of ours when it is first used, and the
 public verbs on whichever thread asks for one first.  A process forked meanwhile would
@@ -13,12 +16,14 @@ from __future__ import annotations
 # has to wait for the import first, so it is registered second.
 import logging  # noqa: F401  # pyright: ignore[reportUnusedImport] - see above
 import os
+import sys
 import threading
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Mapping
 
 _PATIENCE: Final = 5.0
 """Seconds after which either goes ahead: nothing must hang in order not to hang."""
@@ -39,6 +44,30 @@ def no_fork() -> Generator[None]:
         # Asked of the lock, not remembered: a signal handler may raise before that.
         if lock._is_owned():  # noqa: SLF001 - what `threading.Condition` asks, too
             lock.release()
+
+
+def exports(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+    """Return a `__getattr__` for *package* that imports a name when it is asked for.
+
+    It is asked once for each: what was imported stands in the package then (PEP 562).
+
+    Args:
+        package: The package's `__name__`.
+        homes: The module of each name, beneath the package.
+    """
+
+    def get(name: str) -> object:
+        home = homes.get(name)
+        if home is None:
+            message = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        with no_fork():
+            module = import_module(f"{package}.{home}")
+        value: object = getattr(module, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get
 
 
 def _before() -> None:
