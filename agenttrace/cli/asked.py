@@ -5,6 +5,7 @@ Its answer, or why there is none: it is dead, stopped, or silent, or has nothing
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,6 +73,11 @@ def _asked(
     wanted: Wanted, process: Process, live: Live, directory: Path, timeout: float
 ) -> dict[str, Any]:
     """Ask *process*, and return what has become of that."""
+    owner = _owner_of(process, directory)
+    if owner not in {None, os.geteuid()}:
+        # It believes its own user alone, and root can read its journal.
+        message = f"it belongs to user {owner}: ask as that user"
+        return _told(process, DEAF, message)
     spans = None if wanted.spans is None else [each.span_id for each in wanted.spans]
     try:
         reply = ask(directory, of_process(process.instances[-1]), spans, timeout)
@@ -95,6 +101,14 @@ def _pid_of(process: Process, directory: Path) -> int:
         return holder(directory / (process.instances[-1] + LOCK_SUFFIX)) or 0
     except OSError:
         return 0
+
+
+def _owner_of(process: Process, directory: Path) -> int | None:
+    """Return whose *process* is, by its lock; None where that is gone."""
+    try:
+        return (directory / (process.instances[-1] + LOCK_SUFFIX)).stat().st_uid
+    except OSError:
+        return None
 
 
 def _unanswered(

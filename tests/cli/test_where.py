@@ -331,7 +331,7 @@ def test_a_process_that_is_stopped_is_called_stopped(tmp_path: Path) -> None:
     """It needs no second to find that out, and no question."""
     with working(tmp_path, STEP) as (process, _):
         process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        os.waitpid(process.pid, os.WUNTRACED)
         code, [found] = asked(tmp_path, process.pid)
         ran = run("where", str(process.pid), "--state-dir", str(tmp_path))
 
@@ -577,6 +577,21 @@ def test_who_cannot_ask_is_told_why(tmp_path: Path) -> None:
 
     assert (code, found["state"]) == (3, "deaf")
     assert "it cannot be asked through" in found["message"]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root sees others'"
+)
+def test_another_users_process_is_not_asked(tmp_path: Path) -> None:
+    """It believes nobody else, and files of root's are not to be left with it."""
+    with working(tmp_path, STEP) as (process, _):
+        for lock in (tmp_path / INSTANCES).glob("*.lock"):
+            os.chown(lock, 12345, -1)
+        code, [found] = asked(tmp_path, process.pid)
+
+    assert (code, found["state"]) == (3, "deaf")
+    assert found["message"] == "it belongs to user 12345: ask as that user"
+    assert nothing_is_left(tmp_path)
 
 
 def test_what_a_heartbeat_said_is_not_told(tmp_path: Path) -> None:
