@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import weakref
@@ -80,6 +81,8 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         holds: How many declared pauses it is in.
         held: Nanoseconds it has spent in pauses; see `held_for`.
         watched: Who watches it, if anybody does by now.
+        attendant: Who has asked for it last, where it is current nowhere and somebody
+            has: a weak reference to a task, or the id of a thread.
         note, progress: What the last `heartbeat()` said.
         origin: Where it was started, if anybody listens for that (`file:line`).
         teller: Who has claimed to tell its end, if anybody has.
@@ -87,6 +90,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
     """
 
     __slots__ = (
+        "attendant",
         "epoch",
         "evicted",
         "heartbeat_timeout",
@@ -152,7 +156,9 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         self.origin: str | None = None
         self.evicted = False
         self.teller: Teller | None = None
-        # `OpenSpans.started` sets `epoch`, a watchdog `watched`, the slots the rest.
+        # `OpenSpans.started` sets `epoch`, a watchdog `watched`, whoever asks for it
+        # `attendant`, the slots the rest.
+        self.attendant: weakref.ReferenceType[Any] | int
         self.epoch: object
         self.watched: object
         self.words: memoryview[int]
@@ -166,6 +172,14 @@ class OpenSpan(weakref.ReferenceType["Live"]):
     def beat(self) -> None:
         """Note a sign of progress."""
         self.words[self.word] = COARSE.now
+
+    def attend(self) -> None:
+        """Note that whoever calls this waits for it, though it is current nowhere."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no loop runs on this thread
+            task = None
+        self.attendant = _get_ident() if task is None else weakref.ref(task)
 
     def pause(self) -> None:
         """Stop its clocks; every pause needs its `unpause`."""
@@ -195,6 +209,14 @@ class OpenSpan(weakref.ReferenceType["Live"]):
     def is_open(self) -> bool:
         """Whether its end has not been told, and nobody is about to tell it."""
         return self.teller is None and not self.evicted
+
+    @property
+    def beat_word(self) -> int:
+        """What the clock said at its last sign of progress, to one tick.
+
+        That is before its start where the clock has been set back since.
+        """
+        return self.words[self.word]
 
     @property
     def last_beat(self) -> int:

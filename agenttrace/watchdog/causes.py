@@ -287,9 +287,12 @@ def wait_of(lines: list[Line], call: str | None = None) -> Wait | None:
             best = known
         if package in _NETWORK and not purposeful:
             network = Wait(Cause.NETWORK_WAIT, f"the network, in {package}", _LIBRARY)
-    if network is not None and (best is None or best.weight < network.weight):
-        return network
-    return best
+    if network is None or (best is not None and best.weight >= network.weight):
+        return best
+    if best is not None and best.cause is Cause.SLEEP:
+        # A client that sleeps has an answer, and does not like it: it tries again.
+        return best
+    return network
 
 
 def is_purposeful(lines: list[Line]) -> bool:

@@ -95,7 +95,7 @@ def chain_of(task: Task) -> Chain:
         seen.add(id(each))
         names = _names_of(each)
         if names is None:
-            if asyncio.isfuture(each):
+            if _is_future(each):
                 break
             each = _beneath(each)
             continue
@@ -150,7 +150,7 @@ def _waiter(task: Task) -> Any:  # noqa: ANN401 - a future of any make
 def _beneath(wrapper: object) -> object:
     """Return what a wrapper without attributes leads on to."""
     for each in gc.get_referents(wrapper):
-        if asyncio.isfuture(each) or _names_of(each) is not None:
+        if _is_future(each) or _names_of(each) is not None:
             return each
     for each in gc.get_referents(wrapper):
         if type(each).__name__ in _WRAPPERS:
@@ -230,7 +230,7 @@ def resolve(future: object, stacks: dict[int, FrameType], found: Upstream) -> No
             pending += source
             if not source:
                 _find_worker(each, stacks, found)
-        elif asyncio.isfuture(each) and not each.done():
+        elif _is_future(each) and not each.done():
             pending += reversed(getattr(each, "_children", ()))  # of `gather`
             pending += _behind(getattr(each, "_callbacks", None) or ())
 
@@ -363,6 +363,11 @@ def _is_a(each: object, kind: type[Any]) -> bool:
     `isinstance` would ask an object for its class, and it may be the application's.
     """
     return issubclass(type(each), kind)
+
+
+def _is_future(each: object) -> bool:
+    """Return whether *each* is a future of any make, by its type; see `_is_a`."""
+    return hasattr(type(each), "_asyncio_future_blocking")
 
 
 def _is_call(held: object) -> bool:

@@ -34,6 +34,9 @@ _PATIENCE: Final = 0.05
 _PAUSE: Final = 0.002
 _BUDGET: Final = 0.3
 """Seconds that an investigation may take: it may be one of many."""
+_LOOKS: Final = round(_PATIENCE / _PAUSE)
+_ATTEMPTS: Final = round(_BUDGET / _PAUSE)
+"""The same by number: the clock may be one that somebody has stopped."""
 _MAX_NAME: Final = 120
 
 
@@ -96,6 +99,7 @@ class Investigation:
         self.deadline = time.monotonic() + _BUDGET
         self.stacks = threads.stacks()
         self.tasks = tasks.all_tasks()
+        self._attempts = _ATTEMPTS
         self._names = threads.names()
         self._seen: set[object] = set()
         self._loops: dict[int, Finding | None] = {}
@@ -197,7 +201,8 @@ class Investigation:
 
     def _once_more(self, task: Task, depth: int, lines: list[Line]) -> Finding:
         """Look again at a task that is just making a step."""
-        if time.monotonic() < self.deadline:
+        if self._attempts and time.monotonic() < self.deadline:
+            self._attempts -= 1
             time.sleep(_PAUSE)
             self.stacks = threads.stacks()
             return self.task(task, depth)
@@ -222,7 +227,9 @@ class Investigation:
         top = self.stacks.get(ident)
         lines = threads.lines_of(top)
         own = Link("thread", self._names.get(ident, str(ident)), lines)
-        if top is None or not is_purposeful(lines):
+        # One that somebody waits for may be in a call of the interpreter's own, as
+        # `to_thread(queue.get)` is; one that nobody does is idle then.
+        if top is None or not (depth or is_purposeful(lines)):
             return Finding(Cause.UNKNOWN, "its thread does nothing, or is gone", own)
         upstream = self._awaited_in(top)
         if depth < _MAX_LINKS:
@@ -259,6 +266,8 @@ class Investigation:
             ident = None if place is None else place[0]
         elif ident in self.stacks:
             frame = threads.callback_in(self.stacks[ident])
+        else:  # uvloop, or a loop that does not run
+            ident, frame = threads.callback_of(loop, self.stacks)
         if ident is None or frame is None or not self._lasts(ident, frame):
             return None
         top = threads.stacks().get(ident)
@@ -278,13 +287,14 @@ class Investigation:
             return False
         until = min(time.monotonic() + _PATIENCE, self.deadline)
         turn = threads.turn_of(frame)
-        while True:
+        for _ in range(_LOOKS):
             top = threads.stacks().get(ident)
             if not threads.is_beneath(turn, top):
                 return False
             if time.monotonic() >= until:
-                return True
+                break
             time.sleep(_PAUSE)
+        return True
 
 
 def _is_enough(wait: Wait) -> bool:

@@ -19,6 +19,7 @@ It owns the looks and what is told; rules, verdicts and reports are others' busi
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -149,7 +150,9 @@ class LoopMonitor:
                 watched.dump = dump.stack_of(sight.thread)
             self._judge(sight, watched, now)
         self._looked, self._threads = now, threads
-        if found.threads:
+        if found.threads or "uvloop" in sys.modules:
+            # A loop of uvloop's is seen in the middle of a step alone, and that may be
+            # the step that is kept by a collection.
             self._collections.listen()
 
     def _of_loops(self, found: turns.Look) -> set[int]:

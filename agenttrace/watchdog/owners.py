@@ -6,6 +6,7 @@ it is the frames that make a span's steps, or the thread that started the span.
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.watchdog import chains, tasks, threads
@@ -56,13 +57,26 @@ class Owners:
 
     def owner_of(self, span: OpenSpan) -> Owner:
         """Return whose work *span* is."""
-        owner = self._holder_of(span)
+        owner = self._attendant_of(span) or self._holder_of(span)
         parent = span.parent
         if owner.task is None and owner.thread is None and parent is not None:
             # It is current nowhere: whoever is at work on its parent has started it.
             owner = self._holder_of(parent)
             owner.certain = False
         return owner
+
+    def _attendant_of(self, span: OpenSpan) -> Owner | None:
+        """Return who has asked for *span* last, which is current nowhere."""
+        attendant: weakref.ReferenceType[Task] | int | None
+        attendant = getattr(span, "attendant", None)
+        owner = Owner()
+        owner.certain = False  # it may ask no more
+        if isinstance(attendant, weakref.ReferenceType):
+            owner.task = task = attendant()
+            return None if task is None or task.done() else owner
+        owner.thread = attendant
+        own = self.stacks.get(attendant or 0)
+        return owner if own and is_purposeful(threads.lines_of(own)) else None
 
     def _holder_of(self, span: OpenSpan) -> Owner:
         owner = Owner()

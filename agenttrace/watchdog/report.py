@@ -31,6 +31,8 @@ MAX_TEXT: Final = 16_000
 """Characters of the longest value, and of the report as text."""
 _MAX_NOTE: Final = 200
 _MAX_PATH: Final = 500
+_MAX_ABOVE: Final = 4
+"""How many ancestors are asked for the application's part in a hang."""
 
 Scalar = str | int | float | bool
 
@@ -213,8 +215,40 @@ def _investigate(span: OpenSpan, report: HangReport) -> None:
     owners = Owners(investigation.stacks, investigation.tasks)
     owner = owners.owner_of(span)
     report.is_left = not owners.is_in_step(span, owner)
-    report.found(investigation.explain(owner), certain=owner.certain)
+    finding = investigation.explain(owner)
+    if owner.task is not None:
+        finding = _seen_from_above(span, finding, owners, owner.task)
+    report.found(finding, certain=owner.certain)
     read_sources(report.frames)
+
+
+def _seen_from_above(
+    span: OpenSpan, finding: Finding, owners: Owners, task: tasks.Task
+) -> Finding:
+    """Return *finding*, with those before it who wait for it, where it needs them.
+
+    Libraries make their requests in tasks of their own, in which no line is the
+    application's.  That one is in the task of a span above, which waits for them.
+    """
+    above = span.parent
+    own = [str(link) for link in finding.links[-1:]]
+    for _ in range(_MAX_ABOVE):
+        if above is None or _tells_enough(finding):
+            break
+        waiting = owners.owner_of(above)
+        above = above.parent
+        if waiting.task is None or waiting.task is task:
+            continue
+        found = Investigation().explain(waiting)
+        if [str(link) for link in found.links[-1:]] == own:
+            finding = Finding(finding.cause, finding.why, *found.links)
+    return finding
+
+
+def _tells_enough(finding: Finding) -> bool:
+    told = [frame for link in finding.links for frame in link.frames]
+    where = frames.innermost(told)
+    return where is not None and where.whose >= frames.Whose.LIBRARY
 
 
 def cancel(span: OpenSpan, message: str) -> bool:

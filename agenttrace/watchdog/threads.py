@@ -36,9 +36,10 @@ _MAX_CODE: Final = 20_000
 _Future: Final[Any] = concurrent.futures.Future
 _RESULTS: Final = frozenset({_Future.result.__code__, _Future.exception.__code__})
 _JOIN: Final[CodeType] = threading.Thread.join.__code__
+_RUN: Final[CodeType] = asyncio.Runner.run.__code__
 _LOOPS: Final[dict[CodeType, str]] = {
     asyncio.BaseEventLoop.run_until_complete.__code__: "future",
-    asyncio.Runner.run.__code__: "task",
+    _RUN: "task",
 }
 _TURN: Final = "BaseEventLoop._run_once"
 _CALLBACK: Final[CodeType] = asyncio.Handle._run.__code__  # noqa: SLF001 - where every callback stands  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
@@ -180,6 +181,26 @@ def callback_in(top: FrameType) -> FrameType | None:
         if frame.f_code is _CALLBACK:
             return frame
     return None
+
+
+def callback_of(
+    loop: asyncio.AbstractEventLoop, frames: dict[int, FrameType]
+) -> tuple[int, FrameType] | tuple[None, None]:
+    """Return the thread of *loop* and the frame of the callback it is in, if any.
+
+    For loops without frames of their own (uvloop): what stands on their runner's frame
+    was called by them.
+    """
+    for ident, top in frames.items():
+        above: FrameType | None = None
+        for frame in outwards(top):
+            if (
+                frame.f_code is _RUN
+                and getattr(local(frame, "self"), "_loop", 0) is loop
+            ):
+                return (None, None) if above is None else (ident, above)
+            above = frame
+    return None, None
 
 
 def turn_of(frame: FrameType) -> FrameType:

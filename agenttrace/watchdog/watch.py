@@ -192,11 +192,12 @@ class Watchdog:
 
     def _facts_of(self, span: OpenSpan) -> Facts:
         instant = self._timeline.instant
-        started_at, last_beat = span.started_at, span.last_beat
+        # The word itself: a clock that was set back tells of instants before the start.
+        started_at, told = span.started_at, span.beat_word
         started = beat = instant(started_at)
-        if last_beat != started_at:
+        if told != started_at:
             # Heartbeats are told to a tick: it may have come just before the next one.
-            beat = min(instant(last_beat) + TICK, self._timeline.now)
+            beat = min(instant(told) + TICK, self._timeline.now)
         return Facts(
             started,
             beat,

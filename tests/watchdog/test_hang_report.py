@@ -250,6 +250,26 @@ def test_what_a_debugger_looks_at_is_left_alone() -> None:
         thread.join(PATIENCE)
 
 
+@pytest.mark.usefixtures("traced")
+def test_a_clock_that_stands_still_does_not_keep_a_report_for_ever() -> None:
+    """Tests stop clocks, and forget a loop that is blocked meanwhile."""
+    done = threading.Event()
+
+    async def blocks() -> None:
+        with agenttrace.span("blocked"):
+            done.wait()
+
+    with running(blocks, asyncio.new_event_loop, done.set):
+        hang_of("blocked", "event_loop_blocked", "blocks")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: 1.0)
+            span = open_span("blocked")
+            assert span is not None
+            report = describe(span, idle=1.0, limit=1.0, rule="silence", now=0)
+
+    assert report.cause is Cause.EVENT_LOOP_BLOCKED
+
+
 def test_a_source_that_is_no_file_is_not_read(tmp_path: Path) -> None:
     """A pipe would be read for ever."""
     pipe = tmp_path / "pipe.py"
@@ -313,6 +333,19 @@ def test_a_library_that_is_served_by_a_network_library_waits_for_itself() -> Non
     assert in_the_client is not None
     assert in_the_client.cause is Cause.NETWORK_WAIT
     assert in_the_handler is None
+
+
+def test_a_client_between_two_attempts_sleeps() -> None:
+    """It has had an answer, and does not wait for the network."""
+    client = code_of("/x/site-packages/openai/_base_client.py")
+    sleep = asyncio.sleep.__code__
+
+    on_a_loop = wait_of([(client, 1), (sleep, 1)])
+    in_a_thread = wait_of([(client, 1)], "sleep")
+
+    assert on_a_loop is not None
+    assert in_a_thread is not None
+    assert (on_a_loop.cause, in_a_thread.cause) == (Cause.SLEEP, Cause.SLEEP)
 
 
 @given(st.text(max_size=80))

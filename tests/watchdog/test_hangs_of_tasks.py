@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -359,3 +361,103 @@ def test_a_span_that_is_left_open_is_said_to_be_that() -> None:
 
     assert report.cause == "unknown"
     assert "left open" in report.why
+
+
+LIBRARY = """
+import asyncio
+
+async def ask(span):
+    with span:
+        await asyncio.get_running_loop().create_future()
+
+async def call(span):
+    await asyncio.create_task(ask(span))
+"""
+
+
+def test_a_task_of_a_library_is_told_with_the_applications_line() -> None:
+    """The library makes its request in a task of its own, where no line is ours."""
+    library: dict[str, Any] = {}
+    code = compile(LIBRARY, "/x/site-packages/agents/run.py", "exec")
+    exec(code, library)  # noqa: S102 - of our own making
+
+    async def runs() -> None:
+        with agenttrace.span("run"):
+            await library["call"](agenttrace.span("request"))
+
+    with running(runs):
+        report = hang_of("request", "awaiting_nothing", "runs")
+
+    assert report.certain
+    assert [link.kind for link in report.links] == ["task", "task"]
+
+
+def test_a_span_that_is_current_nowhere_is_told_with_whoever_asked_for_it() -> None:
+    """A background response has no task of its own: somebody polls for it."""
+    from opentelemetry import trace  # noqa: PLC0415 - for this one
+
+    async def polls(record: Any) -> None:  # noqa: ANN401 - a record
+        record.attendant = weakref.ref(asyncio.current_task())
+        await waits_for_an_event()
+
+    async def starts() -> None:
+        asked = trace.get_tracer("theirs").start_span("asked for")
+        try:
+            await asyncio.create_task(polls(open_span("asked for")), name="the poller")
+        finally:
+            asked.end()
+
+    with running(starts):
+        report = hang_of("asked for", "awaiting_nothing", "waits_for_an_event")
+
+    assert not report.certain
+    assert report.links[0].name.startswith("the poller")
+
+
+class Lazy:
+    """Does something expensive as soon as anybody looks at it, as Django's do."""
+
+    def __init__(self, looked: list[str]) -> None:
+        self.looked = looked
+
+    @property  # type: ignore[misc]  # as Django has it
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]  # the same
+        """Have to be made for this."""
+        self.looked.append(threading.current_thread().name)
+        return int
+
+
+class Awaits:
+    """Awaits a future by hand, with something lazy in its hands."""
+
+    __slots__ = ("future", "lazy")
+
+    def __init__(self, future: asyncio.Future[None], lazy: Lazy) -> None:
+        self.lazy = lazy
+        self.future = future
+
+    def __await__(self) -> Awaits:
+        return self
+
+    def __iter__(self) -> Awaits:
+        return self
+
+    def __next__(self) -> asyncio.Future[None]:
+        self.future._asyncio_future_blocking = True  # noqa: SLF001 - the protocol
+        return self.future
+
+
+def test_nothing_of_the_applications_is_called_for_a_report() -> None:
+    """Some objects answer a question for their class by asking a database."""
+    looked: list[str] = []
+
+    async def hangs() -> None:
+        awaits: Any = Awaits(asyncio.get_running_loop().create_future(), Lazy(looked))
+        with agenttrace.span("lazy"):
+            await awaits
+
+    with running(hangs):
+        hang_of("lazy", "awaiting_nothing", "hangs")
+        found = [*looked]
+
+    assert found == []

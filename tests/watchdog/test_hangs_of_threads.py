@@ -232,6 +232,21 @@ def test_a_deadlock_through_async_to_sync_is_followed_to_its_end() -> None:
     assert [link.kind for link in report.links] == ["task", "thread", "task"]
 
 
+def test_a_thread_that_is_handed_a_call_of_the_interpreters_own() -> None:
+    """`queue.get` in a thread: no line of its stack is the application's."""
+    items: queue.Queue[int] = queue.Queue()
+
+    async def takes() -> None:
+        with agenttrace.span("take"):
+            await asyncio.to_thread(items.get)
+
+    with running(takes, asyncio.new_event_loop, lambda: items.put(1)):
+        report = hang_of("take", "awaiting_nothing", "takes")
+
+    assert [link.kind for link in report.links] == ["task", "thread"]
+    assert "queue that is empty" in report.why
+
+
 def test_a_thread_with_a_loop_of_its_own_leads_into_that_loop() -> None:
     """Frameworks run a loop in a thread so that synchronous code can call them."""
 

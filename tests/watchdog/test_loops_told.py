@@ -206,6 +206,18 @@ def test_nothing_listens_to_the_collector_while_no_span_is_open() -> None:
             time.sleep(0.01)
 
 
+def test_the_collector_is_listened_to_before_a_loop_of_uvloop_is_seen() -> None:
+    """It is seen in the middle of a step alone, as in one that a collection keeps."""
+    pytest.importorskip("uvloop")
+    before = list(gc.callbacks)
+
+    with fresh_runtime(loop_blocked_after=LIMIT), agenttrace.span("run"):
+        deadline = time.monotonic() + TIME_LIMIT
+        while gc.callbacks == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 STOPPED = """
     import asyncio, sys, time
     import agenttrace

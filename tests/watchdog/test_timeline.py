@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttrace.watchdog.timeline import LATE, TICK, Timeline
+from tests.watchdog.given import world
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -100,3 +101,19 @@ def test_a_thousand_late_ticks_are_bounded_and_forget_in_the_safe_direction() ->
 
     assert line.instant(START) >= seen[0][1]
     assert line.instant(seen[-1][0]) == line.now
+
+
+def test_heartbeats_count_that_are_told_by_a_clock_that_was_set_back() -> None:
+    """They are told by instants before the start of their span."""
+    with world() as watched, watched.block("long"):
+        (record,) = watched.made.registry
+        watched.clock.pass_(10)
+        watched.clock.tick(-3600 * SECOND, TICK)
+        for _ in range(5):
+            watched.clock.pass_(200)
+            record.beat()
+        in_between = watched.endings()
+        watched.clock.pass_(301)
+        silent = watched.endings()
+
+    assert (in_between, silent) == ({}, {"long": "stuck"})

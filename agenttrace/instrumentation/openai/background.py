@@ -102,6 +102,9 @@ class Background:
         """Note that it is asked for: from the first time on, silence counts."""
         self._recorder.polls += 1
         record = self._call.record
+        if record is not None:
+            # Nobody has its span in his context: whoever asks for it waits for it.
+            record.attend()
         if record is not None and self._held:
             self._held = False
             record.unpause()
