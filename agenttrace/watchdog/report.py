@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from agenttrace import clock, safety, semconv
 from agenttrace.watchdog import tasks, threads
 from agenttrace.watchdog.causes import Cause
-from agenttrace.watchdog.frames import innermost, read_sources
+from agenttrace.watchdog.frames import Whose, innermost, read_sources
 from agenttrace.watchdog.investigation import Finding, Investigation
 from agenttrace.watchdog.owners import Owners
 
@@ -247,8 +247,8 @@ def _seen_from_above(
 
 def _tells_enough(finding: Finding) -> bool:
     told = [frame for link in finding.links for frame in link.frames]
-    where = frames.innermost(told)
-    return where is not None and where.whose >= frames.Whose.LIBRARY
+    where = innermost(told)
+    return where is not None and where.whose >= Whose.LIBRARY
 
 
 def cancel(span: OpenSpan, message: str) -> bool:
