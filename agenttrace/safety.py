@@ -56,6 +56,8 @@ class Count(StrEnum):
     TASKS_CANCELLED = "tasks_cancelled"
     REPORTS_DROPPED = "reports_dropped"
     TICKS_LATE = "ticks_late"
+    LOOKS_PUT_OFF = "looks_put_off"
+    CALLS_HUNG = "calls_hung"
     LATE_FINISHES = "late_finishes"
     ENCODER_FALLBACKS = "encoder_fallbacks"
     EXPORT_FAILURES = "export_failures"

@@ -219,6 +219,27 @@ METRICS: Final = (
         "Files of the spool that could not be read to their end.",
     ),
     (
+        "agenttrace.watchdog.late",
+        "counter",
+        "1",
+        "counts.ticks_late",
+        "Ticks that came a second late or more, and judged nobody.",
+    ),
+    (
+        "agenttrace.watchdog.put_off",
+        "counter",
+        "1",
+        "counts.looks_put_off",
+        "Looks at a span that a tick had no time for: they came with a later one.",
+    ),
+    (
+        "agenttrace.watchdog.hung",
+        "counter",
+        "1",
+        "counts.calls_hung",
+        "Calls of processors or log handlers that did not come back for seconds.",
+    ),
+    (
         "agenttrace.recovery.recovered",
         "counter",
         "{span}",

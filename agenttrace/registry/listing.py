@@ -216,10 +216,23 @@ class OpenSpans:
 
         What the owner says later is a late finish.
         """
-        live = span()
-        if live is None:
+        tell = self.take_over(span)
+        if tell is None:
             return False
-        # Before the claim: its owner may let go of it in between.
+        safety.guarded("judge", tell, ending)
+        return True
+
+    def take_over(self, span: OpenSpan) -> Callable[[Ending], None] | None:
+        """Claim *span* from its owner; return what tells its end, None if too late.
+
+        That is to be called once, and may take its time: processors are asked.
+        """
+        live = span()
+        # Before the claim: from then on its owner may end it, and write on it.
+        tell = None if live is None else safety.guarded("judge", live.copied)
+        if tell is None:
+            return None
+        # The same: its owner may let go of it in between.
         self._verdicts.add(span)
         was_judged = span in self._judged
         self._judged.add(span)
@@ -227,9 +240,8 @@ class OpenSpans:
             self._verdicts.discard(span)
             if not was_judged:
                 self._judged.discard(span)
-            return False
-        safety.guarded("judge", live.tell_copy, ending)
-        return True
+            return None
+        return tell
 
     def verdict_written(self, span: OpenSpan, ending: Ending) -> None:
         """Note that the form which says *ending* of *span* cannot be lost any more."""

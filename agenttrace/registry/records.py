@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from agenttrace.clock import COARSE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agenttrace.model import Ending
 
 _get_ident: Final = threading.get_ident
@@ -26,8 +28,11 @@ class Live(Protocol):
         """End this span, which the caller has claimed, and send its final form."""
         ...
 
-    def tell_copy(self, ending: Ending) -> None:
-        """Send a final form and leave the span itself to its owner."""
+    def copied(self) -> Callable[[Ending], None]:
+        """Return what sends a final form of it as it is now, once it is called.
+
+        The span itself is left to its owner, who may end it before that is sent.
+        """
         ...
 
     def remark(self, key: str, value: str) -> None:

@@ -105,8 +105,10 @@ class Runtime:
         Returns:
             Whether all of them are acknowledged (or refused for good).
         """
+        deadline = time.monotonic() + timeout
         PROCESS.sweep()
-        return self._pipeline.flush(timeout)
+        PROCESS.finish_errands(timeout)
+        return self._pipeline.flush(max(deadline - time.monotonic(), 0.0))
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Deliver what there is and stop; spans still open are told as `lost`.
@@ -125,6 +127,7 @@ class Runtime:
         PROCESS.sweep()
         for span in self.spans.snapshot():
             self.spans.judge(span, Ending(Outcome.LOST, EndedBy.EXIT, message=_EXIT))
+        PROCESS.finish_errands(timeout)
         delivered = self._pipeline.stop(timeout)
         if not PROCESS.is_exiting:  # else the last figures are still to be read
             self._instruments = None
@@ -143,6 +146,7 @@ class Runtime:
             self._stopped = True
             if timeout is None:
                 timeout = self.settings.flush_timeout
+            PROCESS.finish_errands(timeout)
             self._pipeline.stop(timeout)
             self._instruments = None
 
@@ -195,7 +199,7 @@ class Runtime:
                 from agenttrace.runtime.watching import (  # noqa: PLC0415 - see there
                     watchdog_of,
                 )
-            self._watchdog = watchdog_of(self.settings, self.spans)
+            self._watchdog = watchdog_of(self.settings, self.spans, PROCESS.errands)
         return self._watchdog
 
     def rest(self) -> None:

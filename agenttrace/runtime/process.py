@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from agenttrace import clock, safety, semconv
+from agenttrace.lazy import no_fork
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.registry import OpenSpan, OpenSpans
 from agenttrace.runtime import sigterm
@@ -24,10 +25,15 @@ from agenttrace.watchdog.ticker import Ticker
 if TYPE_CHECKING:
     from agenttrace.journal import Journal
     from agenttrace.spans.provider import Provider
+    from agenttrace.watchdog.errands import Errands
 
 _PATIENCE: Final = 0.1
 """Seconds that whoever flushes waits for a span that another thread is telling."""
 _MOMENT: Final = 0.001
+_ERRANDS: Final = 2.0
+"""Seconds that whoever flushes waits for processors that are telling verdicts."""
+_THREADS: Final = 4
+"""How many calls of processors may hang, and later ones be made all the same."""
 _GRACE: Final = 1.0
 """Seconds that SIGTERM waits beyond the flush for what is done after it."""
 
@@ -70,10 +76,12 @@ class Process:
         # system call of ours has let others go on.
         self.ticker.subscribe("journal", self._write_tick)
         self.ticker.subscribe("runtime", self._tick)
-        self.ticker.subscribe(
-            "sweep", lambda: self.spans.sweep(_collected, patient=True)
-        )
+        self.ticker.subscribe("sweep", self._have_swept)
+        self.ticker.subscribe("errands", self._see_to_errands)
         self.ticker.at_rest("runtime", self._rest)
+        self.ticker.also_for = self._has_errands
+        self._errands: Errands | None = None
+        self._is_to_sweep = False
         self._journal: Journal | None = None
         self._released: list[Journal] = []
         self.provider: Provider | None = None
@@ -132,6 +140,40 @@ class Process:
     def _write_tick(self) -> None:
         self.spans.slots.tick()
 
+    @property
+    def errands(self) -> Errands:
+        """Makes the calls of the application's code that the ticker must not make."""
+        if self._errands is None:
+            with no_fork():
+                from agenttrace.watchdog.errands import (  # noqa: PLC0415 - most processes have none to run
+                    Errands,
+                )
+            self._errands = Errands("agenttrace-verdicts", threads=_THREADS)
+        return self._errands
+
+    def finish_errands(self, timeout: float) -> None:
+        """Wait a little for what was judged to be told, before that is delivered."""
+        if self._errands is not None:
+            self._errands.finish(min(timeout, _ERRANDS))
+
+    def _has_errands(self) -> bool:
+        return self._errands is not None and self._errands.is_waiting
+
+    def _see_to_errands(self) -> None:
+        if self._errands is not None:
+            self._errands.see_to()
+
+    def _have_swept(self) -> None:
+        """Have told what was collected without an end, where processors may hang."""
+        waiting = self.spans.collected or self.spans.cut_short
+        if waiting and not self._is_to_sweep and not self.errands.is_full:
+            self._is_to_sweep = True
+            self.errands.ask("sweep", self._sweep)
+
+    def _sweep(self) -> None:
+        self._is_to_sweep = False
+        self.spans.sweep(_collected, patient=True)
+
     def _tick(self) -> None:
         if self.lives is not None:
             self.lives.tick()
@@ -157,6 +199,8 @@ class Process:
         self.spans.forget()
         self._journal = None
         self._released.clear()
+        self._errands = None
+        self._is_to_sweep = False
         if self.lives is not None:
             safety.guarded("after_fork", self.lives.after_fork)
         self._end_with_worker()

@@ -19,15 +19,18 @@ from agenttrace.watchdog.watch import Watchdog
 if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.settings import Settings
+    from agenttrace.watchdog.errands import Errands
     from agenttrace.watchdog.report import HangReport
     from agenttrace.watchdog.verdict import Verdict
 
-_BUDGET: Final = 0.5
-"""Seconds of one tick that may go into reports: the ticker has others to serve."""
+_BUDGET: Final = 0.3
+"""Seconds of one tick that may go into reports.  What is judged then is told without
+one: late is worse for most of what hangs at the same time, for the same reason.
+"""
 
 
-def watchdog_of(settings: Settings, spans: OpenSpans) -> Watchdog:
-    """Return what judges *spans* as *settings* say."""
+def watchdog_of(settings: Settings, spans: OpenSpans, errands: Errands) -> Watchdog:
+    """Return what judges *spans* as *settings* say, and has *errands* run."""
     return Watchdog(
         spans,
         Limits(settings.heartbeat_timeout, settings.max_duration),
@@ -35,6 +38,7 @@ def watchdog_of(settings: Settings, spans: OpenSpans) -> Watchdog:
         hooks=settings.stuck_hooks,
         describe=_Reports(),
         cancel=_cancel,
+        errands=errands,
     )
 
 

@@ -151,17 +151,26 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
 
     def tell(self, ending: Ending) -> None:
         """Send a final form; the span itself is its owner's, if it still has one."""
-        form = _otel.form_of(self._state)
-        if self.remarks is not None:
-            form["attributes"] = _otel.with_attributes(form["attributes"], self.remarks)
-        self._adoption.tell(self.record, form, ending)
+        self._adoption.tell(self.record, self._form(), ending)
 
-    def tell_copy(self, ending: Ending) -> None:
-        """Send a final form: whose the span is makes no difference here."""
-        try:
-            self.tell(ending)
-        finally:
-            self._adoption.registry.verdict_written(self.record, ending)
+    def copied(self) -> Callable[[Ending], None]:
+        """Return what sends a final form: whose the span is makes no difference."""
+        form, record, adoption = self._form(), self.record, self._adoption
+
+        def tell(ending: Ending) -> None:
+            try:
+                adoption.tell(record, form, ending)
+            finally:
+                adoption.registry.verdict_written(record, ending)
+
+        return tell
+
+    def _form(self) -> dict[str, Any]:
+        """Return what it is now, of which its owner changes nothing any more."""
+        form = _otel.form_of(self._state)
+        held = form["attributes"]
+        form["attributes"] = _otel.with_attributes(held, self.remarks or {})
+        return form
 
     def remark(self, key: str, value: str) -> None:
         """Say this too when it has ended: until then it is its owner's object."""

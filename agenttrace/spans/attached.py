@@ -29,6 +29,8 @@ from agenttrace.spans.adopted import OPENING_KEY, Adoption
 from agenttrace.tracing import ApiTracer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.context.context import Context
 
     from agenttrace.model import Attributes, Ending, Opening, Outcome
@@ -265,10 +267,15 @@ class UnsampledSpan:
     def remark(self, key: str, value: str) -> None:
         """Ignore it: nothing of this span is sent."""
 
-    def tell_copy(self, ending: Ending) -> None:
+    def copied(self) -> Callable[[Ending], None]:
         """Do the same: what its owner finishes later finds nothing to do."""
-        self.tell(ending)
-        self._registry.verdict_written(self.record, ending)
+        record, registry = self.record, self._registry
+
+        def tell(ending: Ending) -> None:
+            registry.slots.free(record)
+            registry.verdict_written(record, ending)
+
+        return tell
 
     def __del__(self) -> None:
         # Runs anywhere, with any lock held: only append.  See OpenSpans.sweep.

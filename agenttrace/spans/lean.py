@@ -229,8 +229,7 @@ class LeanSpan(RecordedSpan):
 
     def resume(self, cause: Ending | BaseException | None) -> None:
         """Do what is left of `finish`, which was cut short (see `registry`)."""
-        record = self.record
-        if self.queued or record is None:
+        if self.queued or (record := self.record) is None:
             return
         ending = ending_of(cause) if isinstance(cause, BaseException) else cause
         ending = ending or RETURNED
@@ -273,8 +272,7 @@ class LeanSpan(RecordedSpan):
             end_time = self._end_time or 0
             if ending.outcome is _OK and self._code is _ERROR:  # see `_settle`
                 ending = Ending(Outcome.ERROR, ending.ended_by)
-        record = self.record
-        if record is not None:
+        if (record := self.record) is not None:
             tracer.registry.slots.ended(record, end_time, ending)
         tracer.provider.ended(self)
 
@@ -286,13 +284,17 @@ class LeanSpan(RecordedSpan):
         self._settle(ending, end_time)
         self._end_time = end_time
 
-    def tell_copy(self, ending: Ending) -> None:
-        """Send a final form; the span itself goes on for its owner."""
-        copy = self.__copy__()
-        if self.record is not None:
-            copy._verdict = (self.record, ending)  # noqa: SLF001 - of its own class
-        copy.add_events(ending.events)
-        copy.tell(ending)
+    def copied(self) -> Callable[[Ending], None]:
+        """Return what sends a final form; the span itself goes on for its owner."""
+        copy, record = self.__copy__(), self.record
+
+        def tell(ending: Ending) -> None:
+            if record is not None:
+                copy._verdict = (record, ending)  # noqa: SLF001 - of its own class
+            copy.add_events(ending.events)
+            copy.tell(ending)
+
+        return tell
 
     def _settle(self, ending: Ending, end_time: int) -> None:
         """Write how the span ended into its attributes and status."""
@@ -322,8 +324,7 @@ class LeanSpan(RecordedSpan):
 
     def written(self) -> None:
         """Free the slot: the final form is where it cannot be lost."""
-        record = self.record
-        if record is not None:
+        if (record := self.record) is not None:
             self._tracer.registry.slots.free(record)
         elif self._verdict is not None:
             self._tracer.registry.verdict_written(*self._verdict)

@@ -8,7 +8,8 @@
 | `limits` | how long a span may be silent, and how long it may take |
 | `rules`, `verdict` | what passes for stuck, and what is said of it |
 | `watch` | looks, judges, and does what is to be done about it |
-| `hooks` | calls those who want to be told |
+| `errands` | calls the application's code, which may hang |
+| `hooks` | tells those who want to be told |
 | `report` | where a span hangs, and why; and the cancelling of its task |
 | `investigation` and the rest | how that is found out |
 | `loops` | when an event loop was blocked, from what `turns` sees of it |

@@ -36,11 +36,13 @@ class Ticker:
         ticks: How many there have been.
         lag: Seconds that the last one was late by.
         worst_lag: The most of that so far.
+        also_for: Returns whether it is to tick though no span is open.
     """
 
     def __init__(self, registry: OpenSpans, interval: float = INTERVAL) -> None:
         self.ticks = 0
         self.lag = self.worst_lag = 0.0
+        self.also_for: Callable[[], bool] = _never
         self._registry = registry
         self._interval = interval
         self._subscribers: list[tuple[str, Callable[[], object]]] = []
@@ -96,7 +98,7 @@ class Ticker:
         while not stopped.is_set():
             wanted.wait()
             wanted.clear()
-            while not stopped.is_set() and registry.is_busy:
+            while not stopped.is_set() and (registry.is_busy or self.also_for()):
                 self._tick()
                 asleep = time.monotonic()
                 stopped.wait(self._interval)
@@ -121,3 +123,7 @@ class Ticker:
         self.ticks += 1
         for name, call in self._subscribers:
             safety.guarded(f"tick: {name}", call)
+
+
+def _never() -> bool:
+    return False

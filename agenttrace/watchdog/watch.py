@@ -1,7 +1,8 @@
 """The watchdog: looks at open spans when they are due, and acts on what the rules say.
 
 Driven by ticks, and by nothing else: a test can tick it through hours in a moment.  It
-is on one thread, the ticker's, and starts none but the one that hooks are called on.
+is on one thread, the ticker's, which has others to serve: what a tick has no time for
+is done at the next, and code of the application is called elsewhere (`errands`).
 
 What it costs is for each span that is still open at a tick, once, and then for each
 time that one is due.  Open spans are never gone through, but for one thing: whether a
@@ -17,7 +18,9 @@ known of where a span hangs, that of whoever gives `describe`.
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import clock, safety, semconv
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from agenttrace.registry import OpenSpan, OpenSpans
+    from agenttrace.watchdog.errands import Errands
     from agenttrace.watchdog.limits import Limits
     from agenttrace.watchdog.verdict import Report, Verdict
 
@@ -54,6 +58,9 @@ _FRESH: Final = 30 * SECOND
 _HANDFUL: Final = 64
 _MOST: Final = 10_000
 """Spans that are looked at in one tick; the rest in the next."""
+_BUDGET: Final = 0.5
+"""Seconds of one tick that may go into looks.  With the last one, and the sleep between
+two ticks, that is less than what makes a tick late (`timeline`)."""
 
 
 class Watchdog:
@@ -68,6 +75,9 @@ class Watchdog:
             neither wait nor hang.
         cancel: Cancels the task that a span hangs in, with a message; returns whether
             there was one.
+        errands: Where the application's processors are called, and its handlers of
+            the log; None = at once, on the thread that ticks.
+        clock: The time in seconds, by which a tick has its time.
     """
 
     def __init__(  # noqa: PLR0913 - what it is made of
@@ -79,6 +89,8 @@ class Watchdog:
         hooks: Iterable[Callable[[Report], object]] = (),
         describe: Callable[[OpenSpan, Verdict], Report | None] | None = None,
         cancel: Callable[[OpenSpan, str], bool] | None = None,
+        errands: Errands | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._limits = limits
@@ -86,6 +98,8 @@ class Watchdog:
         self._hooks = Hooks(hooks)
         self._describe = describe
         self._cancel = cancel
+        self._errands = errands
+        self._clock = clock
         self._timeline = Timeline()
         self._agenda = Agenda()
         self._before = 0
@@ -110,13 +124,28 @@ class Watchdog:
         self._take_in(wall)
         if not in_time:
             return
-        for span in self._agenda.due(self._timeline.now, _MOST):
-            safety.guarded("watchdog", self._look, span, wall)
+        self._look_at_due(wall)
         if self._agenda.tidy(len(self._registry)):
             told = self._told.items()
             self._told = {span: at for span, at in told if span.is_open}
         if self._parents and not self._is_fresh():
             self._parents = set()
+
+    def _look_at_due(self, wall: int) -> None:
+        """Look at what is due, for as long as a tick may take."""
+        until = self._clock() + _BUDGET
+        due = self._agenda.due(self._timeline.now, _MOST)
+        for number, span in enumerate(due):
+            if self._clock() >= until or self._is_held_up():
+                for each in due[number:]:
+                    self._agenda.put(each, self._timeline.now)
+                safety.count(safety.Count.LOOKS_PUT_OFF, len(due) - number)
+                return
+            safety.guarded("watchdog", self._look, span, wall)
+
+    def _is_held_up(self) -> bool:
+        """Return whether processors of the application hang, and verdicts wait."""
+        return self._errands is not None and self._errands.is_full
 
     def _take_in(self, wall: int) -> None:
         """Put on the agenda what has started since the last tick.
@@ -249,8 +278,10 @@ class Watchdog:
             report = self._report_on(span, verdict)
         above = _ancestors_of(span)
         if self._on_stuck in _FAILING:
-            if not self._registry.judge(span, _ending_of(span, verdict, report)):
+            tell = self._registry.take_over(span)
+            if tell is None:
                 return  # it has ended in this moment
+            self._call("judge", partial(tell, _ending_of(span, verdict, report)))
         else:
             self._told[span] = None if verdict.rule == OVERDUE else self._timeline.now
             if span.parent is not None:
@@ -262,12 +293,20 @@ class Watchdog:
             if live is not None:
                 safety.guarded("remark", live.remark, semconv.WAITING_ON, span.name)
         if self._on_stuck == WARN:
-            safety.guarded("watchdog.warn", _warn, span, verdict)
+            message = f"{span.path()}: {verdict.reason}"
+            self._call("watchdog.warn", partial(_warn, message))
         if self._on_stuck == CANCEL and self._cancel is not None:
             message = f"agenttrace: {verdict.reason}"
             if safety.guarded("watchdog.cancel", self._cancel, span, message):
                 safety.count(safety.Count.TASKS_CANCELLED)
         self._hooks.call(report)
+
+    def _call(self, site: str, call: Callable[[], object]) -> None:
+        """Make a call that ends in code of the application's."""
+        if self._errands is None:
+            safety.guarded(site, call)
+        else:
+            self._errands.ask(site, call)
 
     def _report_on(self, span: OpenSpan, verdict: Verdict) -> Report:
         report: Report | None = None
@@ -298,19 +337,20 @@ def _ending_of(span: OpenSpan, verdict: Verdict, report: Report) -> Ending:
     told = safety.guarded("report.attributes", report.attributes)
     if told is None:
         told = PlainReport(span, verdict).attributes()
+    # The clock may have been set back since it started.
+    end_time = max(verdict.at, span.started_at)
     return Ending(
         outcome,
         EndedBy.WATCHDOG,
         message=verdict.reason,
-        end_time=verdict.at,
+        end_time=end_time,
         attributes={semconv.LAST_HEARTBEAT: clock.iso(span.last_beat)},
-        events=(EventData(verdict.at, semconv.HANG, told),),
+        events=(EventData(end_time, semconv.HANG, told),),
     )
 
 
-def _warn(span: OpenSpan, verdict: Verdict) -> None:
+def _warn(message: str) -> None:
     """Say it to whoever reads logs, or collects warnings."""
-    message = f"{span.path()}: {verdict.reason}"
     safety.logger.warning("%s", message)
     # Where warnings are errors there is nobody on this thread to raise it to.
     with contextlib.suppress(StuckSpanWarning):

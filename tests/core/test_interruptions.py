@@ -16,6 +16,8 @@ from agenttrace.registry import MemorySlots, OpenSpan, OpenSpans
 from tests.core import programs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agenttrace.registry import Slots
 
 needs_timers = pytest.mark.skipif(
@@ -32,8 +34,8 @@ class Body:
     def tell(self, ending: Ending) -> None:
         self.told.append(ending)
 
-    def tell_copy(self, ending: Ending) -> None:
-        self.told.append(ending)
+    def copied(self) -> Callable[[Ending], None]:
+        return self.told.append
 
     def remark(self, key: str, value: str) -> None:
         del key, value

@@ -20,6 +20,8 @@ from agenttrace.model import EndedBy, Ending, Outcome, returned
 from agenttrace.registry import Claim, MemorySlots, OpenSpan, OpenSpans
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 
@@ -33,8 +35,8 @@ class Body:
     def tell(self, ending: Ending) -> None:
         self.told.append(ending)
 
-    def tell_copy(self, ending: Ending) -> None:
-        self.copies.append(ending)
+    def copied(self) -> Callable[[Ending], None]:
+        return self.copies.append
 
     def remark(self, key: str, value: str) -> None:
         del key, value

@@ -47,8 +47,9 @@ class Live:
     def tell(self, ending: Ending) -> None:
         """Nobody asks."""
 
-    def tell_copy(self, ending: Ending) -> None:
+    def copied(self) -> Callable[[Ending], None]:
         """Nobody asks."""
+        return self.tell
 
     def remark(self, key: str, value: str) -> None:
         del key, value

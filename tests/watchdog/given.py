@@ -36,8 +36,8 @@ class Body:
     def tell(self, ending: Ending) -> None:
         del ending
 
-    def tell_copy(self, ending: Ending) -> None:
-        self.copies.append(ending)
+    def copied(self) -> Callable[[Ending], None]:
+        return self.copies.append
 
     def remark(self, key: str, value: str) -> None:
         self.remarks[key] = value

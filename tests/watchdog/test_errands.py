@@ -1,0 +1,232 @@
+"""Code of the application's that hangs stops neither clock nor verdicts."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.sdk.trace import SpanProcessor
+
+from agenttrace import safety
+from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.watchdog.errands import Errands
+from tests.core.programs import run
+from tests.watchdog.given import until, world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+LONG = 60
+
+
+class Bench:
+    """Errands on a clock that the test drives, and calls that hang until let go."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self.now = 0.0
+        self.go = threading.Event()
+        self.called: list[int] = []
+        self.errands = Errands("bench", threads=threads, clock=lambda: self.now)
+
+    def ask(self, number: int, *, hangs: bool = False) -> None:
+        """Ask for a call, which notes its number."""
+        self.errands.ask("bench", self._call(number, hangs=hangs))
+
+    def _call(self, number: int, *, hangs: bool) -> Callable[[], object]:
+        def call() -> None:
+            self.called.append(number)
+            if hangs:
+                self.go.wait(LONG)
+
+        return call
+
+    def hang(self, number: int) -> None:
+        """Ask for a call that hangs, and wait until it does."""
+        self.ask(number, hangs=True)
+        until(lambda: number in self.called)
+
+    def later(self) -> None:
+        """Let so much time pass that what is called by now counts as hanging."""
+        self.now += LONG
+        self.errands.see_to()
+
+
+def test_calls_are_made_one_after_the_other_on_another_thread() -> None:
+    """Whoever asks has something better to do."""
+    bench = Bench()
+    threads: list[int] = []
+
+    for number in range(20):
+        bench.ask(number)
+    bench.errands.ask("bench", lambda: threads.append(threading.get_ident()))
+
+    assert bench.errands.finish(LONG)
+    assert bench.called == list(range(20))
+    assert threads != [threading.get_ident()]
+
+
+def test_what_comes_after_a_call_that_hangs_is_called_beside_it() -> None:
+    """One processor in a deadlock must not cost all later verdicts."""
+    bench = Bench(threads=2)
+    before = safety.counts()["calls_hung"]
+    bench.hang(1)
+    bench.ask(2)
+
+    bench.errands.see_to()
+    patient = list(bench.called)
+    bench.later()
+    until(lambda: bench.called == [1, 2])
+    bench.go.set()
+
+    assert patient == [1]
+    assert safety.counts()["calls_hung"] == before + 1
+
+
+def test_no_more_threads_hang_than_are_allowed_and_nothing_is_lost() -> None:
+    """Each verdict of a broken processor would leave a thread behind."""
+    bench = Bench(threads=2)
+    bench.hang(1)
+    bench.ask(2, hangs=True)
+    bench.later()
+    until(lambda: bench.called == [1, 2])
+    for number in range(3, 10):
+        bench.ask(number)
+    for _ in range(5):
+        bench.later()
+    hung = list(bench.called)
+
+    bench.go.set()
+
+    until(lambda: sorted(bench.called) == list(range(1, 10)))
+    assert hung == [1, 2]
+
+
+def test_nobody_waits_for_a_call_that_hangs() -> None:
+    """An exit has other things to deliver."""
+    bench = Bench()
+    bench.hang(1)
+    bench.now += LONG
+
+    finished = bench.errands.finish(LONG)
+    bench.go.set()
+
+    assert not finished
+
+
+def test_a_call_that_flushes_does_not_wait_for_itself() -> None:
+    """Processors flush, some of them at every span."""
+    errands = Errands("bench")
+    answers: list[bool] = []
+
+    errands.ask("bench", lambda: answers.append(errands.finish(LONG)))
+
+    assert errands.finish(LONG)
+    assert answers == [False]
+
+
+def test_a_call_that_fails_keeps_no_other_from_being_made() -> None:
+    """Also where it wants its thread to end."""
+    bench = Bench()
+
+    def leave() -> None:
+        raise SystemExit
+
+    bench.errands.ask("bench", leave)
+    bench.ask(1)
+
+    assert bench.errands.finish(LONG)
+    assert bench.called == [1]
+
+
+class Hanging(SpanProcessor):
+    """Hangs for good in the end of the span with that name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.name == self.name:
+            self.entered.set()
+            self.go.wait(LONG)
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_processor_that_hangs_in_one_verdict_keeps_back_no_other(
+    *, attached: bool
+) -> None:
+    """They are the application's, and were called on the ticker's thread."""
+    errands = Errands("verdicts", threads=4, patience=0.0)
+    hanging = Hanging("first")
+    with world(attached=attached, errands=errands) as given:
+        given.made.provider.add_span_processor(hanging)
+        with given.block("first"):
+            given.clock.pass_(301)
+            assert hanging.entered.wait(LONG)
+            with given.block("second"):
+                given.clock.pass_(301)
+                errands.see_to()
+                until(lambda: "second" in given.endings())
+        hanging.go.set()
+        until(lambda: errands.finish(LONG))
+
+    assert given.endings()["second"] == "stuck"
+    assert given.endings()["first"] == "stuck"
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_verdict_says_what_a_span_was_when_it_was_judged(*, attached: bool) -> None:
+    """Its owner may end it, with an outcome of its own, before that has been sent."""
+    with world(attached=attached) as given:
+        with given.block("plan"):
+            (record,) = given.made.registry
+            tell = given.made.registry.take_over(record)
+        assert tell is not None
+        late = given.endings()
+
+        tell(_stuck())
+
+    assert late == {"agenttrace.late_finish: plan": "ok"}
+    assert given.endings() == {**late, "plan": "stuck"}
+
+
+def _stuck() -> Ending:
+    return Ending(Outcome.STUCK, EndedBy.WATCHDOG, message="it hangs")
+
+
+def test_the_ticker_goes_on_and_the_process_ends_while_a_processor_hangs() -> None:
+    """The journal's last tick is how others know that the process is alive."""
+    ran = run(
+        """
+        import threading, time
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import SpanProcessor
+        import agenttrace
+        from agenttrace.runtime.process import PROCESS
+
+        entered = threading.Event()
+
+        class Hanging(SpanProcessor):
+            def on_end(self, span):
+                if threading.current_thread() is not threading.main_thread():
+                    entered.set()
+                    threading.Event().wait()
+
+        agenttrace.configure(heartbeat_timeout={":plan": 0.2}, flush_timeout=5)
+        trace.get_tracer_provider().add_span_processor(Hanging())
+        with agenttrace.span("run"), agenttrace.span("plan"):
+            assert entered.wait(50)
+            before = PROCESS.ticker.ticks
+            deadline = time.monotonic() + 50
+            while PROCESS.ticker.ticks < before + 5:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        print("done")
+        """
+    )
+
+    assert (ran.out, ran.code, ran.err) == ("done\n", 0, "")
+    assert "agenttrace.late_finish: plan" in ran.spans()
