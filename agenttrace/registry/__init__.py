@@ -14,6 +14,7 @@ the list and its referee in `listing`.
 
 from agenttrace.registry.listing import DEFAULT_LIMIT, OpenSpans
 from agenttrace.registry.records import (
+    UNLIMITED,
     AtLeast,
     Claim,
     Listener,
@@ -26,6 +27,7 @@ from agenttrace.registry.slots import MemorySlots, Slots
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "UNLIMITED",
     "AtLeast",
     "Claim",
     "Listener",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import weakref
@@ -48,6 +49,10 @@ class Usual(float):
     """
 
     __slots__ = ()
+
+
+UNLIMITED: Final = Usual(math.inf)
+"""The usual limit of what waits for others, and may wait for ever: it has none."""
 
 
 class AtLeast(float):

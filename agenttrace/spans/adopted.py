@@ -41,6 +41,7 @@ from agenttrace.model import (
 )
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.ids import LAST_INSTANT, instant, late_id
+from agenttrace.spans.tracer import silence_of
 from agenttrace.spans.unsaid import said_ending, settled, unsaid
 
 if TYPE_CHECKING:
@@ -235,6 +236,9 @@ class Adoption:
         operation = given.get(semconv.GEN_AI_OPERATION_NAME)
         opening = context.get(OPENING_KEY)
         limits = opening if isinstance(opening, Opening) else _NO_LIMITS
+        silence = limits.heartbeat_timeout
+        if limits is _NO_LIMITS:
+            silence = silence_of(span.kind, operation)
         started_at: Any = span.start_time or time.time_ns()
         if type(started_at) is not int or not 0 < started_at <= LAST_INSTANT:
             started_at = instant(started_at)
@@ -251,7 +255,7 @@ class Adoption:
             limits.operation if operation is None else str(operation),
             started_at,
             sampled=own.trace_flags.sampled,
-            heartbeat_timeout=limits.heartbeat_timeout,
+            heartbeat_timeout=silence,
             max_duration=limits.max_duration,
         )
         self.open[record.span_id] = adopted

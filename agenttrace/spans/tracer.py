@@ -25,6 +25,7 @@ from agenttrace.model import (
     ScopeData,
     identity_of,
 )
+from agenttrace.registry import UNLIMITED
 from agenttrace.spans.block import SPAN_KEY, Manner, SpanBlock
 from agenttrace.spans.ids import random_bits
 from agenttrace.spans.lean import LeanSpan
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
 _INTERNAL: Final = SpanKind.INTERNAL
+_ANSWERING: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
 _USUAL: Final = Manner()
 _new: Final = object.__new__
 
@@ -77,8 +79,9 @@ class LeanTracer(sdk.Tracer):
         if not _otel.is_enabled(self):
             return super().start_span(name, context, kind, attributes, links)
         values, operation = _said(attributes)
+        limit = None if kind is _INTERNAL else silence_of(kind, operation)
         span = self.begin(
-            Opening(name, operation, kind, values, links or ()),
+            Opening(name, operation, kind, values, links or (), limit),
             otel.get_current() if context is None else context,
             start_time,
         )
@@ -114,7 +117,8 @@ class LeanTracer(sdk.Tracer):
             end_on_exit,
         )
         values, operation = _said(attributes)
-        block = self.span(name, operation, values, links or (), None, None)
+        limit = None if kind is _INTERNAL else silence_of(kind, operation)
+        block = self.span(name, operation, values, links or (), limit, None)
         block.kind = kind
         if manner != _USUAL:
             block.manner = Manner(*manner)
@@ -224,6 +228,15 @@ class LeanTracer(sdk.Tracer):
                 values.dropped += 1
             values[name] = attributes.clean(value, self.limits.max_attribute_length)
         return values
+
+
+def silence_of(kind: SpanKind, operation: object) -> float | None:
+    """Return the limit of silence that a span has by its kind; None = the default.
+
+    Who answers requests or messages and is no model's may have nothing to do for hours:
+    the connection of a WebSocket is such a span.
+    """
+    return UNLIMITED if operation is None and kind in _ANSWERING else None
 
 
 def _said(given: Mapping[str, Any] | None) -> tuple[Attributes, str | None]:

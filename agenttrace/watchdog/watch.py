@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from agenttrace import clock, safety, semconv
 from agenttrace.errors import StuckSpanWarning
 from agenttrace.model import EndedBy, Ending, EventData, Outcome
-from agenttrace.registry import Usual
+from agenttrace.registry import UNLIMITED, Usual
 from agenttrace.watchdog.agenda import Agenda
 from agenttrace.watchdog.hooks import Hooks
 from agenttrace.watchdog.limits import SILENT
@@ -214,7 +214,7 @@ class Watchdog:
             return
         until = now + _SOMETIME if answer.until is None else answer.until
         usual = span.heartbeat_timeout
-        if type(usual) is Usual:
+        if type(usual) is Usual and usual is not UNLIMITED:
             # It may become shorter, and a stream that was left may be read again.
             until = min(until, now + min(_SOON, int(usual * SECOND)))
         self._agenda.put(span, until)
@@ -239,7 +239,9 @@ class Watchdog:
     def _is_of_a_stream(self, span: OpenSpan, facts: Facts) -> bool:
         """Return whether *facts* have the usual limit of a stream, not a setting."""
         usual = span.heartbeat_timeout
-        return type(usual) is Usual and facts.silence == int(usual * SECOND)
+        if type(usual) is not Usual or usual is UNLIMITED:
+            return False
+        return facts.silence == int(usual * SECOND)
 
     def _is_back(self, span: OpenSpan, facts: Facts) -> bool:
         """Return whether *span*, which was judged, has made progress since."""

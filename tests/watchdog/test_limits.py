@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import SpanKind
 
+from agenttrace import semconv
 from agenttrace.errors import SettingError
 from agenttrace.instrumentation.openai import background, requests
 from agenttrace.registry import AtLeast, OpenSpans, Usual
 from agenttrace.settings import resolve
 from agenttrace.watchdog.limits import DEFAULTS, SILENT, Limits, Setting
-from tests.watchdog.given import SECOND, Body, opened
+from tests.watchdog.given import SECOND, Body, opened, world
 
 
 def silence(
@@ -152,3 +154,50 @@ def test_what_cannot_be_meant_is_refused_by_name(
         resolve({setting: value}, {})
 
     assert str(refused.value).startswith(f"{named}: must be ")
+
+
+@pytest.mark.parametrize("attached", [False, True])
+@pytest.mark.parametrize("kind", [SpanKind.SERVER, SpanKind.CONSUMER])
+def test_what_answers_others_may_be_silent(kind: SpanKind, *, attached: bool) -> None:
+    """The connection of a WebSocket has nothing to do while nobody writes."""
+    with world(attached=attached) as given:
+        tracer = given.made.provider.get_tracer("a server's")
+        started = tracer.start_span("GET /ws", kind=kind)
+        with tracer.start_as_current_span("GET /sse", kind=kind):
+            given.clock.pass_(7_200)
+        started.end()
+
+    assert given.endings() == {"GET /ws": "ok", "GET /sse": "ok"}
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_what_answers_others_has_the_limits_that_are_set(*, attached: bool) -> None:
+    """By name, for the routes that are to answer; or for all."""
+    limits = Limits({":GET /report": 60})
+    with world(attached=attached, limits=limits) as given:
+        tracer = given.made.provider.get_tracer("a server's")
+        kind = SpanKind.SERVER
+        with (
+            tracer.start_as_current_span("GET /ws", kind=kind),
+            tracer.start_as_current_span("GET /report", kind=kind),
+        ):
+            given.clock.pass_(120)
+
+    assert given.endings()["GET /report"] == "stuck"
+    assert given.endings()["GET /ws"] == "ok"
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_what_answers_others_and_is_a_models_has_the_limit_of_all(
+    *, attached: bool
+) -> None:
+    """A server of models says what it does."""
+    said = {semconv.GEN_AI_OPERATION_NAME: "chat"}
+    with world(attached=attached) as given:
+        tracer = given.made.provider.get_tracer("a server's")
+        with tracer.start_as_current_span(
+            "chat", kind=SpanKind.SERVER, attributes=said
+        ):
+            given.clock.pass_(301)
+
+    assert given.endings()["chat"] == "stuck"
