@@ -190,7 +190,10 @@ class Runtime:
         # Apart: neither may keep the other from its work.
         safety.guarded("tick: pipeline", self._pipeline.tick)
         if self.settings.on_stuck != "off" and not self._stopped:
-            self._watch().tick(COARSE.now, time.monotonic_ns())
+            PROCESS.ticker.busy_with(self._judge)
+
+    def _judge(self) -> None:
+        self._watch().tick(COARSE.now, time.monotonic_ns())
 
     def _watch(self) -> Watchdog:
         """Return the watchdog, made when the first span has been open for a tick."""

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from agenttrace import safety
+from agenttrace.runtime.process import PROCESS
 from agenttrace.settings import DUMP_SUFFIX
 from agenttrace.watchdog.loops import LoopMonitor
 
@@ -30,6 +31,7 @@ def loop_monitor(
         provider.tell,
         after=settings.loop_blocked_after,
         backstop=_backstop(settings, journal),
+        occupied=lambda: PROCESS.ticker.occupied,
     )
 
 

@@ -81,6 +81,8 @@ class SdkNames(sdk.Span):
     started_during: int = 0  # id of the exception that was being handled at the start
     _span_context: SpanContext | None = None
     remote_parent: bool = False
+    is_block: bool = True
+    """Whether it was started by a block, which made it current in that very place."""
     is_recorded: bool = True
     """Whether processors see it."""
     _record_exception: bool = True

@@ -160,6 +160,7 @@ class LeanTracer(sdk.Tracer):
         span: LeanSpan = _new(LeanSpan)
         parent = context.get(SPAN_KEY)
         span.begin(self, opening, parent, context, context, start_time)
+        span.is_block = False
         return span
 
     def line_of(

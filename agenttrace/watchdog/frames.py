@@ -193,16 +193,32 @@ def read_sources(frames: list[Frame]) -> None:
 
 
 def _cached(file: str, lines: set[int], found: dict[tuple[str, int], str]) -> bool:
-    """Take *lines* from what `linecache` has read already; False if it has not."""
+    """Take *lines* from what `linecache` has read already; False if it has not.
+
+    Only of what somebody wrote as code: of a file, which has a time, or of a cell of a
+    notebook.  What else stands there was made by a program, and may quote what it was
+    made from: a template, an answer of a model, a table.
+    """
     linecache: Any = sys.modules.get("linecache")
     try:
-        _, _, texts, _ = linecache.cache[file]
+        _, written_at, texts, _ = linecache.cache[file]
+        if written_at is None and not _is_of_a_notebook(file):
+            return True
         for number in lines:
             if number <= len(texts):
                 found[file, number] = str(texts[number - 1]).strip()[:_MAX_LINE]
     except (AttributeError, KeyError, TypeError, ValueError):
         return False  # nobody has read it, or even imported the module
     return True
+
+
+def _is_of_a_notebook(file: str) -> bool:
+    """Return whether *file* is what IPython calls a cell that was typed in.
+
+    `<ipython-input-3-0af3>` in a terminal, `/tmp/ipykernel_17/123.py` in a notebook.
+    """
+    folder = os.path.basename(os.path.dirname(file))  # noqa: PTH119, PTH120 - not worth an object
+    return file.startswith("<ipython-input-") or folder.startswith("ipykernel_")
 
 
 def _read_files(

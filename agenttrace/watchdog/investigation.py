@@ -4,12 +4,20 @@ One investigation is one look at the process: who waits for whom, as far as that
 seen, and at the end of it a cause.  It takes no lock, asks no loop anything and waits
 for nothing but itself: where a loop is in the middle of a step, it looks again for a
 moment, to tell a loop that is blocked from one that is at work.
+
+What is held here when its owner lets go of it is freed here, on our thread: variables
+with the frame of a function that returns, a result with its task.  So as little as can
+be is held while it waits: the one callback that it waits for, and the tasks that it is
+in the middle of.  Between waits a look takes a millisecond or two, in which that may
+happen to any frame; there is no other way to look.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.watchdog import chains, tasks, threads
@@ -18,6 +26,7 @@ from agenttrace.watchdog.chains import State, Upstream
 from agenttrace.watchdog.frames import told
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import FrameType
 
     from agenttrace.watchdog.chains import Chain
@@ -45,7 +54,7 @@ class Link:
 
     Attributes:
         kind: `task`, `thread`, or `callback` of a loop.
-        name: Its name.
+        name: Its name, on one line.
         frames: Its stack, outermost first.
     """
 
@@ -53,7 +62,8 @@ class Link:
 
     def __init__(self, kind: str, name: str, lines: list[Line]) -> None:
         self.kind = kind
-        self.name = name[:_MAX_NAME]
+        # Of the application's making, so on one line, and not of any length.
+        self.name = " ".join(name[:_MAX_NAME].split())
         self.frames: list[Frame] = told(lines)
 
     def __str__(self) -> str:
@@ -101,13 +111,15 @@ class Investigation:
         self.tasks = tasks.all_tasks()
         self._attempts = _ATTEMPTS
         self._names = threads.names()
-        self._seen: set[object] = set()
+        self._heirs: list[Task] = []
+        self._seen: set[int] = set()  # of threads and of tasks, which are not held
         self._loops: dict[int, Finding | None] = {}
 
     # What it waits for.
 
     def explain(self, owner: Owner) -> Finding:
         """Return where *owner* hangs, and why."""
+        self._heirs = owner.heirs
         if owner.task is not None:
             finding = self.task(owner.task)
             if finding.cause in WEAK:
@@ -128,7 +140,7 @@ class Investigation:
         found = [
             each
             for task in owner.heirs[-_MAX_BRANCHES * 5 :]
-            if task not in self._seen
+            if id(task) not in self._seen
             and (each := self.task(task)).cause not in (*WEAK, Cause.SUBTASK)
         ]
         if not found:
@@ -138,7 +150,7 @@ class Investigation:
 
     def task(self, task: Task, depth: int = 0) -> Finding:
         """Return where *task* hangs, and why."""
-        self._seen.add(task)
+        self._seen.add(id(task))
         chain = chains.chain_of(task)
         if chain.state is State.RUNNING:
             return self._running(task, chain, depth)
@@ -164,7 +176,7 @@ class Investigation:
         for task in upstream.tasks:
             if len(found) >= _MAX_BRANCHES or time.monotonic() > self.deadline:
                 break
-            if task not in self._seen:
+            if id(task) not in self._seen:
                 found.append(self.task(task, depth + 1))
         found += [
             self.thread(ident, depth + 1)
@@ -183,8 +195,11 @@ class Investigation:
         if place is None:
             # It went on between the two looks.
             return self._once_more(task, depth, chain.lines)
-        ident, top = place
+        ident, place = place[0], None
         if not self._lasts(ident, chain.frame):
+            return self._once_more(task, depth, chain.lines)
+        top = self.stacks.get(ident)
+        if top is None:
             return self._once_more(task, depth, chain.lines)
         lines = threads.lines_of(top, chain.frame)
         own = Link("task", _name_of(task), lines)
@@ -203,8 +218,8 @@ class Investigation:
         """Look again at a task that is just making a step."""
         if self._attempts and time.monotonic() < self.deadline:
             self._attempts -= 1
-            time.sleep(_PAUSE)
-            self.stacks = threads.stacks()
+            with self._letting_go():
+                time.sleep(_PAUSE)
             return self.task(task, depth)
         own = Link("task", _name_of(task), lines)
         return Finding(Cause.UNKNOWN, "it is at work, step by step", own)
@@ -263,14 +278,14 @@ class Investigation:
         ident = getattr(loop, "_thread_id", None)
         if frame is not None:
             place = threads.thread_in(self.stacks, frame)
-            ident = None if place is None else place[0]
+            ident, place = None if place is None else place[0], None
         elif ident in self.stacks:
             frame = threads.callback_in(self.stacks[ident])
         else:  # uvloop, or a loop that does not run
             ident, frame = threads.callback_of(loop, self.stacks)
         if ident is None or frame is None or not self._lasts(ident, frame):
             return None
-        top = threads.stacks().get(ident)
+        top = self.stacks.get(ident)
         lines = threads.lines_of(top, frame)
         link = Link("callback", f"of {type(loop).__name__}", lines)
         if current is not None:
@@ -287,14 +302,29 @@ class Investigation:
             return False
         until = min(time.monotonic() + _PATIENCE, self.deadline)
         turn = threads.turn_of(frame)
-        for _ in range(_LOOKS):
-            top = threads.stacks().get(ident)
-            if not threads.is_beneath(turn, top):
-                return False
-            if time.monotonic() >= until:
-                break
-            time.sleep(_PAUSE)
+        with self._letting_go():
+            for _ in range(_LOOKS):
+                if not threads.is_beneath(turn, threads.stacks().get(ident)):
+                    return False
+                if time.monotonic() >= until:
+                    break
+                time.sleep(_PAUSE)
         return True
+
+    @contextmanager
+    def _letting_go(self) -> Generator[None]:
+        """Hold no frames meanwhile, nor tasks that nobody is in the middle of."""
+        lists = (self.tasks, self._heirs)
+        alive = [[weakref.ref(task) for task in held] for held in lists]
+        self.stacks.clear()
+        for held in lists:
+            held.clear()
+        try:
+            yield
+        finally:
+            self.stacks.update(threads.stacks())
+            for held, references in zip(lists, alive, strict=True):
+                held += [task for each in references if (task := each()) is not None]
 
 
 def _is_enough(wait: Wait) -> bool:

@@ -54,6 +54,8 @@ class LoopMonitor:
         emit: Takes what is told.  Whose it is (resource and scope) is for it to say.
         after: Seconds for which a callback may keep its loop from turning.
         backstop: Writes stacks while the GIL is kept, where that is asked for.
+        occupied: Returns the seconds that ticks have spent on something else so far:
+            by so much the next look is late, and nobody has kept the GIL.
         interval: Seconds between two ticks.
         long: Seconds after which a block that goes on is told, and then each time it
             has doubled.
@@ -66,6 +68,7 @@ class LoopMonitor:
         *,
         after: float,
         backstop: Backstop | None = None,
+        occupied: Callable[[], float] = float,
         interval: float = INTERVAL,
         long: float = LONG,
     ) -> None:
@@ -73,6 +76,7 @@ class LoopMonitor:
         self._emit = emit
         self._after = after
         self._backstop = backstop
+        self._occupied_so_far = occupied
         self._interval = interval
         self._long = long
         self._collections = Collections()
@@ -88,6 +92,7 @@ class LoopMonitor:
         self._looked: float | None = None
         self._cpu = 0.0
         self._collected = 0.0
+        self._occupied = 0.0
         self._threads: dict[int, float | None] = {}
         self._parked: dict[int, tuple[int, int]] = {}
 
@@ -128,7 +133,7 @@ class LoopMonitor:
     def _tick(self) -> None:
         # First: whoever had to give the GIL back for this is still where it was, but
         # goes on as soon as a system call of ours lets go of it.
-        found = turns.look(threading.get_ident(), self._parked)
+        found = turns.look(self._parked)
         now = time.monotonic()
         threads = {thread: turns.cpu_of(thread) for thread in self._of_loops(found)}
         dump = None if self._backstop is None else self._backstop.tick()
@@ -166,10 +171,11 @@ class LoopMonitor:
     def _gap_until(self, now: float, dump: Dump | None) -> Gap:
         """Return what the time since the last look was like, and take note of it."""
         cpu, collected = time.process_time(), self._collections.seconds()
+        occupied = self._occupied_so_far()
         length = 0.0 if self._looked is None else now - self._looked
         gap = Gap(
             length,
-            self._interval,
+            self._interval + occupied - self._occupied,
             cpu=cpu - self._cpu,
             collecting=0.0 if self._looked is None else collected - self._collected,
             # It was written while nothing else could run, and not when it could again.
@@ -177,7 +183,7 @@ class LoopMonitor:
             and time.time() - dump.at > (length - self._interval) / 4,
         )
         self._excused += gap.excused
-        self._cpu, self._collected = cpu, collected
+        self._cpu, self._collected, self._occupied = cpu, collected, occupied
         return gap
 
     def _goes_on(self, thread: int, sights: Sequence[Sight]) -> bool:
@@ -262,7 +268,7 @@ class LoopMonitor:
 
     def _is_there(self, watched: Watched) -> bool:
         """Return whether the loop is still in that callback."""
-        found = turns.look(threading.get_ident(), self._parked)
+        found = turns.look(self._parked)
         return any(sight.mark == watched.mark for sight in found.sights)
 
     def _waiting(self, thread: int) -> list[LinkData]:

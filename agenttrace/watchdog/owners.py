@@ -54,6 +54,7 @@ class Owners:
     def __init__(self, stacks: dict[int, FrameType], all_tasks: list[Task]) -> None:
         self.stacks = stacks
         self.tasks = all_tasks
+        self._steps: dict[OpenSpan, int | None] = {}
 
     def owner_of(self, span: OpenSpan) -> Owner:
         """Return whose work *span* is."""
@@ -103,9 +104,11 @@ class Owners:
         own = self.stacks.get(span.thread_id)
         if own is not None and is_purposeful(threads.lines_of(own)):
             main = threads.main_task_in(own)
-            if main is None and not _runs_loop(own):
-                # A thread of its own, whoever has taken its context further.
+            if main is None and not any(map(threads.loop_of, threads.outwards(own))):
+                # A thread of its own, whoever has taken its context further.  What
+                # was started there and made current nowhere may be anybody's.
                 owner.thread = span.thread_id
+                owner.certain = getattr(span(), "is_block", False) is True
                 return
             for task in owner.heirs:
                 if task is main:
@@ -133,6 +136,11 @@ class Owners:
 
     def _thread_in_step(self, span: OpenSpan) -> int | None:
         """Return the thread that is in a step of the generator or stream of *span*."""
+        if span not in self._steps:
+            self._steps[span] = self._find_step(span)
+        return self._steps[span]
+
+    def _find_step(self, span: OpenSpan) -> int | None:
         for ident, top in self.stacks.items():
             for frame in threads.outwards(top):
                 code = frame.f_code
@@ -160,11 +168,3 @@ class Owners:
     def _awaited(self, task: Task) -> list[Task]:
         chain = chains.chain_of(task)
         return chains.upstream_of(chain, task, self.stacks).tasks
-
-
-def _runs_loop(top: FrameType) -> bool:
-    names = ("BaseEventLoop.run_forever", "Runner.run")
-    return any(
-        frame.f_code.co_qualname in names and "asyncio" in frame.f_code.co_filename
-        for frame in threads.outwards(top)
-    )

@@ -215,10 +215,12 @@ def _investigate(span: OpenSpan, report: HangReport) -> None:
     owners = Owners(investigation.stacks, investigation.tasks)
     owner = owners.owner_of(span)
     report.is_left = not owners.is_in_step(span, owner)
-    finding = investigation.explain(owner)
+    finding, certain = investigation.explain(owner), owner.certain
     if owner.task is not None:
         finding = _seen_from_above(span, finding, owners, owner.task)
-    report.found(finding, certain=owner.certain)
+    # Source files may take their time: nothing of the application's is held meanwhile.
+    del investigation, owners, owner
+    report.found(finding, certain=certain)
     read_sources(report.frames)
 
 

@@ -86,11 +86,9 @@ def _loops() -> list[asyncio.AbstractEventLoop]:
     found: list[asyncio.AbstractEventLoop] = []
     for top in threads.stacks().values():
         for frame in threads.outwards(top):
-            name = frame.f_code.co_qualname
-            if name == "BaseEventLoop.run_forever":
-                found.append(threads.local(frame, "self"))
-            elif name == "Runner.run":
-                found.append(threads.local(frame, "self").get_loop())
+            loop = threads.loop_of(frame)
+            if loop is not None and loop not in found:
+                found.append(loop)
     return found
 
 

@@ -18,7 +18,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from agenttrace.watchdog.frames import Whose, whose
 
@@ -41,7 +41,9 @@ _LOOPS: Final[dict[CodeType, str]] = {
     asyncio.BaseEventLoop.run_until_complete.__code__: "future",
     _RUN: "task",
 }
-_TURN: Final = "BaseEventLoop._run_once"
+_TURN: Final[CodeType] = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]  # noqa: SLF001 - where every loop turns  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownVariableType]
+_FOREVER: Final[CodeType] = asyncio.BaseEventLoop.run_forever.__code__
+_RUNNER: Final[CodeType] = asyncio.Runner.run.__code__
 _CALLBACK: Final[CodeType] = asyncio.Handle._run.__code__  # noqa: SLF001 - where every callback stands  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
 
 
@@ -173,10 +175,41 @@ def main_task_in(top: FrameType) -> object:
     return None
 
 
+def is_turn(frame: FrameType) -> bool:
+    """Return whether *frame* is a turn of an event loop.
+
+    By its code; by its name and its loop where that was exchanged, as `nest_asyncio`
+    does it.  The application may have a function of that name.
+    """
+    code = frame.f_code
+    return code is _TURN or (code.co_name == "_run_once" and _is_of_a_loop(frame))
+
+
+def loop_of(frame: FrameType) -> asyncio.AbstractEventLoop | None:
+    """Return the loop that *frame* runs until it is stopped; None where it does not."""
+    code = frame.f_code
+    loop: object = None
+    if code is _FOREVER or (code.co_name == "run_forever" and _is_of_a_loop(frame)):
+        loop = local(frame, "self")
+    elif code is _RUNNER:
+        # Not `get_loop()`, which would make one.
+        loop = getattr(local(frame, "self"), "_loop", None)
+    return loop if _is_a_loop(loop) else None
+
+
+def _is_of_a_loop(frame: FrameType) -> bool:
+    return _is_a_loop(local(frame, "self"))
+
+
+def _is_a_loop(each: object) -> TypeGuard[asyncio.AbstractEventLoop]:
+    # Its type: an object of the application's may say anything of its class.
+    return issubclass(type(each), asyncio.AbstractEventLoop)
+
+
 def callback_in(top: FrameType) -> FrameType | None:
     """Return the frame of the callback a loop is in, None where it is in none."""
     for frame in outwards(top):
-        if frame.f_code.co_qualname == _TURN:
+        if is_turn(frame):
             return None
         if frame.f_code is _CALLBACK:
             return frame
@@ -219,7 +252,7 @@ def is_beneath(turn: FrameType, top: FrameType | None) -> bool:
     for frame in outwards(top):
         if frame is turn:
             return True
-        if frame.f_code.co_qualname == _TURN:
+        if is_turn(frame):
             return False
     return False
 
@@ -264,10 +297,13 @@ def _call_at(code: CodeType, at: int) -> str | None:
         before.pop()
     if not before:
         return None
-    return "__enter__" if before[-1].opname in _ENTERS else _name_of(before)
+    if before[-1].opname == "BEFORE_WITH":
+        return "__enter__"
+    if len(before) > 1 and before[-2].opname == "LOAD_SPECIAL":  # from 3.14 on
+        return before[-2].argrepr
+    return _name_of(before)
 
 
-_ENTERS: Final = frozenset({"BEFORE_WITH", "LOAD_SPECIAL"})
 _NAMES: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_NAME"})
 _SUSPENDED: Final = frozenset(
     {

@@ -37,11 +37,14 @@ class Ticker:
         lag: Seconds that the last one was late by.
         worst_lag: The most of that so far.
         also_for: Returns whether it is to tick though no span is open.
+        occupied: Seconds so far that ticks have spent on what takes long: whoever
+            looks how late a tick came has to know.
     """
 
     def __init__(self, registry: OpenSpans, interval: float = INTERVAL) -> None:
         self.ticks = 0
         self.lag = self.worst_lag = 0.0
+        self.occupied = 0.0
         self.also_for: Callable[[], bool] = _never
         self._registry = registry
         self._interval = interval
@@ -68,6 +71,14 @@ class Ticker:
         self._wanted.set()
         if self._thread is None:
             safety.guarded("ticker.start", self._start)
+
+    def busy_with(self, call: Callable[[], object]) -> None:
+        """Make a *call* that may take long, in a tick, and add its time up."""
+        began = time.monotonic()
+        try:
+            call()
+        finally:
+            self.occupied += time.monotonic() - began
 
     def stop(self) -> None:
         """End the thread; it is not waited for."""

@@ -9,6 +9,8 @@ no `end_time` yet.
 
 uvloop has no such frames.  What it runs is seen only while it is a step of a task: then
 the task is the loop's current one, and its coroutine's frame is on some thread's stack.
+From 3.14 on asyncio has no list of current tasks that another thread could read; a loop
+is asked for its own then, where it is run by asyncio's `Runner`, as `uvloop.run` does.
 
 Frames keep alive what they refer to: one that we hold while its function returns would
 have the application's variables freed on our thread.  So what is needed of them is
@@ -26,19 +28,26 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from agenttrace.watchdog.tasks import context_of
-from agenttrace.watchdog.threads import undisturbed
+from agenttrace.watchdog.threads import (
+    is_turn,
+    loop_of,
+    outwards,
+    stacks,
+    undisturbed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
     from types import FrameType
 
-_TURN: Final = "_run_once"
 _AT_REST: Final = frozenset({"select", "_poll"})
 """What a turn calls in order to wait."""
 _DEPTH: Final = 2000
 """Frames of a stack that are looked at."""
 _MOST_PLACES: Final = 60
 _NANOSECONDS: Final = 1e9
+_HAS_NO_LIST: Final = sys.version_info >= (3, 14)
+"""Whether asyncio keeps what runs where only each thread has it: loops can be asked."""
 _TIME: Final = asyncio.BaseEventLoop.time
 
 
@@ -115,24 +124,23 @@ class Look(NamedTuple):
     sights: list[Sight]
 
 
-def look(but: int, parked: dict[int, tuple[int, int]]) -> Look:
-    """Look at every loop that can be seen, except on the thread *but*.
+def look(parked: dict[int, tuple[int, int]]) -> Look:
+    """Look at every loop that can be seen, but for the thread that looks.
 
     Args:
-        but: Its stack is not looked at.
         parked: Where threads without a loop were at the last look, and are put down
             now: pools have hundreds, which wait where they have waited before.
     """
     # On 3.11 a frame may be gone before its object is made (`threads`).
     with undisturbed():
-        return _look(but, parked)
+        return _look(parked)
 
 
-def _look(but: int, parked: dict[int, tuple[int, int]]) -> Look:
-    frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the documented way to other threads' stacks
-    frames.pop(but, None)
+def _look(parked: dict[int, tuple[int, int]]) -> Look:
+    frames = stacks()
     threads: set[int] = set()
     sights: list[Sight] = []
+    hidden: list[asyncio.AbstractEventLoop] = []
     for gone in parked.keys() - frames.keys():
         del parked[gone]
     for thread, top in frames.items():
@@ -141,20 +149,34 @@ def _look(but: int, parked: dict[int, tuple[int, int]]) -> Look:
             continue
         found = _turn(top)
         if found is None:
-            parked[thread] = place
+            loop = _loop_below(top) if _HAS_NO_LIST else None
+            if loop is None:
+                parked[thread] = place
+            else:
+                hidden.append(loop)
             continue
         parked.pop(thread, None)
         threads.add(thread)
         sight = _in_turn(thread, top, *found)
         if sight is not None:
             sights.append(sight)
-    running: dict[Any, Any] = getattr(asyncio.tasks, "_current_tasks", {})
-    if running:
-        seen = {id(sight.loop) for sight in sights}
-        for loop, task in tuple(running.items()):
-            if id(loop) not in seen:
-                sights.extend(_in_task(loop, task, frames, threads))
+    seen = {id(sight.loop) for sight in sights}
+    for loop, task in _at_work(hidden):
+        if id(loop) not in seen:
+            sights.extend(_in_task(loop, task, frames, threads))
     return Look(frozenset(threads), sights)
+
+
+def _at_work(
+    hidden: list[asyncio.AbstractEventLoop],
+) -> Iterator[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]]:
+    """Yield the loops that are in a step of a task, and the tasks."""
+    running: dict[Any, Any] = getattr(asyncio.tasks, "_current_tasks", {})
+    yield from tuple(running.items())
+    for loop in hidden:
+        task = asyncio.current_task(loop)
+        if task is not None:
+            yield loop, task
 
 
 def cpu_of(thread: int) -> float | None:
@@ -203,13 +225,18 @@ def _turn(top: FrameType) -> tuple[FrameType, FrameType] | None:
     """
     above = frame = top
     for _ in range(_DEPTH):
-        if frame.f_code.co_name == _TURN:
+        if is_turn(frame):
             return frame, above
         below = frame.f_back
         if below is None:
             return None
         above, frame = frame, below
     return None
+
+
+def _loop_below(top: FrameType) -> asyncio.AbstractEventLoop | None:
+    """Return the innermost loop that is run on this stack and shows no turns."""
+    return next(filter(None, map(loop_of, outwards(top))), None)
 
 
 def _in_turn(

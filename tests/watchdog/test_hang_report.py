@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import linecache
 import os
 import subprocess
 import sys
@@ -19,7 +20,15 @@ import agenttrace
 from agenttrace.testing.runtimes import fresh_runtime
 from agenttrace.watchdog import frames
 from agenttrace.watchdog.causes import Cause, wait_of
-from agenttrace.watchdog.frames import MAX_FRAMES, Frame, Whose, innermost, told
+from agenttrace.watchdog.frames import (
+    MAX_FRAMES,
+    Frame,
+    Whose,
+    innermost,
+    read_sources,
+    told,
+)
+from agenttrace.watchdog.investigation import Link
 from agenttrace.watchdog.report import MAX_TEXT, HangReport, cancel, describe
 from tests.watchdog.hangs import PATIENCE, hang_of, open_span, running
 
@@ -386,3 +395,33 @@ def wait_until(true: Any) -> None:  # noqa: ANN401 - asked for its truth
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("<ipython-input-3-0af3>", "wait()"),
+        ("/tmp/ipykernel_17/123.py", "wait()"),  # noqa: S108 - as it is called
+        ("<attrs generated hold>", ""),
+        ("<prompt 17>", ""),
+    ],
+)
+def test_lines_are_told_of_code_that_somebody_wrote(file: str, text: str) -> None:
+    """What a program has written may quote what it was made from."""
+    line = "wait()\n"
+    linecache.cache[file] = (len(line), None, [line], file)
+    frame = Frame(compile(line, file, "exec"), 1)
+    try:
+        read_sources([frame])
+    finally:
+        del linecache.cache[file]
+
+    assert frame.source == text
+
+
+def test_a_name_takes_one_line() -> None:
+    """It is the application's, and may look like a part of the report."""
+    link = Link("task", "a\n  cause      none\x0b" + "b" * 500, [])
+
+    assert str(link).startswith("task a cause none b")
+    assert len(str(link)) < 150

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 import pytest
+from opentelemetry import trace
+from opentelemetry.context import Context
 
 import agenttrace
 from tests.watchdog.hangs import PATIENCE, hang_of, running
@@ -114,3 +116,21 @@ def test_a_decorated_generator_is_found_in_whatever_thread_drives_it() -> None:
         report = hang_of("items", "lock", "items")
 
     assert [str(link) for link in report.links] == ["thread plain"]
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_span_that_a_thread_has_only_started_is_not_known_to_be_its_own() -> None:
+    """It may have been handed to anybody by now; that of a block has not."""
+    done = threading.Event()
+
+    def works() -> None:
+        with agenttrace.span("block"):
+            span = trace.get_tracer("any").start_span("handed on", Context())
+            done.wait(PATIENCE)
+            span.end()
+
+    with in_thread(works, done.set):
+        block = hang_of("block", "awaiting_nothing", "works")
+        handed_on = hang_of("handed on", "awaiting_nothing", "works")
+
+    assert (block.certain, handed_on.certain) == (True, False)

@@ -420,3 +420,60 @@ def test_without_loops_there_is_nothing_to_tell() -> None:
     monitor.stop()
 
     assert told == []
+
+
+class Pump:
+    """The application's, and no event loop."""
+
+    def _run_once(self, gate: Gate) -> None:
+        gate.pass_through()
+
+
+def test_a_function_that_is_called_like_a_turn_hides_no_block(driven: Driven) -> None:
+    """Names are the application's to choose."""
+    gate, over = Gate(), Gate()
+
+    async def main() -> None:
+        with agenttrace.span("tool"):
+            Pump()._run_once(gate)  # noqa: SLF001 - that is what it is called
+        await asyncio.sleep(0)
+        over.pass_through()
+
+    with running(main):
+        gate.reached()
+        driven.look(3)
+        gate.open()
+        over.reached()
+        driven.look()
+        over.open()
+
+    (told,) = driven.told
+    assert "Pump._run_once" in str(told.attributes[semconv.CODE_STACKTRACE])
+
+
+@every_loop
+def test_a_look_that_is_late_because_of_ours_blames_nobody(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """A hang report may take half a second, in which a busy loop does its work."""
+    over = threading.Event()
+    occupied = [0.0]
+
+    async def main() -> None:
+        with agenttrace.span("busy"):
+            while not over.is_set():  # noqa: ASYNC110 - it is to be at work
+                await asyncio.sleep(0)
+
+    with fresh_runtime(), running(main, new_loop):
+        try:
+            driven = Driven(after=0.2, interval=0.0, occupied=lambda: occupied[0])
+            driven.look()
+            for _ in range(4):
+                time.sleep(0.4)
+                occupied[0] += 0.4
+                driven.look(2)
+            driven.monitor.stop()
+        finally:
+            over.set()
+
+    assert driven.told == []
