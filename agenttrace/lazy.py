@@ -31,6 +31,7 @@ _PATIENCE: Final = 5.0
 # Re-entrant: what is imported may ask for a verb itself, and may even fork.
 _importing = threading.RLock()
 _is_held_by_fork = False
+_imported: Final[set[str]] = set()
 
 
 @contextmanager
@@ -44,6 +45,21 @@ def no_fork() -> Generator[None]:
         # Asked of the lock, not remembered: a signal handler may raise before that.
         if lock._is_owned():  # noqa: SLF001 - what `threading.Condition` asks, too
             lock.release()
+
+
+@contextmanager
+def no_fork_at_first(imports: str) -> Generator[None]:
+    """Do the same until it has been left once: then the modules are there.
+
+    Args:
+        imports: What is imported inside, for each place a name of its own.
+    """
+    if imports in _imported:
+        yield
+        return
+    with no_fork():
+        yield
+    _imported.add(imports)
 
 
 def exports(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:

@@ -35,6 +35,8 @@ A frame is taken or refused as a whole, so none should be larger than what desti
 take; but only what is larger than `_LARGEST_FRAME` is encoded twice to be smaller.
 """
 _LARGEST_FRAME: Final = 4_000_000  # grpc servers take 4 MiB by default
+_AGAIN: Final = 1.0
+"""Seconds until it is tried again to import what encodes."""
 _HANDFUL: Final = 4
 """Batches that are let go together while there is more to encode: a request takes as
 long as a hundred spans, and a destination that answers at once would get many.
@@ -72,6 +74,8 @@ class Encoder:
         linger: Seconds that a span may wait for others to share its frame.
         batch: How many spans are encoded at once.
         max_queued: How many spans may wait while the encoder is held up.
+        prepare: Imports what encodes, before the first batch is taken.  While it fails,
+            spans wait: a process that has no descriptor left may have one later.
         name: Of the thread.
     """
 
@@ -83,6 +87,7 @@ class Encoder:
         linger: float,
         batch: int,
         max_queued: int,
+        prepare: Callable[[], object],
         name: str,
     ) -> None:
         self.queue: deque[Ended | Notice] = deque()
@@ -93,6 +98,8 @@ class Encoder:
         self._linger = linger
         self._batch = self._next_batch = batch
         self._max_queued = max_queued
+        self._prepare = prepare
+        self._is_prepared = False
         self._hurried = False
         self._closed = False
         self._is_over = False
@@ -176,13 +183,31 @@ class Encoder:
                 # Before draining: who hurries from here on has put a mark that this
                 # round may not see, and finds the next one hurried.
                 self._hurried = False
-                self._drain()
+                if self._can_encode():
+                    self._drain()
+                elif self._closed:
+                    break  # what is queued stays where it was kept until now
+                else:
+                    self.bell.wait(_AGAIN)
             except Exception as error:  # noqa: BLE001 - this thread is all there is
                 note("delivery.encoder", error)
         if self._is_over:  # it was not waited for
             self.bell.asleep = True
             self.wake()
         self._backlog.seal()
+
+    def _can_encode(self) -> bool:
+        """Return whether what encodes could be imported; else the queue is minded."""
+        if not self._is_prepared:
+            try:
+                self._prepare()
+            except Exception as error:  # noqa: BLE001 - of an import, which runs whatever there is
+                note("delivery.prepare", error)
+                self._hold_up(is_held_up=True)
+                return False
+            self._is_prepared = True
+            self._hold_up(is_held_up=False)
+        return True
 
     def _drain(self) -> None:
         batches = 0

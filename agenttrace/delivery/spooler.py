@@ -73,6 +73,7 @@ class Spooler:
     Args:
         senders: The destinations, at least one.
         encode: Makes a frame of spans.
+        prepare: Imports what that needs; spans wait for as long as it fails.
         max_bytes: How many encoded bytes may wait; then the oldest are dropped.
         linger: Seconds that a span may wait for others to share its frame.
         batch: How many spans are encoded at once.  It bounds how long the
@@ -104,6 +105,7 @@ class Spooler:
         senders: Sequence[Sender],
         *,
         encode: Encode = otlp.frame_of,
+        prepare: Callable[[], object] = otlp.prepare,
         max_bytes: int = 64 * 2**20,
         linger: float = 0.05,
         batch: int = 128,
@@ -118,6 +120,7 @@ class Spooler:
             raise ValueError(message)
         self._senders = tuple(senders)
         self._encode = encode
+        self._prepare = prepare
         self._max_bytes = max_bytes
         self._linger = linger
         self._batch = batch
@@ -283,6 +286,7 @@ class Spooler:
             linger=self._linger,
             batch=self._batch,
             max_queued=self._max_queued,
+            prepare=self._prepare,
             name=self._name,
         )
         self._queue = self._encoder.queue

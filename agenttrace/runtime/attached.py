@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import _otel, safety
 from agenttrace.crashpoints import crash_point
-from agenttrace.lazy import no_fork
+from agenttrace.lazy import no_fork_at_first
 from agenttrace.model import Outcome, ResourceData
 from agenttrace.runtime.durability import Durability
 from agenttrace.settings import INSTANCES
@@ -259,7 +259,7 @@ def _says_flushed(flushing: Any, timeout: float) -> bool:  # noqa: ANN401 - a pr
 
 def _spans_of(frame: Frame) -> Sequence[sdk.ReadableSpan] | None:
     """Return the spans of *frame* as processors read them; None where it has none."""
-    with no_fork():
+    with no_fork_at_first("handing over"):
         from agenttrace.delivery import (  # noqa: PLC0415 - most processes recover nothing
             otlp,
             readable,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from agenttrace.lazy import no_fork
+from agenttrace.lazy import no_fork_at_first
 from agenttrace.watchdog.limits import Limits
 from agenttrace.watchdog.watch import Watchdog
 
@@ -56,7 +56,7 @@ class _Reports:
         if self._spent > _BUDGET:
             return None
         began = time.monotonic()
-        with no_fork():
+        with no_fork_at_first("report"):
             from agenttrace.watchdog.report import describe
         report = describe(
             span,
@@ -71,6 +71,6 @@ class _Reports:
 
 def _cancel(span: OpenSpan, message: str) -> bool:
     """Cancel the task that *span* belongs to; False where there is none."""
-    with no_fork():
+    with no_fork_at_first("report"):
         from agenttrace.watchdog.report import cancel
     return cancel(span, message)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind, StatusCode
 
-from agenttrace.delivery.otlp import frame_of
+from agenttrace.delivery.otlp import frame_of, prepare
 from agenttrace.delivery.retry import Retry
 from agenttrace.delivery.senders import Answer, Delivered
 from agenttrace.delivery.spooler import Spooler
@@ -127,6 +127,7 @@ def ids_of(items: Sequence[Item]) -> list[tuple[bytes, bytes]]:
 def spooling(  # noqa: PLR0913 - those of a spooler
     *senders: Sender,
     encode: Encode = frame_of,
+    prepare: Callable[[], object] = prepare,
     max_bytes: int = 64 * 2**20,
     batch: int = 128,
     linger: float = 0.005,
@@ -139,6 +140,7 @@ def spooling(  # noqa: PLR0913 - those of a spooler
     spooler = Spooler(
         senders,
         encode=encode,
+        prepare=prepare,
         max_bytes=max_bytes,
         batch=batch,
         linger=linger,

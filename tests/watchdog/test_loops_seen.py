@@ -435,7 +435,7 @@ def test_a_function_that_is_called_like_a_turn_hides_no_block(driven: Driven) ->
 
     async def main() -> None:
         with agenttrace.span("tool"):
-            Pump()._run_once(gate)  # noqa: SLF001 - that is what it is called
+            Pump()._run_once(gate)  # noqa: SLF001 - that is what it is called  # pyright: ignore[reportPrivateUsage]
         await asyncio.sleep(0)
         over.pass_through()
 

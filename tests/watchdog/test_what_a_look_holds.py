@@ -30,7 +30,7 @@ class Held:
 
 def is_waiting(thread: threading.Thread) -> bool:
     """Return whether the report on *thread* waits, to look once more."""
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the documented way
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the documented way  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         if frame.f_code.co_name == "_lasts":
             return True

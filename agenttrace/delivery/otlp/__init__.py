@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenttrace.lazy import no_fork
+from agenttrace.lazy import no_fork_at_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agenttrace.delivery.frames import Frame
     from agenttrace.model import SpanData
 
-__all__ = ["decode", "encode", "frame_of"]
+__all__ = ["decode", "encode", "frame_of", "prepare"]
 
 
 def encode(spans: Sequence[SpanData]) -> bytes:
@@ -34,16 +34,28 @@ def encode(spans: Sequence[SpanData]) -> bytes:
     Never raises: a value that OTLP cannot carry is sent as text and its span counted
     in `Count.ENCODER_FALLBACKS`.
     """
-    with no_fork():
+    with no_fork_at_first("encoder"):
         from agenttrace.delivery.otlp import encoder
     return encoder.encode(spans)
 
 
 def frame_of(spans: Sequence[SpanData]) -> Frame:
     """Return *spans* as a frame: `encode`'s bytes, and the ids as they stand there."""
-    with no_fork():
+    with no_fork_at_first("encoder"):
         from agenttrace.delivery.otlp import encoder
     return encoder.frame_of(spans)
+
+
+def prepare() -> None:
+    """Import what encodes.  Whoever cannot has no spans to lose yet.
+
+    Raises:
+        Exception: What an import raises: no descriptor is left, or the files are gone.
+    """
+    with no_fork_at_first("encoder"):
+        from agenttrace.delivery.otlp import (
+            encoder,  # noqa: F401  # pyright: ignore[reportUnusedImport] - that it is loaded is what this is for
+        )
 
 
 def decode(payload: bytes) -> list[SpanData]:
@@ -54,6 +66,6 @@ def decode(payload: bytes) -> list[SpanData]:
     Raises:
         ValueError: *payload* is no such request.
     """
-    with no_fork():
+    with no_fork_at_first("decoder"):
         from agenttrace.delivery.otlp import decoder
     return decoder.decode(payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from agenttrace.delivery.senders import Delivered
-from agenttrace.lazy import no_fork
+from agenttrace.lazy import no_fork_at_first
 
 _MAX_REASON: Final = 200
 # Nothing at all, and an empty `partial_success`: what nearly every answer is.
@@ -20,7 +20,7 @@ def delivered(body: bytes) -> Delivered:
     """
     if body in _NOTHING_REJECTED:
         return Delivered()
-    with no_fork():
+    with no_fork_at_first("answers"):
         from opentelemetry.proto.collector.trace.v1 import (  # noqa: PLC0415 - protobuf takes 10 ms, and hardly any server makes us read
             trace_service_pb2,
         )

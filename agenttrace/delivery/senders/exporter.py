@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agenttrace._otel import suppress_instrumentation
 from agenttrace.delivery.senders import Answer, Delivered, Later
-from agenttrace.lazy import no_fork
+from agenttrace.lazy import no_fork_at_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ class ExporterSender:
 
     def send(self, frame: Frame, timeout: float) -> Answer:  # noqa: ARG002 - an exporter brings its own
         """Export the spans of *frame* once."""
-        with no_fork():
+        with no_fork_at_first("exporter"):
             from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 - it takes milliseconds
                 SpanExportResult,
             )

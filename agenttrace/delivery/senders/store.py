@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.delivery.senders import Answer, Delivered, Later, Refused
-from agenttrace.lazy import no_fork
+from agenttrace.lazy import no_fork_at_first
 
 if TYPE_CHECKING:
     import os
@@ -48,7 +48,7 @@ class StoreSender:
         """Commit *frame*, waiting at most *timeout* seconds for other processes."""
         # Here, on the sending thread: an application that configures a store and
         # never runs an agent does not pay for importing SQLite and protobuf.
-        with no_fork():
+        with no_fork_at_first("store"):
             from agenttrace.delivery.store import writer  # noqa: PLC0415 - see above
 
             # What splitting a frame will import.
