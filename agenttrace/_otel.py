@@ -167,6 +167,22 @@ def processors_of(provider: Any) -> tuple[Any, ...]:  # noqa: ANN401 - the same
     return (multi,) if processors is None else tuple(processors)
 
 
+def processors_behind(on_end: Any) -> tuple[Any, ...]:  # noqa: ANN401 - the same
+    """Return the methods that *on_end* of an SDK's composite calls, one for each.
+
+    Nothing where it is another's: a tool that stands in its place wants to be called.
+    """
+    from opentelemetry.sdk.trace import (  # noqa: PLC0415 - see the header
+        SynchronousMultiSpanProcessor,
+    )
+
+    if getattr(on_end, "__func__", None) is not SynchronousMultiSpanProcessor.on_end:
+        return ()
+    return tuple(
+        each.on_end for each in getattr(on_end.__self__, "_span_processors", ())
+    )
+
+
 def set_processors(provider: Any, processors: tuple[Any, ...]) -> None:  # noqa: ANN401 - the same
     """Leave an SDK *provider* with *processors* alone: those it had at some time."""
     multi = provider._active_span_processor  # noqa: SLF001 - this file's purpose

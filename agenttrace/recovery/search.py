@@ -219,7 +219,7 @@ class Recovery:
                 for frame, settle, found in orphan.frames():
                     self._add(total, found)
                     _call(tell, total)
-                    if not self._pass_on(orphan, frame, settle):
+                    if not self._pass_on(orphan, frame, settle, found):
                         return  # closing lets go of it
                 orphan.is_read = True
             except Exception as error:  # noqa: BLE001 - of files that were written by anybody
@@ -234,9 +234,6 @@ class Recovery:
     def _add(self, total: Recovered, found: Recovered) -> None:
         total.add(found)
         self.total.add(found)
-        if found.spans:
-            safety.count(safety.Count.SPANS_RECOVERED, found.lost + found.ended)
-            safety.count(safety.Count.SPANS_REDELIVERED, found.resent)
 
     def _leave_alone(self, path: Path, reason: str, total: Recovered) -> None:
         self._add(total, Recovered(failed=1))
@@ -250,7 +247,9 @@ class Recovery:
         if not self._stopped:
             tell_of(path, reason_of(error))
 
-    def _pass_on(self, orphan: Orphan, frame: Frame, settle: Settle) -> bool:
+    def _pass_on(
+        self, orphan: Orphan, frame: Frame, settle: Settle, found: Recovered
+    ) -> bool:
         size = len(frame.payload)
         with self._progress:
             while self._on_their_way and self._on_their_way + size > self._window:
@@ -265,6 +264,9 @@ class Recovery:
                 settle()
             except Exception as error:  # noqa: BLE001 - a lane has other frames to send
                 safety.note("recovery.settle", error)
+            # Not when it is found: who is refused finds it again, and so does the next.
+            safety.count(safety.Count.SPANS_RECOVERED, found.lost + found.ended)
+            safety.count(safety.Count.SPANS_REDELIVERED, found.resent)
             with self._progress:
                 self._on_their_way -= size
                 orphan.unsettled -= 1

@@ -202,6 +202,7 @@ class Adoption:
     Args:
         registry: Where they are listed while they are open.
         forward: Hands an ended span to the provider's processors.
+        forward_each: Does the same with one of our making, to each for itself.
         as_error: Outcomes that count as errors in the OTel status.
 
     Attributes:
@@ -214,6 +215,7 @@ class Adoption:
         self,
         registry: OpenSpans,
         forward: Callable[[sdk.ReadableSpan], None],
+        forward_each: Callable[[sdk.ReadableSpan], None],
         as_error: frozenset[Outcome] = frozenset(),
     ) -> None:
         self.registry = registry
@@ -221,6 +223,7 @@ class Adoption:
         self.open: dict[bytes, AdoptedSpan] = {}
         self.late = True
         self._forward = forward
+        self._forward_each = forward_each
 
     def start(self, span: sdk.Span, parent_context: Context | None) -> None:
         """Take *span* in, and give it what is bound where it starts."""
@@ -278,9 +281,9 @@ class Adoption:
             return
         ending = safety.guarded("adopted.end", self._complete, span, adopted)
         if adopted is None:
-            self._hand_on(span)
+            self._hand_on(span, self._forward)
         elif claim is Claim.FIRST:
-            self._hand_over(adopted.record, span, ending or RETURNED)
+            self._hand_over(adopted.record, span, ending or RETURNED, self._forward)
         else:
             if self.late:
                 safety.count(safety.Count.LATE_FINISHES)
@@ -290,11 +293,11 @@ class Adoption:
 
     def send(self, span: sdk.ReadableSpan) -> None:
         """Hand a span of our own making to the processors."""
-        safety.guarded("processors.on_end", self._hand_on, span)
+        self._hand_on(span, self._forward_each)
 
     def pass_on(self, span: sdk.ReadableSpan) -> None:
         """Hand a span of a process that died to the processors, and to no tap."""
-        safety.guarded("processors.on_end", self._forward, span)
+        self._forward_each(span)
 
     def tell(self, record: OpenSpan, form: dict[str, Any], ending: Ending) -> None:
         """Send a final form of our own making, made of *form* and *ending*."""
@@ -307,23 +310,30 @@ class Adoption:
             values = {key: flat(value) for key, value in event.attributes.items()}
             told = sdk.Event(event.name, cast("Any", values), event.time)
             form["events"] = _otel.with_event(form["events"], told)
-        self._hand_over(record, sdk.ReadableSpan(**form, end_time=end_time), ending)
+        span = sdk.ReadableSpan(**form, end_time=end_time)
+        self._hand_over(record, span, ending, self._forward_each)
 
     def _hand_over(
-        self, record: OpenSpan, span: sdk.ReadableSpan, ending: Ending
+        self,
+        record: OpenSpan,
+        span: sdk.ReadableSpan,
+        ending: Ending,
+        forward: Callable[[sdk.ReadableSpan], None],
     ) -> None:
         slots = self.registry.slots
         end_time = span.end_time or time.time_ns()
         safety.guarded("slots.ended", slots.ended, record, end_time, ending)
         try:
-            self._hand_on(span)
+            self._hand_on(span, forward)
         finally:
             # From here on it is the other pipeline's to lose.
             safety.guarded("slots.free", slots.free, record)
 
-    def _hand_on(self, span: sdk.ReadableSpan) -> None:
+    def _hand_on(
+        self, span: sdk.ReadableSpan, forward: Callable[[sdk.ReadableSpan], None]
+    ) -> None:
         try:
-            self._forward(span)
+            forward(span)
         finally:
             for tap in self.registry.taps:
                 safety.guarded("tap", tap, span)

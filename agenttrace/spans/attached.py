@@ -122,7 +122,17 @@ class Gate:
 
     def adopt(self, registry: OpenSpans) -> None:
         """List spans in *registry* from now on."""
-        self.adoption = Adoption(registry, self._methods["on_end"])
+        self.adoption = Adoption(registry, self._methods["on_end"], self._hand_to_each)
+
+    def _hand_to_each(self, span: sdk.ReadableSpan) -> None:
+        """Hand *span*, of our making, to all processors, though one of them raises.
+
+        Where its owner ends a span, what a processor raises is the owner's to see, and
+        those after it get nothing: that is as it is without us.
+        """
+        forward = self._methods["on_end"]
+        for each in _otel.processors_behind(forward) or (forward,):
+            safety.guarded("processors.on_end", each, span)
 
     def enter(self, user: Attachment, as_error: frozenset[Outcome]) -> None:
         """Stand in the way for as long as *user* wants it."""

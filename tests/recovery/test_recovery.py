@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agenttrace import safety
 from agenttrace.journal import take_over
 from agenttrace.recovery import Recovery
 from tests.recovery.given import (
@@ -274,3 +275,32 @@ def _until(is_so: Callable[[], bool]) -> None:
     with condition:
         while not is_so():
             condition.wait(0.01)
+
+
+def test_what_is_refused_is_not_counted_as_recovered(tmp_path: Path) -> None:
+    """It is found again every ten minutes, and by the next process."""
+
+    def refuse(frame: Frame, settle: Settle) -> bool:
+        del frame, settle
+        return False
+
+    def take(frame: Frame, settle: Settle) -> bool:
+        del frame
+        settle()
+        return True
+
+    def counted() -> int:
+        counts = safety.counts()
+        return counts["spans_recovered"] + counts["spans_redelivered"]
+
+    bury(tmp_path, FIRST, [slot(1), slot(2)])
+    before = counted()
+
+    refusing = Recovery(tmp_path, refuse)
+    refusing.run()
+    refusing.close()
+    refused = counted() - before
+    Recovery(tmp_path, take).run()
+
+    assert refused == 0
+    assert counted() == before + 2

@@ -171,7 +171,7 @@ def test_the_processors_are_the_ones_that_were_there(given: Beside) -> None:
 def test_the_end_of_a_judged_span_arrives_as_a_late_finish(given: Beside) -> None:
     """Two forms of one span id confuse every backend; the real end is worth telling."""
     before = safety.counts()["late_finishes"]
-    span = given.tracer.start_span("slow")
+    slow, own = given.tracer.start_span("slow"), given.tracer.start_span("own")
 
     assert given.judge("slow")
     span.set_attribute("tokens", 7)
@@ -400,3 +400,40 @@ def test_a_provider_of_an_unknown_shape_is_left_alone(
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "cannot be watched" in caplog.text
+
+
+class Raising(SpanProcessor):
+    """Raises at every end."""
+
+    def on_end(self, span: object) -> None:
+        del span
+        raise LookupError
+
+
+def test_a_processor_that_raises_costs_no_other_a_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An owner sees what is raised; of a verdict, or of what is recovered, nobody."""
+    monkeypatch.delenv(safety.STRICT_VARIABLE, raising=False)
+    safety.reset_for_tests()
+    given, behind = beside(), InMemorySpanExporter()
+    given.provider.add_span_processor(Raising())
+    given.provider.add_span_processor(SimpleSpanProcessor(behind))
+    span = given.tracer.start_span("slow")
+
+    assert given.judge("slow")
+    (judged,) = behind.get_finished_spans()
+    given.attachment.pass_on(judged)
+    hits = safety.guard_hits()
+    safety.reset_for_tests()
+    with pytest.raises(LookupError):
+        own.end()
+    slow.end()
+    safety.reset_for_tests()
+
+    assert [each.name for each in behind.get_finished_spans()] == [
+        "slow",
+        "slow",
+        "agenttrace.late_finish: slow",
+    ]
+    assert hits == {"processors.on_end": 2}
