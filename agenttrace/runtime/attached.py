@@ -15,13 +15,16 @@ import contextlib
 import importlib
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import _otel, safety
 from agenttrace.crashpoints import crash_point
 from agenttrace.lazy import no_fork_at_first
-from agenttrace.model import Outcome, ResourceData
+from agenttrace.model import Outcome, ResourceData, ScopeData
 from agenttrace.runtime.durability import Durability
+from agenttrace.runtime.pipelines import INSTRUMENTATION_NAME, LoopWatch
+from agenttrace.runtime.process import PROCESS
 from agenttrace.settings import INSTANCES
 from agenttrace.spans.attached import Attachment
 from agenttrace.spans.provider import resource_data
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from agenttrace.delivery.frames import Frame
     from agenttrace.delivery.spooler import SpoolerStatus
     from agenttrace.journal import Journal
+    from agenttrace.model import SpanData
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpans
     from agenttrace.settings import Settings
@@ -51,6 +55,7 @@ _PATIENCE: Final = 2.0
 """Seconds that stopping waits for what is being handed over."""
 _LONGEST: Final = 86_400.0
 """Seconds, in place of no limit: providers are told milliseconds, in a whole number."""
+_OURS: Final = ScopeData(INSTRUMENTATION_NAME)
 _WINDOW: Final = 2**20
 """Bytes of what the dead have left that are on their way at once: one frame is."""
 
@@ -184,6 +189,7 @@ class AttachedPipeline:
             as_error=frozenset(Outcome(word) for word in settings.error_outcomes),
         )
         self._hand_over = HandOver(self.attachment, provider, behind)
+        self._loops = LoopWatch(settings, registry, lambda: self._tell)
         # Without a gate nobody would know when a slot is to be freed.
         if settings.durable and self.attachment.has_gate:
             self._durability = Durability(settings.state_dir / INSTANCES, _WINDOW)
@@ -206,6 +212,8 @@ class AttachedPipeline:
 
     def stop(self, timeout: float) -> bool:
         """Take the gate out again; the provider is the application's."""
+        safety.guarded("loops.stop", self._loops.stop)
+        PROCESS.finish_errands(timeout)
         if self._durability is not None:
             self._durability.stop()
         self._hand_over.stop()
@@ -217,12 +225,15 @@ class AttachedPipeline:
         return flushed
 
     def tick(self) -> None:
-        """Look for siblings that have died."""
+        """Look for siblings that have died, and for loops that are blocked."""
+        if self.attachment.has_gate:
+            safety.guarded("tick: loops", self._loops.tick, self.journal)
         if self._durability is not None:
             self._durability.tick()
 
     def rest(self) -> None:
-        """Find nothing to do."""
+        """Tell what there is to tell of loops."""
+        self._loops.rest()
 
     def recover(self, timeout: float) -> Recovered | None:
         """Hand over what dead processes have left."""
@@ -233,6 +244,7 @@ class AttachedPipeline:
     def after_fork(self) -> None:
         """Give the child files of its own; processors are the provider's business."""
         self._hand_over = HandOver(self.attachment, self._provider, self._behind)
+        self._loops.after_fork()
         if self._durability is not None:
             self._durability.after_fork(self._resource())
             self._durability.recover_later(self._hand_over.take)
@@ -240,6 +252,23 @@ class AttachedPipeline:
     def status(self) -> SpoolerStatus | None:
         """Return None: the queue is the provider's."""
         return None
+
+    def _tell(self, form: SpanData) -> None:
+        """Send *form*, a span that nobody has started, as this process's.
+
+        Its processors may hang, and this is the ticker's thread.
+        """
+        if not PROCESS.errands.is_full:
+            PROCESS.errands.ask("loops.emit", partial(self._emit, form))
+
+    def _emit(self, form: SpanData) -> None:
+        with no_fork_at_first("telling"):
+            from agenttrace.delivery.readable import (  # noqa: PLC0415 - see `LoopWatch`
+                to_readable,
+            )
+        whose = form._replace(resource=self._resource(), scope=_OURS)
+        # Not to taps: whoever asserts a tree means what the application has started.
+        self.attachment.pass_on(to_readable(whose))
 
     def _resource(self) -> ResourceData:
         """Return who this process is, by what its provider says."""

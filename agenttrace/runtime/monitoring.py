@@ -12,23 +12,25 @@ from agenttrace.settings import DUMP_SUFFIX
 from agenttrace.watchdog.loops import LoopMonitor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agenttrace.journal import Journal
+    from agenttrace.model import SpanData
     from agenttrace.registry import OpenSpans
     from agenttrace.settings import Settings
-    from agenttrace.spans.provider import Provider
     from agenttrace.watchdog.backstop import Backstop
 
 
 def loop_monitor(
     settings: Settings,
     registry: OpenSpans,
-    provider: Provider,
+    emit: Callable[[SpanData], None],
     journal: Journal | None,
 ) -> LoopMonitor:
-    """Return the monitor that tells of blocked loops through *provider*."""
+    """Return the monitor that tells *emit* of blocked loops."""
     return LoopMonitor(
         registry,
-        provider.tell,
+        emit,
         after=settings.loop_blocked_after,
         backstop=_backstop(settings, journal),
         occupied=lambda: PROCESS.ticker.occupied,

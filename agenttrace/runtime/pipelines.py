@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from agenttrace.journal import Journal
+    from agenttrace.model import SpanData
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpans
     from agenttrace.settings import Settings
@@ -92,6 +93,61 @@ class Pipeline(Protocol):
         ...
 
 
+class LoopWatch:
+    """The loop monitor of a pipeline, made at its first tick.
+
+    Args:
+        settings: As configured.
+        registry: The open spans.
+        emit: Returns what takes what is told; asked for when there is a monitor.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: OpenSpans,
+        emit: Callable[[], Callable[[SpanData], None]],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._emit = emit
+        self._is_on = not math.isinf(settings.loop_blocked_after)
+        self._monitor: LoopMonitor | None = None
+
+    def tick(self, journal: Journal | None) -> None:
+        """Look at the loops once."""
+        if self._is_on:
+            if self._monitor is None:
+                # Imported on the ticker's thread: a start has no time for it.
+                with no_fork():
+                    from agenttrace.runtime.monitoring import (  # noqa: PLC0415 - see above
+                        loop_monitor,
+                    )
+                self._monitor = loop_monitor(
+                    self._settings, self._registry, self._emit(), journal
+                )
+            self._monitor.tick()
+            if not self._is_on:  # stopped meanwhile
+                self._monitor.stop()
+
+    def rest(self) -> None:
+        """Tell what there is to tell."""
+        if self._monitor is not None:
+            self._monitor.rest()
+
+    def stop(self) -> None:
+        """Tell what there is to tell, and look no more."""
+        self._is_on = False
+        if self._monitor is not None:
+            self._monitor.stop()
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process."""
+        if self._monitor is not None:
+            self._monitor.after_fork()
+            self._monitor = None
+
+
 class OwnPipeline:
     """Our provider, our spooler, our senders."""
 
@@ -132,10 +188,7 @@ class OwnPipeline:
         )
         self.provider.before_flush = self.flush
         self.provider.flush_timeout = settings.flush_timeout
-        self._settings = settings
-        self._registry = registry
-        self._loops: LoopMonitor | None = None
-        self._watches_loops = not math.isinf(settings.loop_blocked_after)
+        self._loops = LoopWatch(settings, registry, lambda: self.provider.tell)
         self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, version())
         if self._durability is not None and self.spooler is not None:
             self._durability.recover_with(self.spooler.resume)
@@ -157,9 +210,7 @@ class OwnPipeline:
 
     def stop(self, timeout: float) -> bool:
         """Flush, then end the threads; files that nobody needs any more go."""
-        self._watches_loops = False
-        if self._loops is not None:
-            safety.guarded("loops.stop", self._loops.stop)
+        safety.guarded("loops.stop", self._loops.stop)
         if self._durability is not None:
             self._durability.stop()
         settled = self.spooler is None or self.spooler.shutdown(timeout)
@@ -170,29 +221,13 @@ class OwnPipeline:
     def tick(self) -> None:
         """Look for siblings that have died, and for loops that are blocked."""
         # Apart: neither may keep the other from its work.
-        safety.guarded("tick: loops", self._look_at_loops)
+        safety.guarded("tick: loops", self._loops.tick, self.journal)
         if self._durability is not None:
             self._durability.tick()
 
-    def _look_at_loops(self) -> None:
-        if self._watches_loops:
-            if self._loops is None:
-                # Imported on the ticker's thread: a start has no time for it.
-                with no_fork():
-                    from agenttrace.runtime.monitoring import (  # noqa: PLC0415 - see above
-                        loop_monitor,
-                    )
-                self._loops = loop_monitor(
-                    self._settings, self._registry, self.provider, self.journal
-                )
-            self._loops.tick()
-            if not self._watches_loops:  # stopped meanwhile
-                self._loops.stop()
-
     def rest(self) -> None:
         """Tell what there is to tell of loops."""
-        if self._loops is not None:
-            self._loops.rest()
+        self._loops.rest()
 
     def recover(self, timeout: float) -> Recovered | None:
         """Deliver what dead processes have left."""
@@ -203,9 +238,7 @@ class OwnPipeline:
     def after_fork(self) -> None:
         """Give the child a queue, threads and files of its own, another identity."""
         self.provider.set_resource(resource.of_this_process(self.provider.resource))
-        if self._loops is not None:
-            self._loops.after_fork()
-            self._loops = None
+        self._loops.after_fork()
         if self._durability is not None:
             self._durability.after_fork(self.provider.resource_data)
         if self.spooler is not None:

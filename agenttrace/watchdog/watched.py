@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
@@ -130,10 +131,17 @@ def blamed(span: trace.Span, before: int) -> tuple[SpanContext, int] | None:
         return span.get_span_context(), 0
     while record is not None:
         if record.started_at <= before:
-            live: Any = record()
-            return (live or span).get_span_context(), record.started_at
+            return (_api_of(record()) or span).get_span_context(), record.started_at
         record = record.parent
     return None
+
+
+def _api_of(live: Any) -> trace.Span | None:  # noqa: ANN401 - ours, or what refers to another's
+    """Return the span that *live* stands for, None where it is gone."""
+    if isinstance(live, weakref.ReferenceType):
+        live = live()  # pyright: ignore[reportUnknownVariableType]  # of another provider
+    api: object = getattr(live, "api", live)  # pyright: ignore[reportUnknownArgumentType]  # the same
+    return api if isinstance(api, trace.Span) else None
 
 
 def form_of(

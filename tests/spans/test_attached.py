@@ -171,7 +171,7 @@ def test_the_processors_are_the_ones_that_were_there(given: Beside) -> None:
 def test_the_end_of_a_judged_span_arrives_as_a_late_finish(given: Beside) -> None:
     """Two forms of one span id confuse every backend; the real end is worth telling."""
     before = safety.counts()["late_finishes"]
-    slow, own = given.tracer.start_span("slow"), given.tracer.start_span("own")
+    span = given.tracer.start_span("slow")
 
     assert given.judge("slow")
     span.set_attribute("tokens", 7)
@@ -419,7 +419,7 @@ def test_a_processor_that_raises_costs_no_other_a_verdict(
     given, behind = beside(), InMemorySpanExporter()
     given.provider.add_span_processor(Raising())
     given.provider.add_span_processor(SimpleSpanProcessor(behind))
-    span = given.tracer.start_span("slow")
+    slow, own = given.tracer.start_span("slow"), given.tracer.start_span("own")
 
     assert given.judge("slow")
     (judged,) = behind.get_finished_spans()

@@ -14,6 +14,9 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import agenttrace
 from agenttrace import semconv
@@ -352,3 +355,34 @@ def test_a_loop_in_another_thread_is_seen_as_well() -> None:
         [told] = blocked(fresh)
 
     assert (told.attributes or {})[semconv.CODE_FILE_PATH] == __file__
+
+
+def test_a_blocked_loop_is_told_through_the_processors_of_another_provider() -> None:
+    """They are the only way out there is, for their own spans' blocks as well."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    sent = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(sent))
+    tracer = provider.get_tracer("somebody else's")
+
+    async def main() -> None:
+        with tracer.start_as_current_span("handler"), agenttrace.span("step"):
+            await asyncio.sleep(0)
+            with tracer.start_as_current_span("tool"):
+                sleeps()
+            await asyncio.sleep(0)
+
+    with fresh_runtime(
+        tracer_provider=provider, span_exporter=None, loop_blocked_after=LIMIT
+    ) as fresh:
+        asyncio.run(main())
+        fresh.runtime.shutdown()
+
+    spans = {span.name: span for span in sent.get_finished_spans()}
+    told, tool = spans[semconv.LOOP_BLOCKED], spans["tool"]
+    assert told.parent is not None
+    assert tool.context is not None
+    assert told.parent.span_id == tool.context.span_id
+    assert told.context is not None
+    assert told.context.trace_id == tool.context.trace_id
+    assert told.resource.attributes == tool.resource.attributes
+    assert "in sleeps" in str((told.attributes or {})[semconv.CODE_STACKTRACE])
