@@ -210,6 +210,19 @@ def upstream_of(chain: Chain, task: Task, stacks: dict[int, FrameType]) -> Upstr
     return found
 
 
+def add_awaited(task: Task, candidates: Iterable[Task], found: Upstream) -> None:
+    """Add to *found* those of *candidates* that *task* awaits, as asyncio says itself.
+
+    From 3.14 on a future knows who awaits it, in groups of any make that say so.  The
+    chain within a task is ours on every version: `asyncio.capture_call_graph`, which
+    is made of the same two things, ends at the first asynchronous generator.
+    """
+    for each in candidates:
+        awaiting: Any = getattr(each, "_asyncio_awaited_by", None)
+        if awaiting is not None and any(one is task for one in awaiting):
+            found.tasks.append(each)
+
+
 def resolve(future: object, stacks: dict[int, FrameType], found: Upstream) -> None:
     """Add to *found* who is to resolve *future*."""
     pending: list[Any] = [future]

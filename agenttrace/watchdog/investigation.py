@@ -162,6 +162,8 @@ class Investigation:
         if chain.state is not State.WAITING:
             return Finding(Cause.UNKNOWN, f"its task {chain.state.value}", own)
         upstream = chains.upstream_of(chain, task, self.stacks)
+        if not upstream and not upstream.futures:
+            chains.add_awaited(task, self.tasks, upstream)
         wait = wait_of(chain.lines, threads.call_in_progress(chain.innermost))
         if depth < _MAX_LINKS and (wait is None or not _is_enough(wait)):
             below = self._below(upstream, depth)

@@ -12,6 +12,8 @@ import anyio
 import pytest
 
 import agenttrace
+from agenttrace.watchdog.chains import chain_of
+from agenttrace.watchdog.tasks import all_tasks
 from tests.watchdog.hangs import LOOPS, hang_of, open_span, report_on, running
 
 if TYPE_CHECKING:
@@ -391,3 +393,51 @@ def test_nothing_of_the_applications_is_called_for_a_report() -> None:
         found = [*looked]
 
     assert found == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="3.14 knows who awaits a task")
+@pytest.mark.parametrize("factory", LOOPS)
+def test_a_task_that_says_what_it_awaits_leads_there(factory: Factory) -> None:
+    """Groups of other libraries need not be known one by one."""
+    lock = asyncio.Lock()
+
+    async def locked_out() -> None:
+        async with lock:
+            pass
+
+    async def group(told: asyncio.Future[None]) -> None:
+        task: Any = asyncio.create_task(locked_out())
+        add: Any = vars(asyncio)["future_add_to_awaited_by"]
+        add(task, asyncio.current_task())
+        await told
+
+    async def hangs() -> None:
+        await lock.acquire()
+        with agenttrace.span("group"):
+            await group(asyncio.get_running_loop().create_future())
+
+    with running(hangs, factory):
+        report = hang_of("group", "lock", "locked_out")
+
+    assert [link.kind for link in report.links] == ["task", "task"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio tells it from 3.14 on")
+def test_a_chain_is_that_of_asyncios_own_call_graph() -> None:
+    """The same report on every version; this is what to compare it with."""
+
+    async def inner() -> None:
+        await asyncio.Event().wait()
+
+    async def outer() -> None:
+        with agenttrace.span("outer"):
+            await inner()
+
+    with running(outer):
+        hang_of("outer", "awaiting_nothing", "inner")
+        (task,) = [each for each in all_tasks() if each.get_coro().__name__ == "outer"]  # type: ignore[union-attr]  # a coroutine
+        capture: Any = vars(asyncio)["capture_call_graph"]
+        theirs = [each.frame.f_code for each in capture(task).call_stack]
+        ours = [code for code, _ in chain_of(task).lines]
+
+    assert ours == theirs[::-1]
