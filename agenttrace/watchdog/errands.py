@@ -108,12 +108,15 @@ class Errands:
     def finish(self, timeout: float) -> bool:
         """Wait until all calls are made; return whether they are.
 
-        For one that hangs it does not wait, nor on a thread of its own.
+        For one that hangs it does not wait, nor on a thread of its own.  Where no
+        thread can be had, as at the end of the interpreter, it makes them itself.
 
         Args:
             timeout: Longest wait in seconds.
         """
         deadline = time.monotonic() + timeout
+        if (mine := self._stand_in()) is not None:
+            self._run(mine)
         with self._change:
             while (worker := self._worker) is not None:
                 left = deadline - time.monotonic()
@@ -121,6 +124,18 @@ class Errands:
                     break
                 self._change.wait(min(left, self._patience))
             return self._worker is None and not self._waiting
+
+    def _stand_in(self) -> _Worker | None:
+        """Return what this thread is to be, if calls wait and nobody can make them."""
+        with self._change:
+            if self._worker is not None or not self._waiting:
+                return None
+            self._start()
+            if self._worker is not None:
+                return None
+            self._worker = worker = _Worker(self._clock())
+            worker.thread = threading.current_thread()
+            return worker
 
     def _hangs(self, worker: _Worker) -> bool:
         return self._clock() - worker.began >= self._patience

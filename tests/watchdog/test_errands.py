@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -230,3 +231,66 @@ def test_the_ticker_goes_on_and_the_process_ends_while_a_processor_hangs() -> No
 
     assert (ran.out, ran.code, ran.err) == ("done\n", 0, "")
     assert "agenttrace.late_finish: plan" in ran.spans()
+
+
+def test_calls_are_made_where_no_thread_can_be_had() -> None:
+    """At the end of the interpreter there are none, and a verdict may still wait."""
+    ran = run(
+        """
+        import atexit
+        from agenttrace.watchdog.errands import Errands
+
+        @atexit.register
+        def at_exit():
+            errands = Errands("late")
+            errands.ask("late", lambda: print("called"))
+            print(errands.finish(30))
+
+        """
+    )
+
+    assert (ran.out, ran.err) == ("called\nTrue\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_tells_its_verdicts_though_its_parents_processor_hangs() -> None:
+    """What is queued is the parent's, and so are the threads that hang."""
+    ran = run(
+        """
+        import os, threading, time
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import SpanProcessor
+        import agenttrace
+
+        parent, entered = os.getpid(), threading.Event()
+
+        class Hanging(SpanProcessor):
+            def on_end(self, span):
+                told = threading.current_thread() is not threading.main_thread()
+                if told and os.getpid() == parent:
+                    entered.set()
+                    threading.Event().wait()
+
+        runtime = agenttrace.configure(
+            heartbeat_timeout={":plan": 0.2, ":child": 0.2}, flush_timeout=5
+        )
+        trace.get_tracer_provider().add_span_processor(Hanging())
+        with agenttrace.span("plan"):
+            assert entered.wait(50)
+            pid = os.fork()
+            if not pid:
+                with agenttrace.span("child"):
+                    deadline = time.monotonic() + 40
+                    while not runtime.status().counts["spans_stuck"]:
+                        assert time.monotonic() < deadline
+                        time.sleep(0.05)
+                agenttrace.shutdown(20)
+                os._exit(0)
+            _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status))
+        """,
+        PYTHONWARNINGS="ignore::DeprecationWarning",
+    )
+
+    assert (ran.out, ran.err) == ("0\n", "")
+    assert ran.spans()["child"].attributes["agenttrace.outcome"] == "stuck"
