@@ -155,7 +155,7 @@ class Durability:
             self._questions = Questions(
                 self._directory, self.journal.instance, PROCESS.spans
             )
-        self._questions.tick()
+        PROCESS.ticker.busy_with(self._questions.tick)
 
     def after_fork(self, resource: ResourceData) -> None:
         """Give the child files of its own, unless its parent had shut down."""
