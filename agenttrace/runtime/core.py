@@ -185,8 +185,16 @@ class Runtime:
         """Do what is to be done now and then while spans are open."""
         # Apart: neither may keep the other from its work.
         safety.guarded("tick: pipeline", self._pipeline.tick)
+        self.judge(time.monotonic_ns())
+
+    def judge(self, steady: int) -> None:
+        """Have the watchdog look at what is due, unless there are no rules.
+
+        Args:
+            steady: A clock that nobody sets, in nanoseconds.
+        """
         if self.settings.on_stuck != "off" and not self._stopped:
-            self._watch().tick(COARSE.now, time.monotonic_ns())
+            self._watch().tick(COARSE.now, steady)
 
     def _watch(self) -> Watchdog:
         """Return the watchdog, made when the first span has been open for a tick."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from agenttrace.errors import LeakedSpanWarning
     from agenttrace.testing.capture import CapturedSpans, capture_spans
+    from agenttrace.testing.clock import ManualClock
     from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
     from agenttrace.testing.spans import CapturedLink, CapturedSpan, Tokens
 
@@ -30,6 +31,7 @@ _HOMES: Final = {
     "CapturedSpans": "agenttrace.testing.capture",
     "FreshRuntime": "agenttrace.testing.runtimes",
     "LeakedSpanWarning": "agenttrace.errors",
+    "ManualClock": "agenttrace.testing.clock",
     "Tokens": "agenttrace.testing.spans",
     "capture_spans": "agenttrace.testing.capture",
     "fresh_runtime": "agenttrace.testing.runtimes",
@@ -41,6 +43,7 @@ __all__ = [
     "CapturedSpans",
     "FreshRuntime",
     "LeakedSpanWarning",
+    "ManualClock",
     "Tokens",
     "capture_spans",
     "fresh_runtime",

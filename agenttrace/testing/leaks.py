@@ -9,12 +9,14 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Final
 
+from agenttrace import semconv
 from agenttrace.testing.origins import ORIGINS, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agenttrace.registry import OpenSpan
+    from agenttrace.testing.spans import CapturedSpan
 
 _MOST: Final = 20
 """Spans that are described; the others are counted."""
@@ -94,6 +96,24 @@ def told(spans: Sequence[OpenSpan]) -> str:
     if further:
         shown.append(f"  and {further:,} more")
     return "\n\n".join(shown)
+
+
+def listed(spans: Sequence[OpenSpan]) -> str:
+    """Return a line for each of *spans*, ended or not: its name and its origin."""
+    return "\n".join(
+        f"  {span.name}{f' ({_shown(span.origin)})' if span.origin else ''}"
+        for span in spans
+    )
+
+
+def judged(span: CapturedSpan) -> str:
+    """Return what the watchdog has found of *span*, as a paragraph, indented."""
+    lines = [f"  {span.name}: {span.status_message or span.outcome}"]
+    for event in span.events:
+        if event.name == semconv.HANG:
+            explained = (event.attributes or {}).get(semconv.HANG_EXPLANATION)
+            lines += _wrapped(str(explained)) if explained else []
+    return "\n".join(lines)
 
 
 def _told(alike: Sequence[OpenSpan]) -> str:

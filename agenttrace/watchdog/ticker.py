@@ -36,11 +36,13 @@ class Ticker:
         ticks: How many there have been.
         lag: Seconds that the last one was late by.
         worst_lag: The most of that so far.
+        is_paused: Whether the ticks are left out: somebody else has the time in hand.
     """
 
     def __init__(self, registry: OpenSpans, interval: float = INTERVAL) -> None:
         self.ticks = 0
         self.lag = self.worst_lag = 0.0
+        self.is_paused = False
         self._registry = registry
         self._interval = interval
         self._subscribers: list[tuple[str, Callable[[], object]]] = []
@@ -51,6 +53,7 @@ class Ticker:
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._start_lock = threading.Lock()
+        self._ticking = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def subscribe(self, name: str, call: Callable[[], object]) -> None:
@@ -71,6 +74,15 @@ class Ticker:
         """End the thread; it is not waited for."""
         self._stopped.set()
         self._wanted.set()
+
+    def pause(self) -> None:
+        """Leave out the ticks from now on; one that is under way is waited for."""
+        with self._ticking:
+            self.is_paused = True
+
+    def resume(self) -> None:
+        """Tick again."""
+        self.is_paused = False
 
     def after_fork(self) -> None:
         """Begin anew: threads do not survive a fork, locks may be held by the dead."""
@@ -97,7 +109,9 @@ class Ticker:
             wanted.wait()
             wanted.clear()
             while not stopped.is_set() and registry.is_busy:
-                self._tick()
+                with self._ticking:
+                    if not self.is_paused:
+                        self._tick()
                 asleep = time.monotonic()
                 stopped.wait(self._interval)
                 self._note_lag(time.monotonic() - asleep - self._interval)
