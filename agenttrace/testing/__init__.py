@@ -22,31 +22,51 @@ if TYPE_CHECKING:
     from agenttrace.errors import LeakedSpanWarning
     from agenttrace.testing.capture import CapturedSpans, capture_spans
     from agenttrace.testing.clock import ManualClock
+    from agenttrace.testing.conforming import (
+        Broken,
+        Promise,
+        Report,
+        conformance,
+        examine,
+    )
+    from agenttrace.testing.killing import kill_and_recover
     from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
     from agenttrace.testing.spans import CapturedLink, CapturedSpan, Tokens
 
 _HOMES: Final = {
+    "Broken": "agenttrace.testing.conforming",
     "CapturedLink": "agenttrace.testing.spans",
     "CapturedSpan": "agenttrace.testing.spans",
     "CapturedSpans": "agenttrace.testing.capture",
     "FreshRuntime": "agenttrace.testing.runtimes",
     "LeakedSpanWarning": "agenttrace.errors",
     "ManualClock": "agenttrace.testing.clock",
+    "Promise": "agenttrace.testing.conforming",
+    "Report": "agenttrace.testing.conforming",
     "Tokens": "agenttrace.testing.spans",
     "capture_spans": "agenttrace.testing.capture",
+    "conformance": "agenttrace.testing.conforming",
+    "examine": "agenttrace.testing.conforming",
     "fresh_runtime": "agenttrace.testing.runtimes",
+    "kill_and_recover": "agenttrace.testing.killing",
 }
 
 __all__ = [
+    "Broken",
     "CapturedLink",
     "CapturedSpan",
     "CapturedSpans",
     "FreshRuntime",
     "LeakedSpanWarning",
     "ManualClock",
+    "Promise",
+    "Report",
     "Tokens",
     "capture_spans",
+    "conformance",
+    "examine",
     "fresh_runtime",
+    "kill_and_recover",
 ]
 
 

@@ -39,7 +39,7 @@ _REMEDIES: Final = {
     ),
     Shape.COROUTINE: (
         "It is a coroutine that has not finished: await its task, or cancel it and "
-        "await it then."
+        "await it then. Or it has returned a stream: close that where it is left."
     ),
     Shape.CALL: (
         "The call has not returned, or what it returned has not come to its end: wait "
@@ -91,17 +91,17 @@ def told(spans: Sequence[OpenSpan]) -> str:
     for span in spans:
         alike.setdefault((span.path(), span.origin), []).append(span)
     groups = list(alike.values())
-    shown = [_told(group) for group in groups[:_MOST]]
+    parts = [_told(group) for group in groups[:_MOST]]
     further = sum(len(group) for group in groups[_MOST:])
     if further:
-        shown.append(f"  and {further:,} more")
-    return "\n\n".join(shown)
+        parts.append(f"  and {further:,} more")
+    return "\n\n".join(parts)
 
 
 def listed(spans: Sequence[OpenSpan]) -> str:
     """Return a line for each of *spans*, ended or not: its name and its origin."""
     return "\n".join(
-        f"  {span.name}{f' ({_shown(span.origin)})' if span.origin else ''}"
+        f"  {span.name}{f' ({shown(span.origin)})' if span.origin else ''}"
         for span in spans
     )
 
@@ -123,7 +123,7 @@ def _told(alike: Sequence[OpenSpan]) -> str:
     lines = [f"  {span.path()}{times} (open for {_age(span)})"]
     if origin.place is not None:
         by_whom = "by a task or thread that runs" if origin.is_definition else "at"
-        lines.append(f"{_INDENT}started {by_whom} {_shown(origin.place)}")
+        lines.append(f"{_INDENT}started {by_whom} {shown(origin.place)}")
         source = _source(origin.place)
         if source:
             lines.append(f"{_INDENT}    {source}")
@@ -150,7 +150,7 @@ def _wrapped(text: str) -> list[str]:
     return [line.replace(_HARD_SPACE, " ") for line in lines]
 
 
-def _shown(origin: str) -> str:
+def shown(origin: str) -> str:
     """Return *origin* as short as it can be found from here."""
     here = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118 - a text, no path to open
     return origin.removeprefix(here)
