@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from agenttrace.registry import OpenSpan
-    from agenttrace.testing import CapturedSpans, ManualClock
+    from agenttrace.testing import CapturedSpans, Hang, ManualClock
+    from agenttrace.testing.model_server import ModelServer
 
 OFF, WARN, FAIL = "off", "warn", "fail"
 _LEVELS: Final = (OFF, WARN, FAIL)
@@ -133,6 +134,26 @@ def agenttrace_clock() -> Iterator[ManualClock]:
 
     with ManualClock() as clock:
         yield clock
+
+
+@pytest.fixture
+def agenttrace_hang() -> Iterator[Hang]:
+    """Hang whatever calls it, until the test is over or releases it."""
+    from agenttrace.testing import Hang  # noqa: PLC0415 - when it is asked for
+
+    with Hang() as hang:
+        yield hang
+
+
+@pytest.fixture
+def agenttrace_model_server() -> Iterator[ModelServer]:
+    """Run a model server on loopback; what it answers is its `script`."""
+    from agenttrace.testing.model_server import (  # noqa: PLC0415 - needs h11, of the extra `demo`
+        ModelServer,
+    )
+
+    with ModelServer() as server:
+        yield server
 
 
 class _Marked:

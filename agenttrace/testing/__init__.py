@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from agenttrace.errors import LeakedSpanWarning
     from agenttrace.testing.capture import CapturedSpans, capture_spans
+    from agenttrace.testing.cases import TracedTestCase
     from agenttrace.testing.clock import ManualClock
     from agenttrace.testing.conforming import (
         Broken,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         conformance,
         examine,
     )
+    from agenttrace.testing.hanging import Hang
     from agenttrace.testing.killing import kill_and_recover
     from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
     from agenttrace.testing.spans import CapturedLink, CapturedSpan, Tokens
@@ -39,11 +41,13 @@ _HOMES: Final = {
     "CapturedSpan": "agenttrace.testing.spans",
     "CapturedSpans": "agenttrace.testing.capture",
     "FreshRuntime": "agenttrace.testing.runtimes",
+    "Hang": "agenttrace.testing.hanging",
     "LeakedSpanWarning": "agenttrace.errors",
     "ManualClock": "agenttrace.testing.clock",
     "Promise": "agenttrace.testing.conforming",
     "Report": "agenttrace.testing.conforming",
     "Tokens": "agenttrace.testing.spans",
+    "TracedTestCase": "agenttrace.testing.cases",
     "capture_spans": "agenttrace.testing.capture",
     "conformance": "agenttrace.testing.conforming",
     "examine": "agenttrace.testing.conforming",
@@ -57,11 +61,13 @@ __all__ = [
     "CapturedSpan",
     "CapturedSpans",
     "FreshRuntime",
+    "Hang",
     "LeakedSpanWarning",
     "ManualClock",
     "Promise",
     "Report",
     "Tokens",
+    "TracedTestCase",
     "capture_spans",
     "conformance",
     "examine",

@@ -40,7 +40,7 @@ def test_every_block_of_the_page_runs_and_the_last_one_fails_as_shown(
         "-p", "agenttrace.pytest_plugin", "-p", "no:randomly", "-Wdefault"
     )
 
-    result.assert_outcomes(passed=10, errors=1)
+    result.assert_outcomes(passed=12, errors=1)
     assert timeless(shown) in timeless(result.stdout.str())
 
 
