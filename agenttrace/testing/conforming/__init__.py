@@ -6,6 +6,7 @@
 | `steps` | one suspension of a coroutine, at which something is done |
 | `coroutines`, `plain`, `processes` | the cases |
 | `stage` | how a case is watched and judged |
+| `hearing` | what nobody would hear otherwise |
 | `playing` | which cases there are for whom, and their order |
 | `promises` | what is promised, and the report |
 """
@@ -29,7 +30,7 @@ def examine(  # noqa: PLR0913 - all but one optional, by keyword
     name: str | None = None,
     tree: str | None = None,
     most_points: int = 40,
-    patience: float = 1.0,
+    patience: float = 5.0,
     leave_out: Collection[str] = (),
 ) -> Report:
     """Run what *factory* makes through all that can become of it, and report.
@@ -66,7 +67,7 @@ def conformance(  # noqa: PLR0913 - those of `examine`
     name: str | None = None,
     tree: str | None = None,
     most_points: int = 40,
-    patience: float = 1.0,
+    patience: float = 5.0,
     leave_out: Collection[str] = (),
 ) -> Report:
     """`examine`, and fail if a promise was broken.
@@ -79,7 +80,7 @@ def conformance(  # noqa: PLR0913 - those of `examine`
     ... def count():
     ...     yield from range(3)
     >>> print(conformance(count, name="count", leave_out=["forked", "killed"]))
-    count keeps its promises in 15 cases
+    count keeps its promises in 17 cases
     """
     __tracebackhide__ = True
     report = examine(

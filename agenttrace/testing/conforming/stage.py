@@ -9,8 +9,6 @@ business of the books of cases: `coroutines`, `plain`, `processes`.
 from __future__ import annotations
 
 import asyncio
-import logging
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,9 +21,9 @@ import agenttrace
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.runtime import core
 from agenttrace.runtime.process import PROCESS
-from agenttrace.spans.lean import LeanSpan
 from agenttrace.testing import leaks, trees
 from agenttrace.testing.capture import CapturedSpans, capture_spans
+from agenttrace.testing.conforming.hearing import counting_ends, listening
 from agenttrace.testing.conforming.promises import Broken, Promise
 from agenttrace.testing.garbage import collect_garbage
 
@@ -40,6 +38,8 @@ CONSUMER: Final = "conformance"
 OK: Final = frozenset({"ok"})
 _NO_FAULT: Final = frozenset({"ok", "cancelled", "abandoned"})
 _PAUSE: Final = 0.005
+_COLLECTING: Final = 1.0
+"""Seconds at most for which garbage is collected again and again."""
 _HANG: Final = 30.0
 """Seconds after which a case is taken to hang."""
 _COLLECTED: Final = Ending(Outcome.ABANDONED, EndedBy.CLOSE)
@@ -87,8 +87,8 @@ class Stage:
     def watching(self) -> Generator[None]:
         """Be the block in which the case is played; then judge what came of it."""
         with ExitStack() as stack:
-            heard = stack.enter_context(_listening())
-            ended_twice = stack.enter_context(_counting_ends())
+            heard = stack.enter_context(listening())
+            ended_twice = stack.enter_context(counting_ends())
             self.spans = stack.enter_context(capture_spans())
             PROCESS.spans.add_listener(self)
             stack.callback(PROCESS.spans.remove_listener, self)
@@ -214,7 +214,7 @@ class Stage:
         Args:
             patiently: Whether other threads may hold some of it for a moment more.
         """
-        deadline = time.monotonic() + self.patience
+        deadline = time.monotonic() + min(self.patience, _COLLECTING)
         collect_garbage()
         PROCESS.sweep()
         while patiently and self.open() and time.monotonic() < deadline:
@@ -333,74 +333,6 @@ def _told_as_errors() -> Collection[str]:
     """Return the outcomes that the runtime in use was told to call errors."""
     runtime = core.current()
     return () if runtime is None else runtime.settings.error_outcomes
-
-
-class _Hearing(logging.Handler):
-    def __init__(self, heard: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._heard = heard
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage().partition("\n")[0]
-        self._heard.append(f"{record.name} logs: {message}")
-
-
-@contextmanager
-def _listening() -> Generator[list[str]]:
-    """Collect what OpenTelemetry and agenttrace log, and what nobody could raise."""
-    heard: list[str] = []
-    handler = _Hearing(heard)
-    loggers = [logging.getLogger(name) for name in ("opentelemetry", "agenttrace")]
-    hook = sys.unraisablehook
-
-    def note(what: sys.UnraisableHookArgs) -> None:
-        # What Python says of a coroutine that ends in the middle, or never began.
-        if not isinstance(what.exc_value, RuntimeError | RuntimeWarning | None):
-            heard.append(f"raised where nobody could catch it: {what.exc_value!r}")
-
-    sys.unraisablehook = note
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield heard
-    finally:
-        sys.unraisablehook = hook
-        for logger in loggers:
-            logger.removeHandler(handler)
-
-
-@contextmanager
-def _counting_ends() -> Generator[list[str]]:
-    """Collect what is done to spans that have ended: that it is, nothing else shows."""
-    found: list[str] = []
-    owners = {
-        name: next(each for each in LeanSpan.__mro__ if name in vars(each))
-        for name in _AFTER_THE_END
-    }
-    originals = {name: vars(owner)[name] for name, owner in owners.items()}
-
-    def watched(name: str, original: Any) -> Any:  # noqa: ANN401 - a method of any span
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the same
-            if self.end_time is not None:
-                found.append(f"{_AFTER_THE_END[name]}: {self.name!r}")
-            return original(self, *args, **kwargs)
-
-        return method
-
-    for name, original in originals.items():
-        setattr(owners[name], name, watched(name, original))
-    try:
-        yield found
-    finally:
-        for name, original in originals.items():
-            setattr(owners[name], name, original)
-
-
-_AFTER_THE_END: Final = {
-    "end": "ended a second time",
-    "set_status": "given a status after its end, which is lost",
-    "record_exception": "given an exception after its end, which is lost",
-}
 
 
 def _branch(span: CapturedSpan) -> trees.Branch:

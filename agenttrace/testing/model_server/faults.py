@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agenttrace.testing.model_server.replies import Reply
 
-_WORDS: Final = "one two three four five six"
+_WORDS: Final = "one two three"
 
 FAULTS: Final[Mapping[str, Reply]] = MappingProxyType(
     {
