@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import agenttrace
 from agenttrace.errors import AgenttraceError
+from agenttrace.runtime import core
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.capture import CapturedSpans
 from agenttrace.testing.recording import Recording
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 
 _PAUSE: Final = 0.005
 _TOLD: Final = "what went wrong"
+_ATTACHED: Final = "attached"
+_WHOSE: Final = (
+    "the application has a tracer provider of its own: what agenttrace recovers there "
+    "is handed to that, and not to this test"
+)
 _HOW: Final = {None: "it took too long", -9: "somebody else killed it"}
 
 
@@ -61,8 +67,9 @@ def kill_and_recover(
         those that had ended, as they ended.
 
     Raises:
-        AgenttraceError: The system has no fork, or *work* came to an end without being
-            killed, or took too long; the message has its traceback.
+        AgenttraceError: The system has no fork, the application has a tracer provider
+            of its own, or *work* came to an end without being killed, or took too
+            long; the message says which, with its traceback.
 
     >>> import agenttrace
     >>> from agenttrace.testing import kill_and_recover
@@ -75,6 +82,9 @@ def kill_and_recover(
     if not hasattr(os, "fork"):
         message = "kill_and_recover() needs os.fork(), which this system has not"
         raise AgenttraceError(message)
+    runtime = core.current()
+    if runtime is not None and runtime.status().mode == _ATTACHED:
+        raise AgenttraceError(_WHOSE)
     with tempfile.TemporaryDirectory(prefix="agenttrace-") as folder:
         place = Path(folder)
         code = run_in_fork(lambda: _live(work, place), timeout)
@@ -132,10 +142,13 @@ def _live(work: Callable[[Callable[[], NoReturn]], object], place: Path) -> int:
 
     told = "it came to its end"
     try:
-        agenttrace.configure(
+        runtime = agenttrace.configure(
             service_name="killed", span_exporter=_Silent(), state_dir=str(place)
         )
-        work(die)
+        if runtime.status().mode == _ATTACHED:
+            told = _WHOSE
+        else:
+            work(die)
     except BaseException:  # noqa: BLE001 - handed over, as text
         told = traceback.format_exc()
     (place / _TOLD).write_text(told, "utf-8")

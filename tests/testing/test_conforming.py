@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import context as otel
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 import agenttrace
-from agenttrace.testing import conformance, examine
+from agenttrace.testing import conformance, examine, fresh_runtime
 from agenttrace.testing.conforming import Promise
 from agenttrace.testing.conforming.playing import evenly
 from tests.testing.given import expected
@@ -295,3 +297,25 @@ def test_what_is_examined_leaves_nothing_behind(
     examine(unclosed, patience=0.05, leave_out=WITHOUT_FORKS)
 
     agenttrace_spans.assert_all_closed()
+
+
+def test_spans_of_another_provider_are_held_to_the_same() -> None:
+    """Applications that have an OpenTelemetry of their own leak as well."""
+    provider = TracerProvider()
+    tracer = provider.get_tracer("theirs")
+
+    async def run(ends: int) -> None:
+        with tracer.start_as_current_span("look up") as span:
+            await asyncio.sleep(0)
+            for _ in range(ends):
+                span.end()
+
+    with fresh_runtime(tracer_provider=provider):
+        good = examine(functools.partial(run, 0))
+        bad = examine(functools.partial(run, 1), leave_out=WITHOUT_FORKS)
+
+    assert good.broken == []
+    assert bad.promises[0] is Promise.ONCE
+    assert not hasattr(os, "fork") or good.skipped[-1].startswith(
+        "the process is killed in the middle: the application has a tracer provider"
+    )

@@ -137,7 +137,7 @@ class _Half:
         try:
             recovered = kill_and_recover(work, timeout=_FORK_MAY_TAKE)
         except AgenttraceError as error:
-            stage.skipped = str(error)
+            stage.skipped = str(error).partition("\n")[0]
             return
         if not recovered.find(outcome="lost"):
             stage.breaks(
