@@ -12,6 +12,7 @@ looks like `spans`', trees are `trees`', and what is said of open spans `leaks`'
 from __future__ import annotations
 
 import difflib
+import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from agenttrace.testing.spans import CapturedSpan
 
 _OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
+_changing: Final = threading.RLock()
+"""Held while a capture begins or ends: threads of one process may do so at once."""
 _ENDED_BY: Final = tuple(each.value for each in EndedBy)
 
 
@@ -58,15 +61,20 @@ def capture_spans() -> Generator[CapturedSpans]:
     <Outcome.OK: 'ok'>
     """
     recording = Recording(PROCESS.spans)
-    with ExitStack() as stack:
-        runtime = stack.enter_context(runtime_without_destination())
+    with _changing, ExitStack() as beginning:
+        runtime = beginning.enter_context(runtime_without_destination())
         mode = runtime.status().mode
         if mode not in ("own", "attached"):
             message = _WHY_NOTHING[mode]
             raise AgenttraceError(message)
-        stack.enter_context(ORIGINS.noted(PROCESS.spans))
-        stack.enter_context(recording.running())
+        beginning.enter_context(ORIGINS.noted(PROCESS.spans))
+        beginning.enter_context(recording.running())
+        stack = beginning.pop_all()
+    try:
         yield CapturedSpans(recording)
+    finally:
+        with _changing:
+            stack.close()
 
 
 _WHY_NOTHING: Final = {

@@ -10,6 +10,7 @@ import pytest
 from opentelemetry import trace
 
 import agenttrace
+from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import CapturedSpans, ManualClock, capture_spans
 
 
@@ -210,3 +211,23 @@ def test_a_thread_of_no_context_is_seen_by_all() -> None:
         thread.join()
 
     assert outer.names == inner.names == ["plan", "look up"]
+
+
+def test_captures_that_begin_and_end_at_once_leave_nothing_behind() -> None:
+    """A listener that gets lost is one that the next test misses."""
+
+    def often(name: str) -> set[tuple[str, ...]]:
+        seen: set[tuple[str, ...]] = set()
+        for _ in range(10):
+            with capture_spans() as spans, agenttrace.span(name):
+                pass
+            seen.add(tuple(spans.names))
+        return seen
+
+    names = ["a", "b", "c", "d"]
+    before = PROCESS.spans.listeners, PROCESS.spans.taps
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(often, names))
+
+    assert found == [{(name,)} for name in names]
+    assert (PROCESS.spans.listeners, PROCESS.spans.taps) == before
