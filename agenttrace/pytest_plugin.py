@@ -7,6 +7,9 @@ the option `agenttrace_leaks` is on: then OpenTelemetry's SDK comes with it.
 A test leaks what is open after all of its teardown and was not before it.  Spans that
 are started while a fixture of a wider scope is set up are the fixture's: they may stay
 open until it has been torn down.
+
+Two markers are promises that a test makes for itself, whatever the option says; they
+are kept by a capture around all of the test, its fixtures included.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import importlib
 import json
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import pytest
 
@@ -23,12 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from agenttrace.registry import OpenSpan
-    from agenttrace.testing import CapturedSpans
+    from agenttrace.testing import CapturedSpans, Hang, ManualClock
+    from agenttrace.testing.model_server import ModelServer
 
 OFF, WARN, FAIL = "off", "warn", "fail"
 _LEVELS: Final = (OFF, WARN, FAIL)
 _OPTION: Final = "agenttrace_leaks"
 _MARKER: Final = "agenttrace_allow_open"
+_AT_MOST: Final = "agenttrace_max_open"
+_NONE_STUCK: Final = "agenttrace_no_stuck"
+_MARKED: Final = pytest.StashKey["_Marked"]()
 _RUNTIME: Final = "agenttrace.runtime"
 _LATE: Final = (
     "agenttrace.delivery.readable",
@@ -61,6 +68,14 @@ def pytest_configure(config: pytest.Config) -> None:
         f"{_MARKER}(*names_or_number): spans that the test may leave open: their "
         "names, in which * stands for any text, or how many; with neither, any.",
     )
+    config.addinivalue_line(
+        "markers",
+        f"{_AT_MOST}(number): fail the test if more spans than that are open at once.",
+    )
+    config.addinivalue_line(
+        "markers",
+        f"{_NONE_STUCK}: fail the test if the watchdog ends a span in it.",
+    )
     level = config.getoption(_OPTION) or config.getini(_OPTION)
     if level not in _LEVELS:
         message = f"{_OPTION} = {level!r}: must be off, warn or fail"
@@ -71,16 +86,36 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse a marker that cannot be meant; import what delivery's threads would.
+    """Refuse a marker that cannot be meant, and keep watch for those that are.
 
-    They leave that to later, but pytest compiles our modules itself, for their
+    And import what delivery's threads would.
+
+    Those leave it to later, but pytest compiles our modules itself, for their
     assertions, and in Python 3.11 `ast.parse` fails where another thread is in it as
     well: that of the suite.
     """
     _allowed(item)
+    marked = _Marked.of(item)
+    if marked is not None:
+        item.stash[_MARKED] = marked
+        marked.watch()
     if sys.version_info < (3, 12) and _RUNTIME in sys.modules:
         for name in _LATE:
             importlib.import_module(name)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Hold a test to its markers, when all its fixtures are gone."""
+    try:
+        result = yield
+    except BaseException:
+        if _MARKED in item.stash:
+            item.stash[_MARKED].leave()
+        raise
+    if _MARKED in item.stash:
+        item.stash[_MARKED].hold()
+    return result
 
 
 @pytest.fixture
@@ -90,6 +125,100 @@ def agenttrace_spans() -> Iterator[CapturedSpans]:
 
     with capture_spans() as spans:
         yield spans
+
+
+@pytest.fixture
+def agenttrace_clock() -> Iterator[ManualClock]:
+    """Stop agenttrace's time for the test; `advance(seconds)` lets some pass."""
+    from agenttrace.testing import ManualClock  # noqa: PLC0415 - brings the SDK
+
+    with ManualClock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def agenttrace_hang() -> Iterator[Hang]:
+    """Hang whatever calls it, until the test is over or releases it."""
+    from agenttrace.testing import Hang  # noqa: PLC0415 - when it is asked for
+
+    with Hang() as hang:
+        yield hang
+
+
+@pytest.fixture
+def agenttrace_model_server() -> Iterator[ModelServer]:
+    """Run a model server on loopback; what it answers is its `script`."""
+    from agenttrace.testing.model_server import (  # noqa: PLC0415 - needs h11, of the extra `demo`
+        ModelServer,
+    )
+
+    with ModelServer() as server:
+        yield server
+
+
+class _Marked:
+    """What the markers of one test promise of its spans.
+
+    Args:
+        at_most: How many may be open at once; None is any number.
+        none_stuck: Whether the watchdog must not end one.
+    """
+
+    def __init__(self, at_most: int | None, *, none_stuck: bool) -> None:
+        self._at_most = at_most
+        self._none_stuck = none_stuck
+        self._stack = ExitStack()
+        self._spans: CapturedSpans | None = None
+
+    @classmethod
+    def of(cls, item: pytest.Item) -> Self | None:
+        """Return the promises of *item*; None where it makes none.
+
+        One that cannot be meant fails the test.
+        """
+        marker = item.get_closest_marker(_AT_MOST)
+        none_stuck = item.get_closest_marker(_NONE_STUCK) is not None
+        if marker is None:
+            return cls(None, none_stuck=True) if none_stuck else None
+        number = marker.args[0] if len(marker.args) == 1 else None
+        if type(number) is not int or number < 0 or marker.kwargs:
+            said = ", ".join(
+                [
+                    *map(repr, marker.args),
+                    *(f"{key}={value!r}" for key, value in marker.kwargs.items()),
+                ]
+            )
+            message = f"@pytest.mark.{_AT_MOST}({said}): must be one number of spans"
+            pytest.fail(message, pytrace=False)
+        return cls(number, none_stuck=none_stuck)
+
+    def watch(self) -> None:
+        """Begin, before the test has set anything up."""
+        from agenttrace.testing import capture_spans  # noqa: PLC0415 - brings the SDK
+
+        self._spans = self._stack.enter_context(capture_spans())
+
+    def leave(self) -> None:
+        """Watch no more."""
+        self._stack.close()
+
+    def hold(self) -> None:
+        """Watch no more, and fail the test if it has broken a promise."""
+        self.leave()
+        broken = self._broken()
+        if broken:
+            pytest.fail(broken, pytrace=False)
+
+    def _broken(self) -> str:
+        spans = self._spans
+        try:
+            if spans is not None and self._at_most is not None:
+                spans.assert_open_at_most(self._at_most)
+            if spans is not None and self._none_stuck:
+                spans.assert_none_stuck()
+        except AssertionError as broken:
+            return str(broken)
+        return ""
 
 
 class LeakCheck:

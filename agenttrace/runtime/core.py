@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 # Before anything of ours: while it is imported, it may import our runtime context.
@@ -189,11 +190,17 @@ class Runtime:
         """Do what is to be done now and then while spans are open."""
         # Apart: neither may keep the other from its work.
         safety.guarded("tick: pipeline", self._pipeline.tick)
-        if self.settings.on_stuck != "off" and not self._stopped:
-            PROCESS.ticker.busy_with(self._judge)
+        self.judge(time.monotonic_ns())
 
-    def _judge(self) -> None:
-        self._watch().tick(COARSE.now, time.monotonic_ns())
+    def judge(self, steady: int) -> None:
+        """Have the watchdog look at what is due, unless there are no rules.
+
+        Args:
+            steady: A clock that nobody sets, in nanoseconds.
+        """
+        if self.settings.on_stuck != "off" and not self._stopped:
+            tick = partial(self._watch().tick, COARSE.now, steady)
+            PROCESS.ticker.busy_with(tick)
 
     def _watch(self) -> Watchdog:
         """Return the watchdog, made when the first span has been open for a tick."""

@@ -58,7 +58,7 @@ _refer: Final = cast(
 )
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 _MAX_NAME: Final = attributes.MAX_NAME
-_now: Final = time.time_ns
+_now: Final = time.time_ns  # `testing.ManualClock` puts itself in its place
 _OUTCOME: Final = semconv.OUTCOME
 _ENDED_BY: Final = semconv.ENDED_BY
 # Members of enumerations, bound once: looking them up costs more than using them.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agenttrace.model import EventData
 
 _SCALARS: Final = attributes.SCALARS
-_now: Final = time.time_ns
+_now: Final = time.time_ns  # `testing.ManualClock` puts itself in its place
 
 
 class Limited(dict[str, Any]):

@@ -22,28 +22,57 @@ from agenttrace.lazy import exports
 
 if TYPE_CHECKING:
     from agenttrace.testing.capture import CapturedSpans, capture_spans
+    from agenttrace.testing.cases import TracedTestCase
+    from agenttrace.testing.clock import ManualClock
+    from agenttrace.testing.conforming import (
+        Broken,
+        Promise,
+        Report,
+        conformance,
+        examine,
+    )
+    from agenttrace.testing.hanging import Hang
+    from agenttrace.testing.killing import kill_and_recover
     from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
     from agenttrace.testing.spans import CapturedLink, CapturedSpan, Tokens
 
 _HOMES: Final = {
+    "Broken": "conforming",
     "CapturedLink": "spans",
     "CapturedSpan": "spans",
     "CapturedSpans": "capture",
     "FreshRuntime": "runtimes",
+    "Hang": "hanging",
+    "ManualClock": "clock",
+    "Promise": "conforming",
+    "Report": "conforming",
     "Tokens": "spans",
+    "TracedTestCase": "cases",
     "capture_spans": "capture",
+    "conformance": "conforming",
+    "examine": "conforming",
     "fresh_runtime": "runtimes",
+    "kill_and_recover": "killing",
 }
 
 __all__ = [
+    "Broken",
     "CapturedLink",
     "CapturedSpan",
     "CapturedSpans",
     "FreshRuntime",
+    "Hang",
     "LeakedSpanWarning",
+    "ManualClock",
+    "Promise",
+    "Report",
     "Tokens",
+    "TracedTestCase",
     "capture_spans",
+    "conformance",
+    "examine",
     "fresh_runtime",
+    "kill_and_recover",
 ]
 
 __getattr__ = exports(__name__, _HOMES)

@@ -5,8 +5,8 @@ agenttrace is attached to, so that an application's own `configure()`, before or
 the capture, goes on working.  Where nothing is configured, a runtime without a
 destination is, for as long as the capture lasts.
 
-This module catches and keeps; what a span looks like is `spans`' business, trees are
-`trees`', and what is said of open spans `leaks`'.
+This module is what a test asks; what was seen is `recording`'s business, what a span
+looks like `spans`', trees are `trees`', and what is said of open spans `leaks`'.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ from __future__ import annotations
 import difflib
 import threading
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from agenttrace.delivery.readable import from_readable
-from agenttrace.delivery.store.forest import arrange
 from agenttrace.errors import AgenttraceError
-from agenttrace.model import EndedBy, Outcome, SpanData
+from agenttrace.model import EndedBy, Outcome
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import leaks, trees
-from agenttrace.testing.garbage import collect_garbage
 from agenttrace.testing.origins import ORIGINS
+from agenttrace.testing.recording import Recording
 from agenttrace.testing.runtimes import runtime_without_destination
-from agenttrace.testing.spans import CapturedSpan, Key, captured
+from agenttrace.testing.snapshots import snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 
-    from agenttrace.registry import OpenSpan, OpenSpans
-
-K = TypeVar("K")
+    from agenttrace.registry import OpenSpan
+    from agenttrace.testing.spans import CapturedSpan
 
 _OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
-_PATIENCE: Final = 1.0
-"""Seconds that a span which is just being told by another thread is waited for."""
+_changing: Final = threading.RLock()
+"""Held while a capture begins or ends: threads of one process may do so at once."""
+_ENDED_BY: Final = tuple(each.value for each in EndedBy)
 
 
 @contextmanager
@@ -46,6 +44,9 @@ def capture_spans() -> Generator[CapturedSpans]:
     What is captured can be looked at inside the block and after it.  A span from before
     is captured as well when something ends it, but not when it was dropped and the
     garbage collector happens to find it now.
+
+    Of captures that run at the same time, in threads or tasks of one process, each sees
+    its own spans: those below its own, and those that start in its own context.
 
     Raises:
         AgenttraceError: Tracing is disabled, so that every assertion would be about
@@ -60,15 +61,20 @@ def capture_spans() -> Generator[CapturedSpans]:
     <Outcome.OK: 'ok'>
     """
     recording = Recording(PROCESS.spans)
-    with ExitStack() as stack:
-        runtime = stack.enter_context(runtime_without_destination())
+    with _changing, ExitStack() as beginning:
+        runtime = beginning.enter_context(runtime_without_destination())
         mode = runtime.status().mode
         if mode not in ("own", "attached"):
             message = _WHY_NOTHING[mode]
             raise AgenttraceError(message)
-        stack.enter_context(ORIGINS.noted(PROCESS.spans))
-        stack.enter_context(recording.running())
+        beginning.enter_context(ORIGINS.noted(PROCESS.spans))
+        beginning.enter_context(recording.running())
+        stack = beginning.pop_all()
+    try:
         yield CapturedSpans(recording)
+    finally:
+        with _changing:
+            stack.close()
 
 
 _WHY_NOTHING: Final = {
@@ -81,116 +87,6 @@ _WHY_NOTHING: Final = {
         "SDK, so agenttrace does not see what becomes of its spans"
     ),
 }
-
-
-class Recording:
-    """What was seen of spans so far: a listener and a tap of the registry.
-
-    Args:
-        registry: Whose spans.
-    """
-
-    def __init__(self, registry: OpenSpans) -> None:
-        self.registry = registry
-        # Re-entrant: a finalizer that ends a span may run while this thread holds it.
-        self._changed = threading.Condition(threading.RLock())
-        self._order: dict[Key, int] = {}
-        self._open: dict[OpenSpan, None] = {}
-        self._claimed: set[Key] = set()
-        self._told: dict[Key, CapturedSpan] = {}
-
-    @contextmanager
-    def running(self) -> Generator[None]:
-        """Record meanwhile."""
-        self.registry.add_listener(self)
-        self.registry.taps = (*self.registry.taps, self.told)
-        try:
-            yield
-            self.settle()
-        finally:
-            self.registry.remove_listener(self)
-            self.registry.taps = tuple(
-                tap for tap in self.registry.taps if tap != self.told
-            )
-
-    def started(self, span: OpenSpan) -> None:
-        """Note that *span* is open."""
-        with self._changed:
-            self._order[_key(span)] = len(self._order)
-            self._open[span] = None
-
-    def ended(self, span: OpenSpan) -> None:
-        """Expect the final form of *span*."""
-        with self._changed:
-            self._open.pop(span, None)
-            if span.sampled:
-                self._claimed.add(_key(span))
-
-    def told(self, form: object) -> None:
-        """Keep the first *form* of a span.
-
-        What was started before and is found by the garbage collector only now has
-        been dropped by an earlier test, or is anybody's: it would be chance.
-        """
-        data = form if isinstance(form, SpanData) else from_readable(form)  # type: ignore[arg-type]  # what else a tap is shown
-        span = captured(data)
-        with self._changed:
-            if span.key in self._order or span.ended_by != EndedBy.GC:
-                self._order.setdefault(span.key, len(self._order))
-                self._told.setdefault(span.key, span)
-            self._claimed.discard(span.key)
-            self._changed.notify_all()
-
-    def settle(self, *, collect: bool = False) -> None:
-        """Let what has happened arrive: dropped spans, and those of other threads.
-
-        Args:
-            collect: Run the garbage collector first.
-        """
-        if collect:
-            collect_garbage()
-        PROCESS.sweep()
-        with self._changed:
-            if not self._changed.wait_for(lambda: not self._claimed, _PATIENCE):
-                # Nothing was sent of these: it failed, behind the guard.
-                self._claimed.clear()
-
-    def spans(self) -> list[CapturedSpan]:
-        """Return what was told so far, by start, everybody with their relatives."""
-        with self._changed:
-            told = sorted(self._told.values(), key=lambda span: self._order[span.key])
-            for span in told:
-                span.children = []
-            for span in told:
-                above = span.parent_key
-                span.parent = None if above is None else self._told.get(above)
-                if span.parent is not None:
-                    span.parent.children.append(span)
-            return told
-
-    def open(self) -> list[OpenSpan]:
-        """Return what was started meanwhile and is open now, by start."""
-        find = self.registry.find
-        with self._changed:
-            # Nobody tells of those that end after the capture.
-            return [span for span in self._open if find(span.span_id) is span]
-
-    def forest(self) -> list[trees.Branch]:
-        """Return all of it as trees, what is open included."""
-        branches: dict[Key, trees.Branch] = {}
-        parents: dict[Key, Key | None] = {}
-        for record in self.open():
-            key = _key(record)
-            branches[key] = trees.Branch(record.name, trees.OPEN)
-            parents[key] = (key[0], record.parent_id.hex())
-        for span in self.spans():
-            branches[span.key] = _branch_of(span)
-            parents[span.key] = span.parent_key
-        by_start = sorted(parents, key=lambda key: self._order[key])
-        arrangement = arrange({key: parents[key] for key in by_start})
-        for key, children in arrangement.children.items():
-            branches[key].children = [branches[child] for child in children]
-        return [branches[key] for key in arrangement.tops]
 
 
 class CapturedSpans:
@@ -228,33 +124,44 @@ class CapturedSpans:
         self._recording.settle()
         return self._recording.open()
 
-    def find(
+    def find(  # noqa: PLR0913 - all optional, by keyword
         self,
         name: str | None = None,
         *,
         outcome: str | None = None,
+        ended_by: str | None = None,
         operation: str | None = None,
+        error_type: str | None = None,
+        attributes: Mapping[str, object] | None = None,
+        where: Callable[[CapturedSpan], object] | None = None,
     ) -> list[CapturedSpan]:
-        """Return the spans that have ended and are like that.
+        """Return the spans that have ended and are like that, by start.
 
         Args:
             name: Their name, in which `*` stands for any text.
             outcome: How they ended: an `Outcome` or its word.
+            ended_by: What ended them: an `EndedBy` or its word.
             operation: `gen_ai.operation.name`.
+            error_type: `error.type`, in which `*` stands for any text.
+            attributes: They have all of these, with these values.
+            where: Returns whether it is one.
 
         Raises:
-            ValueError: There is no such outcome.
+            ValueError: There is no such outcome, or nothing ends spans that way.
         """
-        if outcome is not None and outcome not in _OUTCOMES:
-            words = ", ".join(_OUTCOMES)
-            message = f"outcome={outcome!r}: must be {words} (what is open is in .open)"
-            raise ValueError(message)
+        _check("outcome", outcome, _OUTCOMES, " (what is open is in .open)")
+        _check("ended_by", ended_by, _ENDED_BY)
+        wanted = dict(attributes or {}).items()
         return [
             span
             for span in self
             if (name is None or trees.fits(name, span.name))
-            and (outcome is None or span.outcome == outcome)
-            and (operation is None or span.operation == operation)
+            and outcome in (None, span.outcome)
+            and ended_by in (None, span.ended_by)
+            and operation in (None, span.operation)
+            and (error_type is None or trees.fits(error_type, span.error_type or ""))
+            and all(span.attributes.get(key, _NONE) == value for key, value in wanted)
+            and (where is None or where(span))
         ]
 
     def span(self, name: str) -> CapturedSpan:
@@ -323,6 +230,61 @@ class CapturedSpans:
             )
             raise AssertionError(message)
 
+    def snapshot(
+        self, *, attributes: Collection[str] = (), ids: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return the spans that have ended as plain values that are always the same.
+
+        For `inline-snapshot`, `syrupy`, or a literal in the test.  Times, ids and
+        attributes are left out, and so is what a span does not have.
+
+        Args:
+            attributes: Names of attributes to keep, in which `*` stands for any text.
+            ids: Number traces and spans by their start, from 1: `trace`, `id`, `links`.
+
+        >>> import agenttrace
+        >>> with capture_spans() as spans:
+        ...     with agenttrace.span("plan", attributes={"tenant": "gold"}):
+        ...         pass
+        >>> spans.snapshot(attributes=["tenant"])
+        [{'name': 'plan', 'outcome': 'ok', 'attributes': {'tenant': 'gold'}}]
+        """
+        return snapshot_of(self._spans(), attributes=attributes, ids=ids)
+
+    @property
+    def most_open(self) -> int:
+        """How many spans that were started during the capture were open at once."""
+        return self._recording.most_open
+
+    def assert_open_at_most(self, number: int) -> None:
+        """Assert that never more than *number* of the spans were open at once.
+
+        Raises:
+            AssertionError: There were more; the message says which.
+        """
+        __tracebackhide__ = True
+        if self.most_open > number:
+            then = leaks.listed(self._recording.open_then)
+            message = (
+                f"{self.most_open:,} spans were open at once, and {number:,} may be:"
+                f"\n\n{then}"
+            )
+            raise AssertionError(message)
+
+    def assert_none_stuck(self) -> None:
+        """Assert that the watchdog has ended none of the spans.
+
+        Raises:
+            AssertionError: It has; the message says which, and why.
+        """
+        __tracebackhide__ = True
+        judged = self.find(ended_by=EndedBy.WATCHDOG)
+        if judged:
+            number = "1 span" if len(judged) == 1 else f"{len(judged):,} spans"
+            told = "\n\n".join(leaks.judged(span) for span in judged)
+            message = f"the watchdog has ended {number}:\n\n{told}"
+            raise AssertionError(message)
+
     def assert_all_closed(self, *, collect: bool = False) -> None:
         """Assert that every span which was started during the capture has ended.
 
@@ -354,19 +316,10 @@ class CapturedSpans:
         return f"There is:\n\n{indented}"
 
 
-def _branch_of(span: CapturedSpan) -> trees.Branch:
-    return trees.Branch(
-        span.name,
-        span.outcome or "",
-        span.error_type,
-        {
-            "items": span.items,
-            "ended_by": span.ended_by,
-            "input_tokens": span.tokens.input,
-            "output_tokens": span.tokens.output,
-        },
-    )
+_NONE: Final = object()
 
 
-def _key(span: OpenSpan) -> Key:
-    return span.trace_id.hex(), span.span_id.hex()
+def _check(name: str, said: str | None, words: Collection[str], more: str = "") -> None:
+    if said is not None and said not in words:
+        message = f"{name}={said!r}: must be {', '.join(words)}{more}"
+        raise ValueError(message)

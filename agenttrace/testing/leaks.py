@@ -9,12 +9,14 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Final
 
+from agenttrace import semconv
 from agenttrace.testing.origins import ORIGINS, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agenttrace.registry import OpenSpan
+    from agenttrace.testing.spans import CapturedSpan
 
 _MOST: Final = 20
 """Spans that are described; the others are counted."""
@@ -37,7 +39,7 @@ _REMEDIES: Final = {
     ),
     Shape.COROUTINE: (
         "It is a coroutine that has not finished: await its task, or cancel it and "
-        "await it then."
+        "await it then. Or it has returned a stream: close that where it is left."
     ),
     Shape.CALL: (
         "The call has not returned, or what it returned has not come to its end: wait "
@@ -89,11 +91,29 @@ def told(spans: Sequence[OpenSpan]) -> str:
     for span in spans:
         alike.setdefault((span.path(), span.origin), []).append(span)
     groups = list(alike.values())
-    shown = [_told(group) for group in groups[:_MOST]]
+    parts = [_told(group) for group in groups[:_MOST]]
     further = sum(len(group) for group in groups[_MOST:])
     if further:
-        shown.append(f"  and {further:,} more")
-    return "\n\n".join(shown)
+        parts.append(f"  and {further:,} more")
+    return "\n\n".join(parts)
+
+
+def listed(spans: Sequence[OpenSpan]) -> str:
+    """Return a line for each of *spans*, ended or not: its name and its origin."""
+    return "\n".join(
+        f"  {span.name}{f' ({shown(span.origin)})' if span.origin else ''}"
+        for span in spans
+    )
+
+
+def judged(span: CapturedSpan) -> str:
+    """Return what the watchdog has found of *span*, as a paragraph, indented."""
+    lines = [f"  {span.name}: {span.status_message or span.outcome}"]
+    for event in span.events:
+        if event.name == semconv.HANG:
+            explained = (event.attributes or {}).get(semconv.HANG_EXPLANATION)
+            lines += _wrapped(str(explained)) if explained else []
+    return "\n".join(lines)
 
 
 def _told(alike: Sequence[OpenSpan]) -> str:
@@ -103,7 +123,7 @@ def _told(alike: Sequence[OpenSpan]) -> str:
     lines = [f"  {span.path()}{times} (open for {_age(span)})"]
     if origin.place is not None:
         by_whom = "by a task or thread that runs" if origin.is_definition else "at"
-        lines.append(f"{_INDENT}started {by_whom} {_shown(origin.place)}")
+        lines.append(f"{_INDENT}started {by_whom} {shown(origin.place)}")
         source = _source(origin.place)
         if source:
             lines.append(f"{_INDENT}    {source}")
@@ -130,7 +150,7 @@ def _wrapped(text: str) -> list[str]:
     return [line.replace(_HARD_SPACE, " ") for line in lines]
 
 
-def _shown(origin: str) -> str:
+def shown(origin: str) -> str:
     """Return *origin* as short as it can be found from here."""
     here = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118 - a text, no path to open
     return origin.removeprefix(here)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -105,24 +106,56 @@ def fresh_runtime(
 def runtime_without_destination() -> Generator[Runtime]:
     """Return the runtime in use; where there is none, one that delivers nowhere.
 
-    One that the application configures meanwhile stays.
+    One that the application configures meanwhile stays.  Several may use the same at
+    once; the last to leave retires it.
     """
-    found = core.current()
-    if found is not None and found.is_running:
-        yield found
-        return
-    tracer, policy = tracing.tracer(), content.install(content.Policy())
-    runtime = core.configure(
-        span_exporter=Nowhere(), durable=False, loop_blocked_after=math.inf
-    )
+    with _lending:
+        found = core.current()
+        if found is not None and found.is_running:
+            runtime, lent = found, _lent.get(found)
+        else:
+            tracer, policy = tracing.tracer(), content.install(content.Policy())
+            runtime = core.configure(
+                span_exporter=Nowhere(), durable=False, loop_blocked_after=math.inf
+            )
+            lent = _lent[runtime] = _Lent(found, tracer, policy)
+        if lent is not None:
+            lent.users += 1
     try:
         yield runtime
     finally:
+        with _lending:
+            if lent is not None:
+                lent.users -= 1
+                if not lent.users:
+                    del _lent[runtime]
+                    lent.take_back(runtime)
+
+
+class _Lent:
+    """What is to be as it was, when the last user of a runtime has left."""
+
+    def __init__(
+        self,
+        found: Runtime | None,
+        tracer: tracing.Tracer,
+        policy: content.Policy,
+    ) -> None:
+        self.users = 0
+        self._before = found, tracer, policy
+
+    def take_back(self, runtime: Runtime) -> None:
+        """Retire *runtime*, unless the application has another one by now."""
         if core.current() is runtime:
+            found, tracer, policy = self._before
             _retire(runtime)
             core.replace(found)
             tracing.install(tracer)
             content.install(policy)
+
+
+_lending: Final = threading.RLock()
+_lent: Final[dict[Runtime, _Lent]] = {}
 
 
 @contextmanager

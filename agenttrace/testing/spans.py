@@ -68,6 +68,7 @@ class CapturedSpan:
         scope: The instrumentation scope's name: which library made it.
         parent: The parent, if it has been captured as well.
         children: The captured ones, in the order of their start.
+        linked: The captured spans that its links lead to, in the order of its links.
     """
 
     name: str
@@ -91,6 +92,7 @@ class CapturedSpan:
     scope: str
     parent: CapturedSpan | None = None
     children: list[CapturedSpan] = field(default_factory=list["CapturedSpan"])
+    linked: list[CapturedSpan] = field(default_factory=list["CapturedSpan"])
 
     def __repr__(self) -> str:
         return f"<CapturedSpan {self.name!r} {self.outcome or 'ended'}>"

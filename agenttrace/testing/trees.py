@@ -6,10 +6,10 @@
       ...
 
 A line is a span, its indentation says under which one.  After the name may follow the
-outcome, the error type and facts (`items=5`).  What is not said is not compared, but
-for the outcome: a span of which none is said has to be `ok`, since a step that went
-wrong must not pass unseen; `: *` allows any.  A `*` in a name or value stands for any
-text, a line `...` for any further spans at its place, with all that is beneath them.
+outcome, the error type and facts (`items=5`, `duration<2`).  What is not said is not
+compared, but for the outcome: a span of which none is said has to be `ok`, since a step
+that went wrong must not pass unseen; `: *` allows any.  A `*` in a name or value stands
+for any text, a line `...` for any further spans at its place, with all beneath them.
 
 Pure: no span, no clock.  The comparison is one alignment of lines at least cost: where
 that costs nothing the trees are the same, and elsewhere it is the difference to show.
@@ -17,6 +17,7 @@ that costs nothing the trees are the same, and elsewhere it is the difference to
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -29,12 +30,27 @@ from agenttrace.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 OPEN: Final = "open"
 """The word for a span that has not ended, where the others have their outcome."""
-FACTS: Final = ("items", "ended_by", "input_tokens", "output_tokens")
+FACTS: Final = (
+    "items",
+    "ended_by",
+    "input_tokens",
+    "output_tokens",
+    "links",
+    "duration",
+)
 """What a line may say of a span besides outcome and error type."""
+_COMPARISONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_SAID: Final = re.compile(r"(\w*)(=|<=?|>=?)(.*)", re.DOTALL)
+"""A fact: its name, how it is compared, and with what."""
 _ANY: Final = "*"
 _FURTHER: Final = "..."
 _OUTCOMES: Final = frozenset({OPEN, _ANY, *(outcome.value for outcome in Outcome)})
@@ -93,7 +109,7 @@ class Pattern:
         name: With wildcards; None stands for any further spans (`...`).
         outcome: With wildcards.
         error_type: With wildcards; None is not compared.
-        facts: Expected values by fact, with wildcards.
+        facts: By fact, how it is compared (`=` with wildcards, `<`, ...) and with what.
     """
 
     depth: int
@@ -101,7 +117,9 @@ class Pattern:
     name: str | None
     outcome: str = Outcome.OK.value
     error_type: str | None = None
-    facts: Mapping[str, str] = field(default_factory=dict[str, str])
+    facts: Mapping[str, tuple[str, str]] = field(
+        default_factory=dict[str, tuple[str, str]]
+    )
 
     def is_named(self, branch: Branch) -> bool:
         """Return whether *branch* goes by this name."""
@@ -117,8 +135,8 @@ class Pattern:
                 or fits(self.error_type, branch.error_type or "")
             )
             and all(
-                fits(expected, _text(branch.facts.get(fact)))
-                for fact, expected in self.facts.items()
+                _holds(branch.facts.get(fact), comparison, expected)
+                for fact, (comparison, expected) in self.facts.items()
             )
         )
 
@@ -196,17 +214,27 @@ def _pattern(depth: int, said: str, number: int) -> Pattern:
             f"may be {', '.join(FACTS)}: {said!r}"
         )
         raise ValueError(message)
+    for fact, (comparison, expected) in facts.items():
+        if comparison != "=" and _number(expected) is None:
+            message = (
+                f"line {number}: {fact}{comparison}{expected}: {expected!r} is no "
+                f"number: {said!r}"
+            )
+            raise ValueError(message)
     return Pattern(depth, said, name, outcome, error_type, facts)
 
 
-def _read(words: list[str]) -> tuple[str, str | None, dict[str, str]] | None:
+def _read(
+    words: list[str],
+) -> tuple[str, str | None, dict[str, tuple[str, str]]] | None:
     """Return what stands after the name, None where these words are part of it."""
     rest = list(words)
     said = rest.pop(0) if rest[0] in _OUTCOMES else None
     error_type = None
-    if said in _WITH_ERROR_TYPE and rest and "=" not in rest[0]:
+    if said in _WITH_ERROR_TYPE and rest and not _SAID.fullmatch(rest[0]):
         error_type = rest.pop(0)
-    facts = dict(word.split("=", 1) for word in rest if "=" in word)
+    found = [each for word in rest if (each := _SAID.fullmatch(word))]
+    facts = {each[1]: (each[2], each[3]) for each in found}
     if len(facts) < len(rest) or (said is None and facts.keys() - set(FACTS)):
         return None
     return said or Outcome.OK.value, error_type, facts
@@ -311,6 +339,24 @@ def _flat(branches: Sequence[Branch]) -> Iterator[tuple[int, Branch]]:
 
 def _one_line(name: str) -> str:
     return " ".join(name.split("\n")).strip()
+
+
+def _holds(value: object, comparison: str, expected: str) -> bool:
+    if comparison == "=":
+        return fits(expected, _text(value))
+    limit = _number(expected)
+    return (
+        isinstance(value, int | float)
+        and limit is not None
+        and _COMPARISONS[comparison](value, limit)
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _text(value: object) -> str:

@@ -39,6 +39,7 @@ class Ticker:
         also_for: Returns whether it is to tick though no span is open.
         occupied: Seconds so far that ticks have spent on what takes long: whoever
             looks how late a tick came has to know.
+        is_paused: Whether the ticks are left out: somebody else has the time in hand.
     """
 
     def __init__(self, registry: OpenSpans, interval: float = INTERVAL) -> None:
@@ -46,6 +47,7 @@ class Ticker:
         self.lag = self.worst_lag = 0.0
         self.occupied = 0.0
         self.also_for: Callable[[], bool] = _never
+        self.is_paused = False
         self._registry = registry
         self._interval = interval
         self._subscribers: list[tuple[str, Callable[[], object]]] = []
@@ -56,6 +58,7 @@ class Ticker:
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._start_lock = threading.Lock()
+        self._ticking = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def subscribe(self, name: str, call: Callable[[], object]) -> None:
@@ -85,6 +88,15 @@ class Ticker:
         self._stopped.set()
         self._wanted.set()
 
+    def pause(self) -> None:
+        """Leave out the ticks from now on; one that is under way is waited for."""
+        with self._ticking:
+            self.is_paused = True
+
+    def resume(self) -> None:
+        """Tick again."""
+        self.is_paused = False
+
     def after_fork(self) -> None:
         """Begin anew: threads do not survive a fork, locks may be held by the dead."""
         self.lag = self.worst_lag = 0.0
@@ -110,7 +122,9 @@ class Ticker:
             wanted.wait()
             wanted.clear()
             while not stopped.is_set() and (registry.is_busy or self.also_for()):
-                self._tick()
+                with self._ticking:
+                    if not self.is_paused:
+                        self._tick()
                 asleep = time.monotonic()
                 stopped.wait(self._interval)
                 self._note_lag(time.monotonic() - asleep - self._interval)

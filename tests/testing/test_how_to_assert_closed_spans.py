@@ -1,4 +1,4 @@
-"""The page on asserting closed spans does what it says."""
+"""The pages on asserting closed spans do what they say."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-PAGE = Path(__file__).parents[2] / "docs/how-to/assert-closed-spans.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "how-to/assert-closed-spans.md"
+TUTORIAL = DOCS / "tutorial/prove-that-spans-close.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language: str) -> list[str]:
-    """Return the page's code blocks in *language*."""
-    found = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+def blocks(language: str, page: Path = PAGE) -> list[str]:
+    """Return the code blocks of *page* in *language*."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
     return [text for said, text in found if said == language]
 
 
@@ -38,5 +40,25 @@ def test_every_block_of_the_page_runs_and_the_last_one_fails_as_shown(
         "-p", "agenttrace.pytest_plugin", "-p", "no:randomly", "-Wdefault"
     )
 
-    result.assert_outcomes(passed=7, errors=1)
+    result.assert_outcomes(passed=12, errors=1)
     assert timeless(shown) in timeless(result.stdout.str())
+
+
+def test_the_tutorials_agent_breaks_the_promises_that_are_shown(
+    pytester: pytest.Pytester,
+) -> None:
+    """Whoever follows it has to see what the page says."""
+    desk, ordinary, failing, *_ = blocks("python", TUTORIAL)
+    (shown,) = blocks("text", TUTORIAL)
+    pytester.makepyfile(desk=desk, test_desk=f"{ordinary}\n\n{failing}")
+
+    result = pytester.runpytest_subprocess(
+        "-p", "agenttrace.pytest_plugin", "-p", "no:randomly", "-Wdefault"
+    )
+
+    result.assert_outcomes(passed=1, failed=1)
+    said = [re.sub(r"^E {7}(AssertionError: )?", "", line) for line in result.outlines]
+    wanted = [line.rstrip() for line in shown.splitlines()]
+    begin = said.index(wanted[0])
+    found = [line.rstrip() for line in said[begin : begin + len(wanted)]]
+    assert found == wanted

@@ -114,7 +114,7 @@ def test_a_task_is_told_with_the_function_that_it_runs(
             started by a task or thread that runs HERE
                 async def wait(event: asyncio.Event) -> None:
             It is a coroutine that has not finished: await its task, or cancel it and
-            await it then.
+            await it then. Or it has returned a stream: close that where it is left.
     """)
 
 

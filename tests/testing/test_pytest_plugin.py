@@ -549,3 +549,53 @@ def test_a_test_that_fails_as_expected_and_leaks_is_one_test(suite: Run) -> None
 
     result.assert_outcomes(xfailed=2)
     assert result.stdout.str().count("- Captured spans left open teardown -") == 2
+
+
+def test_a_test_is_held_to_what_its_markers_promise(suite: Run) -> None:
+    """A limit on what is open at once finds a fan-out that nobody meant."""
+    result = suite(
+        """
+        from agenttrace.testing import ManualClock
+
+        at_most = pytest.mark.agenttrace_max_open
+
+        def nest(depth):
+            if depth:
+                with agenttrace.span(f"step {depth}"):
+                    nest(depth - 1)
+
+        @at_most(2)
+        def test_that_keeps_it(): nest(2)
+
+        @at_most(2)
+        def test_that_breaks_it(agenttrace_spans): nest(3)
+
+        @pytest.mark.agenttrace_no_stuck
+        def test_that_makes_progress():
+            with ManualClock() as clock, agenttrace.span("slow", heartbeat_timeout=5):
+                clock.advance(4)
+
+        @pytest.mark.agenttrace_no_stuck
+        def test_that_makes_none():
+            with ManualClock() as clock, agenttrace.span("slow", heartbeat_timeout=5):
+                clock.advance(6)
+
+        @at_most("two")
+        def test_that_cannot_be_meant(): nest(1)
+        """,
+        "--strict-markers",
+    )
+
+    result.assert_outcomes(passed=4, errors=3)
+    assert section(result, "ERROR at teardown of test_that_breaks_it") == expected("""
+        3 spans were open at once, and 2 may be:
+
+          step 3 (test_suite.py:27)
+          step 2 (test_suite.py:27)
+          step 1 (test_suite.py:27)
+    """)
+    stuck = section(result, "ERROR at teardown of test_that_makes_none")
+    assert stuck.startswith("the watchdog has ended 1 span:\n\n  slow: ")
+    assert section(result, "ERROR at setup of test_that_cannot_be_meant") == (
+        "@pytest.mark.agenttrace_max_open('two'): must be one number of spans"
+    )

@@ -25,6 +25,7 @@ checks no API key, and never listens beyond 127.0.0.1.
 | `answering` | which request gets which answer |
 | `requests`, `replies`, `scripts`, `model_names` | what a script sees and says |
 | `exchanges` | what a test sees |
+| `faults` | what goes wrong, one reply each |
 | `chat`, `responses`, `embeddings`, `encoding` | the wire forms, as pure functions |
 | `connection`, `sending` | HTTP, and the pace and the faults of one answer |
 """
@@ -32,6 +33,7 @@ checks no API key, and never listens beyond 127.0.0.1.
 from __future__ import annotations
 
 from agenttrace.testing.model_server.exchanges import End, Exchange, State
+from agenttrace.testing.model_server.faults import FAULTS
 from agenttrace.testing.model_server.replies import (
     Failure,
     Options,
@@ -49,6 +51,7 @@ from agenttrace.testing.model_server.scripts import Script, echo, in_turn
 from agenttrace.testing.model_server.server import ModelServer
 
 __all__ = [
+    "FAULTS",
     "End",
     "Exchange",
     "Failure",

@@ -53,7 +53,7 @@ class Answering:
         models: tuple[str, ...],
         remember: int,
     ) -> None:
-        self._script = script
+        self.script = script
         self._exchanges = exchanges
         self._models = models
         self._remember = remember
@@ -113,7 +113,7 @@ class Answering:
             return _refusal(problem)
         try:
             # A script that nobody type-checks may return anything.
-            reply = cast("object", self._script(request))
+            reply = cast("object", self.script(request))
             if inspect.isawaitable(reply):
                 reply = await reply
             if reply is not None and not isinstance(reply, Reply):

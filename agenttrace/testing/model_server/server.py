@@ -79,6 +79,15 @@ class ModelServer:
         return self._port
 
     @property
+    def script(self) -> Script:
+        """What answers requests; another one holds from the next request on."""
+        return self._answering.script
+
+    @script.setter
+    def script(self, script: Script) -> None:
+        self._answering.script = script
+
+    @property
     def url(self) -> str:
         """The root, without a path: what Azure's clients call the endpoint."""
         return f"http://{_HOST}:{self._port}"

@@ -1,0 +1,66 @@
+"""For `unittest`, Django's test cases included: every test captures, and none leaks."""
+
+from __future__ import annotations
+
+import unittest
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, ClassVar
+
+from agenttrace.testing import leaks
+from agenttrace.testing.capture import capture_spans
+from agenttrace.testing.trees import fits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from agenttrace.registry import OpenSpan
+    from agenttrace.testing.capture import CapturedSpans
+
+
+class TracedTestCase(unittest.TestCase):
+    """A test case that captures spans, and fails if a test leaves one open.
+
+    A mixin as well, for cases of other makes; it comes first:
+
+        class DeskTest(TracedTestCase, django.test.TestCase): ...
+        class DeskTest(TracedTestCase, unittest.IsolatedAsyncioTestCase): ...
+
+    A test leaks what it has started and what is still open after its `tearDown` and
+    all its clean-ups.  A test that has a `setUp` calls `super().setUp()` first.
+
+    Attributes:
+        spans: The `CapturedSpans` of the test.
+        allow_open: Names of spans that may stay open, in which `*` stands for any
+            text; for all tests of the class.
+    """
+
+    spans: CapturedSpans
+    allow_open: ClassVar[Collection[str]] = ()
+
+    def setUp(self) -> None:
+        """Begin to capture.
+
+        What is cleaned up first was begun last, so that this is the last of all.
+        """
+        super().setUp()
+        stack = ExitStack()
+        self.spans = stack.enter_context(capture_spans())
+        self.addCleanup(self._judge, stack)
+
+    def _judge(self, stack: ExitStack) -> None:
+        with stack:
+            left = leaks.confirmed(self._left)
+        if left:
+            headline = leaks.headline(left, is_open="left open")
+            names = ", ".join(dict.fromkeys(repr(span.name) for span in left))
+            self.fail(
+                f"{headline}\n\n{leaks.told(left)}\n\n"
+                f"To allow it: allow_open = ({names},)"
+            )
+
+    def _left(self) -> list[OpenSpan]:
+        return [
+            span
+            for span in self.spans.open
+            if not any(fits(name, span.name) for name in self.allow_open)
+        ]

@@ -1,0 +1,259 @@
+"""The cases of runs that need no event loop: calls, and generators."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from contextvars import Context, copy_context
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final
+
+from agenttrace.testing.conforming.promises import Promise
+from agenttrace.testing.conforming.stage import OK, Stage
+from agenttrace.testing.conforming.subjects import (
+    ConsumerError,
+    InjectedError,
+    Interrupt,
+    close_plain,
+    entered_plain,
+    is_stream,
+    step_plain,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agenttrace.testing.conforming.playing import Baseline
+
+    Factory = Callable[[], Any]
+    Play = Callable[[Stage], None]
+
+LEFT: Final = frozenset({"abandoned"})
+FAILED: Final = frozenset({"error"})
+INTERRUPTED: Final = frozenset({"error", "cancelled"})
+
+
+def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noqa: ANN401 - a stream, or what a run returns
+    """Begin a run and read it, to its end or for *most* items; the stream is kept."""
+    stack = ExitStack()
+    stage.kept.append(stack)
+    stream = entered_plain(factory(), stack)
+    stage.kept.append(stream)
+    stage.current("when it is begun")
+    if not is_stream(stream):
+        return stream
+    while stage.items != most:
+        more, _ = step_plain(stream)
+        if not more:
+            break
+        stage.items += 1
+        stage.current(f"after item {stage.items}")
+    if most < 0:
+        stack.close()
+    return stream
+
+
+def drive(stage: Stage, factory: Factory) -> Any:  # noqa: ANN401 - what a run returns
+    """Read a run to its end."""
+    result = read(stage, factory)
+    stage.current("when it is over")
+    return result
+
+
+def cases(factory: Factory, found: Baseline) -> Iterator[tuple[str, Play]]:
+    """Yield the cases of *factory*, by their names.
+
+    Args:
+        factory: Makes runs.
+        found: What the undisturbed run was.
+    """
+    if found.is_stream:
+        for items in found.leaving_points():
+            after = f"after item {items} of {found.items}"
+            may = LEFT | OK if items == found.items else LEFT
+            yield f"it is left {after} and closed", _closed(factory, items, may)
+            yield f"it is left {after} and dropped", _dropped(factory, items, may)
+        first = LEFT | OK if found.items == 1 else LEFT
+        yield "another thread closes it", _closed(factory, 1, first, in_thread=True)
+        yield "it is closed twice", _closed(factory, 1, first, times=2)
+        yield "its consumer raises", _consumer_raises(factory, first)
+        yield "an exception is thrown into it", _thrown(factory, InjectedError, FAILED)
+        yield (
+            "a BaseException is thrown into it",
+            _thrown(factory, Interrupt, INTERRUPTED),
+        )
+        yield "every step is in another thread", _hops(factory, found, _in_thread)
+        yield "every step is in another context", _hops(factory, found, _in_copy)
+        yield "every step is in an empty context", _hops(factory, found, _in_empty)
+        yield "it is made and never begun", _never(factory)
+        yield "two are under way at once", _interleaved(factory, found)
+    else:
+        yield "it is called in another thread", _called(factory, found)
+        yield "two are under way at once", _two_threads(factory, found)
+
+
+def _in_thread(call: Callable[[], Any], context: Context | None = None) -> Any:  # noqa: ANN401 - what it returns
+    came: list[Any] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            came.append(call() if context is None else context.run(call))
+        except BaseException as error:  # noqa: BLE001 - raised in the other thread
+            raised.append(error)
+
+    thread = Thread(target=run)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised.pop()
+    return came.pop()
+
+
+def _in_copy(call: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it returns
+    return copy_context().run(call)
+
+
+def _in_empty(call: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it returns
+    return Context().run(call)
+
+
+def _closed(
+    factory: Factory,
+    items: int,
+    may: frozenset[str],
+    *,
+    in_thread: bool = False,
+    times: int = 1,
+) -> Play:
+    def play(stage: Stage) -> None:
+        stream = read(stage, factory, most=items)
+        stage.left(may)
+        for _ in range(times):
+            if in_thread:
+                _in_thread(lambda: close_plain(stream))
+            else:
+                close_plain(stream)
+        stage.current("after it was closed")
+
+    return play
+
+
+def _dropped(factory: Factory, items: int, may: frozenset[str]) -> Play:
+    def play(stage: Stage) -> None:
+        read(stage, factory, most=items)
+        stage.left(may)
+        stage.kept.clear()
+        stage.collect()
+        stage.current("after it was dropped")
+
+    return play
+
+
+def _consumer_raises(factory: Factory, may: frozenset[str]) -> Play:
+    def play(stage: Stage) -> None:
+        error = ConsumerError("of the consumer's own")
+        stream = read(stage, factory, most=1)
+        stage.left(may)
+        try:
+            try:
+                raise error
+            finally:
+                close_plain(stream)
+        except ConsumerError as came:
+            if came is not error:
+                stage.breaks(Promise.THROUGH, "another exception came out of closing")
+        stage.current("after it was closed")
+
+    return play
+
+
+def _thrown(factory: Factory, kind: type[BaseException], may: frozenset[str]) -> Play:
+    def play(stage: Stage) -> None:
+        error = kind("thrown in by the consumer")
+        stream = read(stage, factory, most=1)
+        throw = getattr(stream, "throw", None)
+        if throw is None:
+            close_plain(stream)
+            return
+        stage.left(may)
+        try:
+            throw(error)
+        except BaseException as came:  # noqa: BLE001 - looked at
+            if isinstance(came, kind) and came is not error:
+                stage.breaks(Promise.THROUGH, "another exception came out of throw()")
+        else:
+            stage.handled()
+            if isinstance(error, Interrupt):
+                stage.breaks(Promise.THROUGH, "a BaseException is lost")
+        close_plain(stream)
+        stage.current("after an exception was thrown in")
+
+    return play
+
+
+def _hops(
+    factory: Factory, found: Baseline, within: Callable[[Callable[[], Any]], Any]
+) -> Play:
+    def play(stage: Stage) -> None:
+        stream = read(stage, factory, most=1)
+
+        def advance() -> bool:
+            more, _ = step_plain(stream)
+            stage.not_current("where a step was taken, after it")
+            return more
+
+        while within(advance):
+            stage.items += 1
+            stage.current("between two steps elsewhere")
+        stage.current("between two steps elsewhere")
+        found.same(stage)
+
+    return play
+
+
+def _never(factory: Factory) -> Play:
+    def play(stage: Stage) -> None:
+        made = factory()
+        stage.kept.append(made)
+        stage.kept.clear()
+        del made
+        stage.collect()
+        stage.current("after one that was never begun")
+
+    return play
+
+
+def _interleaved(factory: Factory, found: Baseline) -> Play:
+    def play(stage: Stage) -> None:
+        streams = [entered_plain(factory(), ExitStack()) for _ in range(2)]
+        stage.kept += streams
+        while streams:
+            for stream in list(streams):
+                if not step_plain(stream)[0]:
+                    streams.remove(stream)
+                stage.current("between the steps of two at once")
+        found.same(stage, times=2)
+
+    return play
+
+
+def _called(factory: Factory, found: Baseline) -> Play:
+    def play(stage: Stage) -> None:
+        _in_thread(factory, copy_context())
+        stage.current("after it was called elsewhere")
+        found.same(stage)
+
+    return play
+
+
+def _two_threads(factory: Factory, found: Baseline) -> Play:
+    def play(stage: Stage) -> None:
+        threads = [Thread(target=copy_context().run, args=(factory,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stage.current("after two at once")
+        found.same(stage, times=2)
+
+    return play

@@ -1,0 +1,127 @@
+"""What is examined: a factory of runs, and what such a run turns out to be."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ASYNC: Final = "async"
+PLAIN: Final = "plain"
+KINDS: Final = (ASYNC, PLAIN)
+_ASYNC_FLAGS: Final = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+
+
+class ConsumerError(Exception):
+    """What goes wrong in whoever reads a stream."""
+
+
+class InjectedError(Exception):
+    """What goes wrong where a run waits: a connection that breaks, say."""
+
+
+class Interrupt(BaseException):
+    """What no `except Exception` catches."""
+
+
+def name_of(factory: Callable[[], object]) -> str:
+    """Return what the report calls *factory*."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    name = str(getattr(factory, "__qualname__", type(factory).__qualname__))
+    module = getattr(factory, "__module__", None)
+    short = name.replace("<locals>.", "").replace("<lambda>", "the run")
+    return short if module in (None, "__main__") else f"{module}.{short}"
+
+
+def kind_of(factory: Callable[[], object]) -> str:
+    """Return whether the runs of *factory* need an event loop.
+
+    Where its flags do not say, it is called: what is only made, and not begun, is let
+    go of again.
+    """
+    if any(is_async(factory) for is_async in _ASYNC_FLAGS):
+        return ASYNC
+    if inspect.isgeneratorfunction(factory):
+        return PLAIN
+    try:
+        made = factory()
+    except RuntimeError as error:
+        if "event loop" in str(error):
+            return ASYNC
+        raise
+    if inspect.isawaitable(made) or hasattr(made, "__aiter__"):
+        if inspect.iscoroutine(made):
+            made.close()
+        return ASYNC
+    if hasattr(made, "__aenter__") and not hasattr(made, "__enter__"):
+        return ASYNC
+    with contextlib.suppress(Exception):
+        close_plain(made)
+    return PLAIN
+
+
+def is_stream(made: object) -> bool:
+    """Return whether *made* is read item by item; a list has been read."""
+    return hasattr(made, "__anext__") or hasattr(made, "__next__")
+
+
+async def entered(made: Any, stack: AsyncExitStack) -> Any:  # noqa: ANN401 - anything
+    """Return the stream or value that *made* leads to."""
+    if inspect.isawaitable(made):
+        made = await made
+    if is_stream(made):
+        return made
+    if hasattr(made, "__aiter__"):
+        return made.__aiter__()
+    if hasattr(made, "__aenter__"):
+        return await entered(await stack.enter_async_context(made), stack)
+    return made
+
+
+def entered_plain(made: Any, stack: ExitStack) -> Any:  # noqa: ANN401 - anything
+    """Return the stream or value that *made* leads to."""
+    if not is_stream(made) and hasattr(made, "__enter__"):
+        return entered_plain(stack.enter_context(made), stack)
+    return made
+
+
+async def close(stream: Any) -> None:  # noqa: ANN401 - any stream
+    """Close *stream*, as streams of all makes are."""
+    for name in ("aclose", "close"):
+        method = getattr(stream, name, None)
+        if method is not None:
+            closed = method()
+            if inspect.isawaitable(closed):
+                await closed
+            return
+
+
+def close_plain(stream: Any) -> None:  # noqa: ANN401 - any stream
+    """Close *stream*, if it can be."""
+    method = getattr(stream, "close", None)
+    if method is not None:
+        method()
+
+
+async def step(stream: Any) -> tuple[bool, Any]:  # noqa: ANN401 - any stream
+    """Return whether there was a next item, and the item."""
+    if hasattr(stream, "__anext__"):
+        try:
+            return True, await stream.__anext__()
+        except StopAsyncIteration:
+            return False, None
+    return step_plain(stream)
+
+
+def step_plain(stream: Any) -> tuple[bool, Any]:  # noqa: ANN401 - any stream
+    """Return whether there was a next item, and the item."""
+    try:
+        return True, next(stream)
+    except StopIteration:
+        return False, None

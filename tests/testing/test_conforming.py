@@ -1,0 +1,321 @@
+"""The kit finds what is wrong with a run, says where, and finds nothing that is not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import context as otel
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+import agenttrace
+from agenttrace.testing import conformance, examine, fresh_runtime
+from agenttrace.testing.conforming import Promise
+from agenttrace.testing.conforming.playing import evenly
+from tests.testing.given import expected
+from tests.testing.planted import BUGS, TREE, Desk, kept
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+
+WITHOUT_FORKS = ("forked", "killed")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept() -> Iterator[None]:
+    """Let go of what the mistakes have held on to."""
+    yield
+    kept.clear()
+
+
+def test_a_careful_agent_keeps_every_promise() -> None:
+    """A kit that cries wolf is switched off."""
+    report = conformance(Desk().answer, tree=TREE)
+
+    assert str(report) == (
+        f"tests.testing.planted.Desk.answer keeps its promises in "
+        f"{len(report.cases)} cases"
+    )
+    assert "it is cancelled at suspension 4 of 4" in report.cases
+    assert "it is left after item 1 of 2 and dropped" in report.cases
+    assert sys.platform == "win32" or "the process is killed in the middle" in (
+        report.cases
+    )
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_every_planted_bug_is_found(bug: str) -> None:
+    """A kit that finds nothing proves nothing."""
+    report = examine(
+        Desk(bug).answer, tree=TREE, patience=0.05, leave_out=WITHOUT_FORKS
+    )
+
+    assert BUGS[bug] in report.promises, str(report)
+
+
+@agenttrace.tool
+async def search(query: str) -> str:
+    await asyncio.sleep(0)
+    return query
+
+
+@agenttrace.agent
+async def stream() -> AsyncGenerator[str]:
+    for word in ("sunny", "warm", "dry"):
+        await search(word)
+        with agenttrace.span("think"):
+            await asyncio.sleep(0)
+            yield word
+
+
+@agenttrace.agent
+async def fan_out() -> list[str]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(search(word)) for word in "abc"]
+    return [*await asyncio.gather(search("d")), *(task.result() for task in tasks)]
+
+
+@agenttrace.agent
+async def retrying() -> str:
+    for _ in range(2):
+        with contextlib.suppress(Exception):
+            return await search("again")
+    return "nothing"
+
+
+@agenttrace.agent
+async def in_thread() -> str:
+    return await asyncio.to_thread(call)
+
+
+@agenttrace.agent
+async def limited() -> str:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(60):
+            await search("in time")
+    return "done"
+
+
+@agenttrace.agent
+async def reading_another() -> AsyncGenerator[str]:
+    async with contextlib.aclosing(stream()) as words:
+        async for word in words:
+            yield word
+
+
+async def handing_over() -> AsyncGenerator[str]:
+    with agenttrace.span("prepare"):
+        await asyncio.sleep(0)
+    return stream()
+
+
+@contextlib.asynccontextmanager
+async def entered() -> AsyncGenerator[AsyncGenerator[str]]:
+    async with contextlib.aclosing(stream()) as words:
+        yield words
+
+
+@agenttrace.agent
+def words() -> Generator[str]:
+    with agenttrace.span("look up"):
+        yield from ("sunny", "warm", "dry")
+
+
+@agenttrace.agent
+def call() -> str:
+    with agenttrace.span("look up"):
+        return "sunny"
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        stream,
+        fan_out,
+        retrying,
+        in_thread,
+        limited,
+        reading_another,
+        handing_over,
+        entered,
+        words,
+        call,
+        functools.partial(search, "sunny"),
+        lambda: search("sunny"),
+    ],
+)
+def test_decorated_runs_of_every_shape_keep_every_promise(
+    factory: Callable[[], Any],
+) -> None:
+    """Properties D, T, R and C, for what our users write."""
+    assert examine(factory, leave_out=WITHOUT_FORKS).broken == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize("factory", [fan_out, words])
+def test_runs_of_every_shape_survive_the_end_of_their_process(
+    factory: Callable[[], Any],
+) -> None:
+    """A coroutine and a plain generator; the agent above is an asynchronous one."""
+    report = examine(factory, leave_out=["it is", "every", "two", "thread"])
+
+    assert (
+        str(report) == f"{report.name} keeps its promises in {len(report.cases)} cases"
+    )
+    assert report.cases[-2:] == [
+        "the process is forked in the middle",
+        "the process is killed in the middle",
+    ]
+
+
+def keep(generator: Generator[str]) -> Generator[str]:
+    kept.append(generator)
+    return generator
+
+
+def left_current() -> Generator[str]:
+    with trace.get_tracer("bad").start_as_current_span("look up"):
+        yield from ("sunny", "warm")
+
+
+def unclosed() -> Generator[str]:
+    inner = keep(words())
+    yield next(inner)
+    yield "warm"
+
+
+@agenttrace.agent
+def swallowing() -> Generator[str]:
+    with agenttrace.span("look up"):
+        for word in ("sunny", "warm"):
+            with contextlib.suppress(BaseException):
+                yield word
+
+
+def attached() -> str:
+    span = trace.get_tracer("bad").start_span("look up")
+    otel.attach(trace.set_span_in_context(span))
+    span.end()
+    return "sunny"
+
+
+@pytest.mark.parametrize(
+    ("factory", "promise"),
+    [
+        (left_current, Promise.CURRENT),
+        (unclosed, Promise.CLOSED),
+        (swallowing, Promise.THROUGH),
+        (attached, Promise.CURRENT),
+        (lambda: None, Promise.TRACED),
+    ],
+)
+def test_what_is_wrong_with_plain_runs_is_found(
+    factory: Callable[[], Any], promise: Promise
+) -> None:
+    """Half of the world's agents have no event loop."""
+    report = examine(factory, patience=0.05, leave_out=WITHOUT_FORKS)
+
+    assert promise in report.promises, str(report)
+
+
+async def unmoved() -> None:
+    with contextlib.suppress(asyncio.CancelledError), agenttrace.span("look up"):
+        await asyncio.sleep(0)  # where
+    await asyncio.sleep(0)
+
+
+def test_the_report_says_which_promise_broke_when_and_where() -> None:
+    """The message is the product."""
+    with pytest.raises(AssertionError) as told:
+        conformance(unmoved, leave_out=["forked", "killed", "event loop", "time"])
+
+    here = "tests/testing/test_conforming.py"
+    line = unmoved.__code__.co_firstlineno + 2
+    assert str(told.value) == expected(f"""
+        tests.testing.test_conforming.unmoved breaks 1 promise, in 1 of 11 cases
+
+        the run behaves as it would without spans
+          when it is cancelled at suspension 1 of 2
+              in unmoved ({here}:{line})
+                  await asyncio.sleep(0)  # where
+            the cancellation is lost: the run goes on, and returns
+    """)
+
+
+def test_a_run_that_fails_by_itself_is_not_put_through_more() -> None:
+    """All its cases would break, and none of them would say why."""
+
+    async def run() -> None:
+        message = "no such model"
+        raise LookupError(message)
+
+    report = examine(run)
+
+    assert report.cases == ["nothing happens to it"]
+    assert [each.what for each in report.broken] == [
+        "LookupError('no such model') comes out of the run"
+    ]
+
+
+def test_a_tree_that_differs_each_time_is_not_compared() -> None:
+    """A model answers one thing today and another tomorrow."""
+    numbers = iter(range(1_000))
+
+    @agenttrace.agent
+    async def run() -> None:
+        with agenttrace.span(f"step {next(numbers)}"):
+            await asyncio.sleep(0)
+
+    report = examine(run, leave_out=WITHOUT_FORKS)
+
+    assert report.broken == []
+    assert report.skipped == [
+        "to compare trees: they differ from run to run, undisturbed"
+    ]
+    assert str(report).endswith(
+        "\n\nnot tried: to compare trees: they differ from run to run, undisturbed"
+    )
+
+
+def test_the_ends_are_always_among_the_points() -> None:
+    """The first and the last suspension are where clean-up goes wrong."""
+    assert evenly(0, 5) == []
+    assert evenly(1_000, 3) == [1, 500, 1_000] or evenly(1_000, 3)[::2] == [1, 1_000]
+    assert evenly(7, 1) == [1]
+
+
+def test_what_is_examined_leaves_nothing_behind(
+    agenttrace_spans: Any,  # noqa: ANN401 - the fixture
+) -> None:
+    """What it finds open it has told: no later test is to find it again."""
+    examine(unclosed, patience=0.05, leave_out=WITHOUT_FORKS)
+
+    agenttrace_spans.assert_all_closed()
+
+
+def test_spans_of_another_provider_are_held_to_the_same() -> None:
+    """Applications that have an OpenTelemetry of their own leak as well."""
+    provider = TracerProvider()
+    tracer = provider.get_tracer("theirs")
+
+    async def run(ends: int) -> None:
+        with tracer.start_as_current_span("look up") as span:
+            await asyncio.sleep(0)
+            for _ in range(ends):
+                span.end()
+
+    with fresh_runtime(tracer_provider=provider):
+        good = examine(functools.partial(run, 0))
+        bad = examine(functools.partial(run, 1), leave_out=WITHOUT_FORKS)
+
+    assert good.broken == []
+    assert bad.promises[0] is Promise.ONCE
+    assert not hasattr(os, "fork") or good.skipped[-1].startswith(
+        "the process is killed in the middle: the application has a tracer provider"
+    )

@@ -1,0 +1,91 @@
+"""A test can have a process die with spans open, and look at what is recovered."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+import agenttrace
+from agenttrace.errors import AgenttraceError
+from agenttrace.testing import capture_spans, kill_and_recover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Die = Callable[[], NoReturn]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+
+
+def test_what_was_open_is_lost_and_what_had_ended_is_told_as_it_ended() -> None:
+    """Property D, in a line of a test suite."""
+
+    def work(die: Die) -> None:
+        with agenttrace.span("search"):
+            pass
+        with agenttrace.span("plan"), agenttrace.span("look up"):
+            die()
+
+    recovered = kill_and_recover(work)
+
+    recovered.assert_tree("""
+        search
+        plan: lost ended_by=recovery
+          look up: lost
+    """)
+    assert recovered.span("plan").error_type == "process_lost"
+
+
+def test_a_test_that_captures_does_not_see_what_another_process_did() -> None:
+    """They are two traces of two processes, and only one of them is the test's."""
+
+    def work(die: Die) -> None:
+        with agenttrace.span("theirs"):
+            die()
+
+    with capture_spans() as spans, agenttrace.span("mine"):
+        recovered = kill_and_recover(work)
+
+    assert spans.names == ["mine"]
+    assert recovered.names == ["theirs"]
+
+
+def break_off(_: Die) -> None:
+    raise KeyError("nothing")  # noqa: EM101 - a key
+
+
+def leave(_: Die) -> None:
+    sys.exit(3)
+
+
+def finish(_: Die) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (break_off, "KeyError: 'nothing'"),
+        (leave, "SystemExit: 3"),
+        (finish, "it came to its end"),
+    ],
+)
+def test_work_that_is_not_killed_says_how_it_ended(
+    work: Callable[[Die], object], message: str
+) -> None:
+    """Otherwise nothing would be lost, and the test would be about nothing."""
+    with pytest.raises(AgenttraceError, match=message):
+        kill_and_recover(work)
+
+
+def test_work_that_hangs_is_not_waited_for() -> None:
+    """A test suite has to come to its end."""
+
+    def work(_: Die) -> None:
+        threading.Event().wait()
+
+    with pytest.raises(AgenttraceError, match="it took too long"):
+        kill_and_recover(work, timeout=0.5)
