@@ -31,7 +31,7 @@ def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
         return list(exporter.get_finished_spans())
 
     with agenttrace.configure(span_exporter=exporter) as runtime:
-        agenttrace.instrument("openai")
+        agenttrace.instrument("django", "openai")
         yield ended
         agenttrace.uninstrument()
         collect_garbage()
