@@ -7,6 +7,7 @@ global tracer provider the application has, without registry, watchdog or journa
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from contextlib import nullcontext
@@ -17,17 +18,18 @@ from opentelemetry import trace
 from opentelemetry.context.context import Context
 from opentelemetry.trace import Link
 
-from agenttrace import _otel, safety, semconv
+from agenttrace import _otel, model, safety, semconv
 from agenttrace.attributes import MAX_NAME, clean, flat, mapping_of
 from agenttrace.context.bound import bound_in
+from agenttrace.context.request import current_request
 from agenttrace.context.scope import detach
 from agenttrace.exceptions import facts_of, is_quoting
 from agenttrace.model import (
     Attributes,
+    EndedBy,
     Ending,
     Opening,
     Outcome,
-    ending_of,
     error_type_of,
     returned,
     status_of,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from agenttrace.context.request import Request
     from agenttrace.registry import OpenSpan
 
 
@@ -115,6 +118,30 @@ class Tracer(Protocol):
         What the arguments say is an `Opening`'s.
         """
         ...
+
+
+def ending_of(error: BaseException, request: Request | None = None) -> Ending:
+    """Return what it means for a span that *error* came out of it, here.
+
+    That is `model.ending_of`, but for what a server cancels and closes because nobody
+    listens any more: then it is the client that has ended it.
+
+    Args:
+        error: What came out.
+        request: The request that the span is of; None = the current one.
+    """
+    ending = model.ending_of(error)
+    kind = type(error)
+    if issubclass(kind, _LEAVINGS):
+        request = request or current_request()
+        if (
+            request is not None
+            and request.is_gone
+            # Afterwards it is closed by what is left of it, and cancelled by others.
+            and (not request.is_over or issubclass(kind, GeneratorExit))
+        ):
+            return Ending(Outcome.ABANDONED, EndedBy.DISCONNECT, error)
+    return ending
 
 
 def context_with(span: TracedSpan, parent: Context) -> Context:
@@ -340,6 +367,8 @@ class NoBlock(nullcontext[trace.Span]):
 
 
 NO_BLOCK: Final = NoBlock(trace.INVALID_SPAN)
+
+_LEAVINGS: Final = (asyncio.CancelledError, GeneratorExit)
 
 DISABLED: Final = ApiTracer(trace.NoOpTracer())
 """The tracer of a disabled runtime: the verbs look for it and do nothing at all."""

@@ -5,7 +5,7 @@ Needs the extra `demo`.  Starts a model server on loopback, so it needs no key; 
 terminal:
 
     curl -N http://127.0.0.1:8000/ask          # read it to the end: ok
-    curl -N -m 1 http://127.0.0.1:8000/ask     # leave after a second: cancelled
+    curl -N -m 1 http://127.0.0.1:8000/ask     # leave after a second: abandoned
     agenttrace tree --last 2
 """
 
@@ -19,9 +19,11 @@ from fastapi.responses import StreamingResponse
 from openai import AsyncOpenAI
 
 import agenttrace
+from agenttrace.asgi import AgenttraceMiddleware
 from agenttrace.testing.model_server import ModelServer, text
 
 app = FastAPI()
+app.add_middleware(AgenttraceMiddleware)
 client: AsyncOpenAI
 
 

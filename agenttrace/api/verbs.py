@@ -15,6 +15,7 @@ from agenttrace import semconv, tracing
 from agenttrace.attributes import clean, mapping_of
 from agenttrace.boundary.call import Call
 from agenttrace.boundary.recorder import PlainRecorder
+from agenttrace.context.request import apart
 from agenttrace.context.scope import detach
 from agenttrace.errors import SettingError
 from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
@@ -141,7 +142,9 @@ def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
     call = Call(PlainRecorder(Opening(name, links=links)), alone)
     token = otel.attach(alone)
     try:
-        task: asyncio.Task[T] = loop.create_task(call.settle(coro), name=name)
+        with apart():
+            work = call.settle(coro)
+            task: asyncio.Task[T] = loop.create_task(work, name=name)
     finally:
         detach(token)
     _background.add(task)

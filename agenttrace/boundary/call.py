@@ -24,13 +24,14 @@ from opentelemetry import context as otel
 
 from agenttrace import clock, safety, semconv, tracing
 from agenttrace.boundary import generators
+from agenttrace.boundary.opened import opened
 from agenttrace.boundary.recorder import Progress, Recorder
+from agenttrace.context.request import current_request
 from agenttrace.context.scope import Scope, detach
 from agenttrace.model import (
     EndedBy,
     Ending,
     Outcome,
-    ending_of,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.context.context import Context
 
+    from agenttrace.boundary.opened import OpenedStream
+    from agenttrace.context.request import Request
     from agenttrace.registry import OpenSpan
     from agenttrace.tracing import TracedSpan
 
@@ -65,6 +68,7 @@ class Call:
         "parent",
         "record",
         "recorder",
+        "request",
         "span",
     )
 
@@ -77,6 +81,8 @@ class Call:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.alive: Callable[[], object] | None = None
         """Tells whether the wrapping generator or coroutine is still referenced."""
+        self.request: Request | None = None
+        """The request that it streams for."""
         self.items = 0
         self.final = False
         self.done = False
@@ -128,7 +134,7 @@ class Call:
         ):
             self.abandon()
         else:
-            self.finish(ending_of(error))
+            self.finish(tracing.ending_of(error, self.request))
 
     def abandon(self, ended_by: EndedBy | None = None) -> None:
         """End it: nobody wants the rest.  Complete streams are `ok` nevertheless.
@@ -142,13 +148,20 @@ class Call:
             return
         outcome = Outcome.ABANDONED
         if ended_by is None:
-            ended_by = EndedBy.GC if self._is_dropped() else EndedBy.CLOSE
+            ended_by = self._left_by()
             if self.loop is not None and self.loop.is_closed():
                 outcome = Outcome.LOST
         ending = Ending(outcome, ended_by, message=_MESSAGES.get(outcome))
         if ended_by is EndedBy.GC:
             self._date_back(ending)
         self.finish(ending)
+
+    def _left_by(self) -> EndedBy:
+        """Return who leaves it in the middle."""
+        request = self.request or current_request()
+        if request is not None and request.is_gone:
+            return EndedBy.DISCONNECT
+        return EndedBy.GC if self._is_dropped() else EndedBy.CLOSE
 
     def _is_dropped(self) -> bool:
         """Return whether nobody holds what is awaited or iterated any more."""
@@ -230,9 +243,10 @@ class Call:
         clean up by itself, with nothing current.
         """
         source: list[Generator[Any, Any, Any]] = []
-        wrapper = generators.drive(self, source)
+        reader = opened(self)
+        wrapper = generators.drive(self, source, reader)
         source.append(fn(*args, **kwargs))
-        self._wrapped(wrapper, source[0])
+        self._wrapped(wrapper, source[0], reader)
         return wrapper
 
     def settle(self, value: Any) -> Any:  # noqa: ANN401 - whatever came back
@@ -243,9 +257,14 @@ class Call:
             if kind is types.CoroutineType:
                 return self._wrapped(_awaited(self, _Unstarted((value,))), value)
             if kind is types.AsyncGeneratorType:
-                return self._wrapped(generators.drive_async(self, value), value)
+                reader = opened(self)
+                driven = generators.drive_async(self, value, reader)
+                return self._wrapped(driven, value, reader)
             if not _is_awaitable(value):
-                return self._wrapped(generators.drive(self, [value]), value)
+                reader = opened(self)
+                return self._wrapped(
+                    generators.drive(self, [value], reader), value, reader
+                )
         if self.span is None:
             self.begin()
         if issubclass(kind, _FUTURES):
@@ -255,8 +274,15 @@ class Call:
             self.succeed(value)
         return value
 
-    def _wrapped(self, wrapper: Any, value: Any) -> Any:  # noqa: ANN401 - coroutines or generators
+    def _wrapped(
+        self,
+        wrapper: Any,  # noqa: ANN401 - a coroutine or generator
+        value: Any,  # noqa: ANN401 - another one
+        reader: OpenedStream | None = None,
+    ) -> Any:  # noqa: ANN401 - the wrapper
         """Make *wrapper* answer to the name of *value*, and notice if it is dropped."""
+        if reader is not None:
+            reader.pulled_by(wrapper)
         wrapper.__name__ = value.__name__
         wrapper.__qualname__ = value.__qualname__
         # With a callback the reference is cleared before any finalizer runs, in every

@@ -28,11 +28,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from agenttrace import safety
 from agenttrace.boundary import generators
 from agenttrace.boundary.call import Call
+from agenttrace.boundary.opened import is_running, opened
 from agenttrace.boundary.recorder import Progress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable
 
+    from agenttrace.boundary.opened import OpenedStream
     from agenttrace.boundary.recorder import Recorder
     from agenttrace.model import Ending
 
@@ -54,6 +56,7 @@ class Body:
     def __init__(self, body: Any, call: Call, read: Reader) -> None:  # noqa: ANN401 - a library's object
         self.call = call
         self._body = body
+        self.opened: OpenedStream | None = None
         self._read: Reader | None = read
         self._pulls: weakref.ref[Any] | None = None
         self._itemised = False
@@ -91,7 +94,7 @@ class Body:
 
     def follow_items(self, stream: Any, attribute: str) -> None:  # noqa: ANN401 - a library's object
         """Follow the items that are pulled through *attribute* of *stream*."""
-        pulls = follow_items(self.call, stream, attribute)
+        pulls = follow_items(self.call, stream, attribute, self.opened)
         self._itemised = True
         # Weak, or whoever keeps the response would keep the stream as well.
         self._pulls = weakref.ref(pulls)
@@ -99,10 +102,10 @@ class Body:
     def _is_pulled(self) -> bool:
         """Return whether it is the items that are pulled, and not the bytes beside."""
         pulls = None if self._pulls is None else self._pulls()
-        return pulls is not None and _is_running(pulls)
+        return pulls is not None and is_running(pulls)
 
     def _driven(self, parts: Any) -> Any:  # noqa: ANN401 - an iterator of either colour
-        pulls = _driven(self.call, parts, self._take)
+        pulls = _driven(self.call, parts, self._take, self.opened)
         self._pulls = weakref.ref(pulls)
         return pulls
 
@@ -167,17 +170,25 @@ def follow(call: Call, response: Any, read: Reader) -> Body:  # noqa: ANN401 - a
     bases = tuple(base for base in known if isinstance(inner, base))
     body: Body = _body_class(bases)(inner, call, read)
     call.alive = alive_of(response)
+    body.opened = opened(call)
+    if body.opened is not None:
+        body.opened.answered_by(response, is_async=hasattr(inner, "aclose"))
     response.stream = body
     return body
 
 
-def follow_items(call: Call, stream: Any, attribute: str) -> Any:  # noqa: ANN401 - a library's object
+def follow_items(
+    call: Call,
+    stream: Any,  # noqa: ANN401 - a library's object
+    attribute: str,
+    reader: OpenedStream | None = None,
+) -> Any:  # noqa: ANN401 - a generator of either colour
     """Let *call* go on until all is pulled through *attribute* of *stream*.
 
     By itself for a stream whose bytes are there already; closing that one has no effect
     that could be noticed.  Returns what is pulled from now on.
     """
-    pulls = _driven(call, getattr(stream, attribute), call.recorder.item)
+    pulls = _driven(call, getattr(stream, attribute), call.recorder.item, reader)
     setattr(stream, attribute, pulls)
     call.alive = alive_of(stream)
     return pulls
@@ -196,8 +207,22 @@ def alive_of(owner: object) -> Callable[[], object]:
     return weakref.ref(owner, _ignore)
 
 
-def _driven(call: Call, pulls: Any, read: Callable[[Any], Progress]) -> Any:  # noqa: ANN401 - an iterator of either colour
+def _driven(
+    call: Call,
+    pulls: Any,  # noqa: ANN401 - an iterator of either colour
+    read: Callable[[Any], Progress],
+    reader: OpenedStream | None,
+) -> Any:  # noqa: ANN401 - a generator of either colour
     """Return a generator of the same colour that pulls from *pulls* inside *call*."""
+    if reader is None:
+        return _drives(call, pulls, read)
+    reader.read = read
+    driven = _drives(call, pulls, reader)
+    reader.pulled_by(driven)
+    return driven
+
+
+def _drives(call: Call, pulls: Any, read: Callable[[Any], Progress]) -> Any:  # noqa: ANN401 - iterators of either colour
     driven: Any
     if type(pulls) is types.GeneratorType:
         driven = generators.drive(call, [cast("Pulls", pulls)], read)
@@ -223,12 +248,6 @@ async def _async_generator(pulls: Any) -> AsyncPulls:  # noqa: ANN401 - any asyn
         close = getattr(pulls, "aclose", None)
         if close is not None:
             await close()
-
-
-def _is_running(pulls: Any) -> bool:  # noqa: ANN401 - a generator of either colour
-    if isinstance(pulls, types.AsyncGeneratorType):
-        return pulls.ag_running
-    return bool(pulls.gi_running)
 
 
 def _all(read: Reader, part: bytes) -> list[object]:

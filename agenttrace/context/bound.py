@@ -55,7 +55,18 @@ def bind(
         name = values.clean_key(key)
         if name is not None:
             bound[name] = values.clean(value)
-    token = otel.attach(otel.set_value(BOUND_KEY, bound, current))
+    with bound_to(bound):
+        yield
+
+
+@contextmanager
+def bound_to(bound: dict[str, object]) -> Generator[None]:
+    """Put *bound* on every span that starts in this block, whatever it says by then.
+
+    Args:
+        bound: Clean attributes.  Instead of what is bound so far.
+    """
+    token = otel.attach(otel.set_value(BOUND_KEY, bound))
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agenttrace.instrumentation._patching import Instrumentor
 
 _HOMES: Final = {
+    "django": "django",
     "openai": "openai",
     "threading": "threading",
 }

@@ -10,10 +10,10 @@ from opentelemetry.context.context import Context
 from agenttrace import _otel, safety
 from agenttrace.context.scope import SafeRuntimeContext, Scope, Value, context_of
 from agenttrace.exceptions import text_of
-from agenttrace.model import RETURNED, Opening, ending_of
+from agenttrace.model import RETURNED, Opening
 from agenttrace.records import NamedTuple
 from agenttrace.spans.lean import LeanSpan
-from agenttrace.tracing import ENTERED_ALREADY, F, every_call
+from agenttrace.tracing import ENTERED_ALREADY, F, ending_of, every_call
 
 if TYPE_CHECKING:
     from types import TracebackType

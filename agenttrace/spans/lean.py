@@ -28,7 +28,6 @@ from agenttrace.model import (
     EndedBy,
     Ending,
     Outcome,
-    ending_of,
     error_type_of,
     is_same,
     returned,
@@ -38,6 +37,7 @@ from agenttrace.registry import Claim, OpenSpan, Teller
 from agenttrace.spans.ids import instant, random_bits
 from agenttrace.spans.names import RETURNED_WELL, share_names
 from agenttrace.spans.recorded import RecordedSpan
+from agenttrace.tracing import ending_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -18,11 +18,11 @@ from agenttrace.model import (
     EndedBy,
     Ending,
     Outcome,
-    ending_of,
     error_type_of,
     is_same,
     status_of,
 )
+from agenttrace.tracing import ending_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

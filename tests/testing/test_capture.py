@@ -433,7 +433,7 @@ def test_what_a_processor_changes_is_what_is_captured() -> None:
 
     class Redacting(SpanProcessor):
         def on_end(self, span: ReadableSpan) -> None:
-            vars(span)["_attributes"]["prompt"] = "<redacted>"
+            span._attributes["prompt"] = "<redacted>"  # type: ignore[index]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportIndexIssue, reportOptionalSubscript]  # as the recipes do
 
     with fresh_runtime(), capture_spans() as spans:
         provider = trace.get_tracer_provider()

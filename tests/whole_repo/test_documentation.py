@@ -26,7 +26,7 @@ DOCUMENTED = re.compile(
 COMMAND = re.compile(r"^```\{help\} (\w+)$", re.MULTILINE)
 NOT_BUILT = re.compile(
     r"agenttrace (?:run|view)\b"
-    r"|agenttrace\.(?:asgi|django|checkpoint|resume)\b",
+    r"|agenttrace\.(?:checkpoint|resume)\b",
     re.IGNORECASE,
 )
 VERSION = agenttrace.__version__
