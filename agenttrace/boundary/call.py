@@ -125,7 +125,7 @@ class Call:
         kind = type(error)  # its `__class__` is not asked
         if issubclass(kind, GeneratorExit) or (
             # Of what is dropped, the loop cancels the closing when it ends itself.
-            issubclass(kind, asyncio.CancelledError) and self._is_dropped()
+            issubclass(kind, asyncio.CancelledError) and self.is_dropped()
         ):
             self.abandon()
         else:
@@ -143,7 +143,7 @@ class Call:
             return
         outcome = Outcome.ABANDONED
         if ended_by is None:
-            ended_by = EndedBy.GC if self._is_dropped() else EndedBy.CLOSE
+            ended_by = EndedBy.GC if self.is_dropped() else EndedBy.CLOSE
             if self.loop is not None and self.loop.is_closed():
                 outcome = Outcome.LOST
         ending = Ending(outcome, ended_by, message=_MESSAGES.get(outcome))
@@ -151,7 +151,10 @@ class Call:
             self._date_back(ending)
         self.finish(ending)
 
-    def _is_dropped(self) -> bool:
+    def leave(self, error: BaseException) -> None:
+        """Hear that *error* is thrown into a waiting stream, before its body does."""
+
+    def is_dropped(self) -> bool:
         """Return whether nobody holds what is awaited or iterated any more."""
         return self.alive is not None and self.alive() is None
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from agenttrace import _otel, content, safety, tracing
+from agenttrace import _otel, content, safety, settings, tracing
 from agenttrace.runtime import core
 from agenttrace.runtime.process import PROCESS
 
@@ -112,6 +112,7 @@ def runtime_without_destination() -> Generator[Runtime]:
         yield found
         return
     tracer, policy = tracing.tracer(), content.install(content.Policy())
+    before = settings.use(None)
     runtime = core.configure(
         span_exporter=Nowhere(), durable=False, loop_blocked_after=math.inf
     )
@@ -123,6 +124,7 @@ def runtime_without_destination() -> Generator[Runtime]:
             core.replace(found)
             tracing.install(tracer)
             content.install(policy)
+            settings.use(before)
 
 
 @contextmanager
@@ -131,6 +133,7 @@ def _put_aside() -> Generator[None]:
     provider, limit = PROCESS.provider, PROCESS.spans.limit
     behind = None if provider is None else _Behind.of(provider)
     tracer, policy = tracing.tracer(), content.install(content.Policy())
+    before = settings.use(None)
     found = core.replace(None)
     try:
         yield
@@ -144,6 +147,7 @@ def _put_aside() -> Generator[None]:
         PROCESS.spans.limit = limit
         tracing.install(tracer)
         content.install(policy)
+        settings.use(before)
 
 
 def _retire(runtime: Runtime) -> None:
