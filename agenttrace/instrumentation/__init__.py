@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "openai": "openai",
+    "openai-agents": "openai_agents",
     "threading": "threading",
 }
 """The module of each distribution, which has its `INSTRUMENTOR`."""
