@@ -50,14 +50,17 @@ def test_the_first_trace_has_one_run_that_ended_and_one_that_was_left() -> None:
     ]
 
 
-@pytest.mark.timeout(180)
-def test_the_fastapi_example_tells_a_read_stream_from_one_that_was_left() -> None:
-    """The same endpoint, twice; only the client differs."""
+def ask_twice(example: str) -> tuple[str, str]:
+    """Ask a server for a whole answer, and for one that is left; return the first.
+
+    Returns:
+        The answer, and what the server has to say of errors.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/ask"
     server = subprocess.Popen(
-        [sys.executable, ROOT / "examples/stream_with_fastapi.py"],
+        [sys.executable, ROOT / "examples" / example],
         env={**os.environ, "PORT": str(port)},
         stderr=subprocess.PIPE,
         text=True,
@@ -70,19 +73,44 @@ def test_the_fastapi_example_tells_a_read_stream_from_one_that_was_left() -> Non
     finally:
         server.send_signal(signal.SIGINT)
         _, errors = server.communicate(timeout=30)
+    return whole, errors
+
+
+def outcomes_of(name: str) -> set[str]:
+    """Return the outcomes of the spans of that name."""
+    reader = Reader(Path(os.environ["AGENTTRACE_STATE_DIR"]) / "traces.db")
+    return {
+        str(span.attributes["agenttrace.outcome"])
+        for run in reader.runs(10)
+        for span in reader.spans(run.trace_id)
+        if span.name == name
+    }
+
+
+@pytest.mark.timeout(180)
+def test_the_fastapi_example_tells_a_read_stream_from_one_that_was_left() -> None:
+    """The same endpoint, twice; only the client differs."""
+    whole, errors = ask_twice("stream_with_fastapi.py")
 
     assert whole.startswith("It shows ships")
     assert "Error" not in errors
     assert "Failed to detach" not in errors
     assert [outcome for _, outcome in outcomes("fastapi-example")].count("ok") >= 1
-    reader = Reader(Path(os.environ["AGENTTRACE_STATE_DIR"]) / "traces.db")
-    ended = {
-        str(span.attributes["agenttrace.outcome"])
-        for run in reader.runs(10)
-        for span in reader.spans(run.trace_id)
-        if span.name == "invoke_agent answer"
-    }
+    ended = outcomes_of("invoke_agent answer")
     assert ended in ({"ok", "cancelled"}, {"ok", "abandoned"})
+
+
+@pytest.mark.timeout(180)
+def test_the_agents_example_stops_the_run_of_a_client_that_left() -> None:
+    """Every span of both runs is told, the second one's as interrupted."""
+    whole, errors = ask_twice("agents_with_fastapi.py")
+
+    assert whole.startswith("It shows ships")
+    assert "Error" not in errors
+    for name in ("invoke_workflow Agent workflow", "invoke_agent keeper", "turn 2"):
+        ended = outcomes_of(name)
+        assert ended in ({"ok", "cancelled"}, {"ok", "abandoned"})
+    assert outcomes_of("execute_tool look_up") == {"ok"}
 
 
 def wait_until_it_listens(port: int, seconds: float = 90) -> None:
