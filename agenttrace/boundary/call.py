@@ -130,7 +130,7 @@ class Call:
         kind = type(error)  # its `__class__` is not asked
         if issubclass(kind, GeneratorExit) or (
             # Of what is dropped, the loop cancels the closing when it ends itself.
-            issubclass(kind, asyncio.CancelledError) and self._is_dropped()
+            issubclass(kind, asyncio.CancelledError) and self.is_dropped()
         ):
             self.abandon()
         else:
@@ -148,7 +148,7 @@ class Call:
             return
         outcome = Outcome.ABANDONED
         if ended_by is None:
-            ended_by = self._left_by()
+            ended_by = self.left_by()
             if self.loop is not None and self.loop.is_closed():
                 outcome = Outcome.LOST
         ending = Ending(outcome, ended_by, message=_MESSAGES.get(outcome))
@@ -156,14 +156,17 @@ class Call:
             self._date_back(ending)
         self.finish(ending)
 
-    def _left_by(self) -> EndedBy:
+    def left_by(self) -> EndedBy:
         """Return who leaves it in the middle."""
         request = self.request or current_request()
         if request is not None and request.is_gone:
             return EndedBy.DISCONNECT
-        return EndedBy.GC if self._is_dropped() else EndedBy.CLOSE
+        return EndedBy.GC if self.is_dropped() else EndedBy.CLOSE
 
-    def _is_dropped(self) -> bool:
+    def leave(self, error: BaseException) -> None:
+        """Hear that *error* is thrown into a waiting stream, before its body does."""
+
+    def is_dropped(self) -> bool:
         """Return whether nobody holds what is awaited or iterated any more."""
         return self.alive is not None and self.alive() is None
 

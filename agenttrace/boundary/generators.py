@@ -180,6 +180,7 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
                 resume, argument = throw, error
+                call.leave(error)
                 # No finalizer drives it otherwise: that would need a loop of its own.
                 get, activate, put_away = scope.accessors()
     except StopAsyncIteration:

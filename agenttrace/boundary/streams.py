@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from agenttrace import safety
 from agenttrace.boundary import generators
-from agenttrace.boundary.call import Call
 from agenttrace.boundary.opened import is_running, opened
 from agenttrace.boundary.recorder import Progress
+from agenttrace.boundary.silent import Silent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable
 
+    from agenttrace.boundary.call import Call
     from agenttrace.boundary.opened import OpenedStream
     from agenttrace.boundary.recorder import Recorder
     from agenttrace.model import Ending
@@ -127,7 +128,7 @@ class Body:
             safety.guarded("stream.closed", self.call.abandon)
 
 
-class Visit(Call):
+class Visit(Silent):
     """A further request of an operation that is open: a poll, a stream taken up again.
 
     Args:
@@ -136,24 +137,13 @@ class Visit(Call):
         ended: Told how the request ended, which need not end the operation.
     """
 
-    __slots__ = ("_ended",)
+    __slots__ = ()
 
     def __init__(
         self, call: Call, recorder: Recorder, ended: Callable[[Ending], None]
     ) -> None:
-        super().__init__(recorder, call.context)
+        super().__init__(recorder, call.context, ended)
         self.loop = call.loop
-        self._ended = ended
-
-    def begin(self) -> bool:
-        """Make no span: the operation has one."""
-        return True
-
-    def finish(self, ending: Ending) -> None:
-        """Tell how the request ended."""
-        if not self.done:
-            self.done = True
-            safety.guarded("visit.ended", self._ended, ending)
 
 
 def follow(call: Call, response: Any, read: Reader) -> Body:  # noqa: ANN401 - a library's object

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "django": "django",
     "openai": "openai",
+    "openai-agents": "openai_agents",
     "threading": "threading",
 }
 """The module of each distribution, which has its `INSTRUMENTOR`."""

@@ -1,12 +1,13 @@
 """Puts wrappers into libraries, and takes them out again exactly as they were.
 
-What is to be wrapped is a table of `Patch`es; an `Instrumentor` is the table of one
-distribution and its state.  Nothing is imported here: a module that is not loaded yet
-is patched when the application imports it.
+What is to be wrapped is a table of `Patch`es, and of `Swap`s for what is no function;
+an `Instrumentor` is the table of one distribution and its state.  Nothing is imported
+here: a module that is not loaded yet is patched when the application imports it.
 
 Taking out restores the very object that was there.  Where another tool has since put
 its own wrapper on top, restoring would take that one out too: then ours stays where it
-is and lets everything pass, and is switched on again by the next `install`.
+is and lets everything pass, and is switched on again by the next `install`.  So does
+a stand-in that the library still has something of.
 
 A library that looks different from what was expected is left alone, with one warning.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -49,6 +51,37 @@ class Patch(NamedTuple):
     attribute: str
     wrapper: Wrapper
 
+    def made(self, original: Any, is_on: Callable[[], bool]) -> Any:  # noqa: ANN401 - any function
+        """Return what takes the place of *original*."""
+        return wrapt.FunctionWrapper(original, self.wrapper, is_on)
+
+    def may_go(self, _: object) -> bool:
+        """Return whether what took its place can be taken out now."""
+        return True
+
+
+class Swap(NamedTuple):
+    """One object of a library that is no function, and what makes its stand-in.
+
+    Args:
+        module: The module it is in, by its full name.
+        attribute: Where in the module.
+        make: Given the object, and what tells whether the instrumentation is on;
+            returns the stand-in, whose `in_use` tells whether it cannot go yet.
+    """
+
+    module: str
+    attribute: str
+    make: Callable[[Any, Callable[[], bool]], Any]
+
+    def made(self, original: Any, is_on: Callable[[], bool]) -> Any:  # noqa: ANN401 - any object
+        """Return what takes the place of *original*."""
+        return self.make(original, is_on)
+
+    def may_go(self, standin: Any) -> bool:  # noqa: ANN401 - what `make` returned
+        """Return whether the stand-in can be taken out now."""
+        return not standin.in_use
+
 
 class _Applied(NamedTuple):
     """A patch that is in place: enough to undo it."""
@@ -65,22 +98,26 @@ class Instrumentor:
 
     Args:
         distribution: Its name on the package index.
-        patches: What to wrap.
+        patches: What to wrap, and what to exchange.
         majors: The major versions that the patches are written for; None = any.
+        landmark: A file in the package by which it is told from an application's own
+            package of the same name, which is left alone; None where no one has such.
     """
 
     def __init__(
         self,
         distribution: str,
-        patches: tuple[Patch, ...],
+        patches: tuple[Patch | Swap, ...],
         majors: range | None = None,
+        landmark: str | None = None,
     ) -> None:
         self.distribution = distribution
         self.patches = patches
         self._majors = majors
+        self._landmark = landmark
         self._on = False
         self._hooked: set[str] = set()
-        self._applied: dict[Patch, _Applied] = {}
+        self._applied: dict[Patch | Swap, _Applied] = {}
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -105,7 +142,7 @@ class Instrumentor:
         with self._lock:
             self._on = False
             for patch, applied in list(self._applied.items()):
-                if _is_in_place(applied):
+                if _is_in_place(applied) and patch.may_go(applied.wrapper):
                     _restore(applied)
                     del self._applied[patch]
 
@@ -119,14 +156,14 @@ class Instrumentor:
             safety.guarded(f"instrument {self.distribution}", self._patch, module)
 
     def _patch(self, module: ModuleType) -> None:
-        if not self._is_supported():
+        if not self._is_meant(module) or not self._is_supported():
             return
         with self._lock:
             for patch in self.patches:
                 if patch.module == module.__name__:
                     self._apply(patch, module)
 
-    def _apply(self, patch: Patch, module: ModuleType) -> None:
+    def _apply(self, patch: Patch | Swap, module: ModuleType) -> None:
         applied = self._applied.get(patch)
         if applied is not None and _is_reached(applied):
             return
@@ -150,9 +187,16 @@ class Instrumentor:
         if not inherited:
             # Not what `getattr` makes of it: a static method must stay one.
             original = own[name]
-        wrapper = wrapt.FunctionWrapper(original, patch.wrapper, self.is_on)
+        wrapper = patch.made(original, self.is_on)
         setattr(parent, name, wrapper)
         self._applied[patch] = _Applied(parent, name, wrapper, original, inherited)
+
+    def _is_meant(self, module: ModuleType) -> bool:
+        if self._landmark is None:
+            return True
+        package = sys.modules.get(module.__name__.partition(".")[0])
+        folder = os.path.dirname(str(getattr(package, "__file__", None)))  # noqa: PTH120 - `pathlib` is slow
+        return os.path.exists(os.path.join(folder, self._landmark))  # noqa: PTH110, PTH118 - the same
 
     def _is_supported(self) -> bool:
         if self._majors is None:

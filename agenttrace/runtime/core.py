@@ -25,7 +25,7 @@ from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import Pipeline, choose, version
 from agenttrace.runtime.process import PROCESS
 from agenttrace.runtime.status import Status
-from agenttrace.settings import Settings, resolve
+from agenttrace.settings import Settings, resolve, use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -70,6 +70,7 @@ class Runtime:
             spans.limit = settings.max_open_spans
             self._safe = settings.safe_context and scope.install()
         content.install(self._policy)
+        use(settings)
         tracing.install(pipeline.tracer)
 
     def __enter__(self) -> Self:
@@ -135,6 +136,7 @@ class Runtime:
         if current() is self:
             tracing.install(None)
             content.install(content.Policy())
+            use(None)
         return delivered
 
     def retire(self, timeout: float | None = None) -> None:
@@ -257,11 +259,13 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     stuck_hooks: Iterable[Callable[[Report], object]] | None = None,
     state_dir: str | None = None,
     durable: bool | None = None,
+    on_abandon: str | None = None,
     on_sigterm: str | None = None,
     safe_context: bool | None = None,
     capture_content: bool | None = None,
     redact: Callable[[str, object], object] | None = None,
     max_content_characters: int | None = None,
+    vendor_export: bool | None = None,
     error_outcomes: Collection[str] | None = None,
     loop_blocked_after: float | None = None,
     gil_dump_after: float | None = None,
@@ -297,12 +301,15 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
         stuck_hooks: Called with the report of each.
         state_dir: Where agenttrace keeps its files.
         durable: Keep open and unsent spans in files that survive the process.
+        on_abandon: What happens to a streamed agent run that nobody listens to any
+            more: `observe` or `cancel`.
         on_sigterm: `default` leaves SIGTERM alone, `flush` delivers before it takes
             effect.
         safe_context: Make OTel's context tokens safe to detach anywhere.
         capture_content: Capture prompts, outputs, arguments and results.
         redact: Called with key and value of all content before it is kept.
         max_content_characters: Longest captured content.
+        vendor_export: Whether instrumented SDKs go on sending traces to their vendor.
         error_outcomes: `cancelled` and `abandoned` are no errors in the OTel status
             unless they stand here.
         loop_blocked_after: Seconds for which one callback may keep an event loop from

@@ -45,9 +45,11 @@ __all__ = [
     "STORE_FILE",
     "Setting",
     "Settings",
+    "in_use",
     "is_disabled",
     "resolve",
     "state_dir",
+    "use",
     "variable_of",
 ]
 
@@ -150,6 +152,12 @@ class Settings:
         True,
         "Keep open and unsent spans in files, so that they survive the process.",
     )
+    on_abandon: str = _setting(
+        values.read_one_of("observe", "cancel"),
+        "observe",
+        "If nobody listens to a streamed agent run any more: say so on its span "
+        "(`observe`), and cancel it, with its request to the model (`cancel`).",
+    )
     on_sigterm: str = _setting(
         values.read_one_of("default", "flush"),
         "default",
@@ -174,6 +182,12 @@ class Settings:
     )
     max_content_characters: int = _setting(
         values.read_count, 64 * 1024, "Longest captured content; the rest is cut."
+    )
+    vendor_export: bool = _setting(
+        values.read_switch,
+        True,
+        "Let an instrumented SDK send its own traces to its vendor, as the Agents SDK "
+        "does by default.",
     )
     error_outcomes: frozenset[str] = _setting(
         values.read_outcomes,
@@ -228,6 +242,25 @@ DESCRIBED: Final = tuple(
     each for each in vars(Settings).values() if isinstance(each, Setting)
 )
 """Every setting, in the order of the documentation."""
+
+
+_in_use: Settings | None = None
+
+
+def use(settings: Settings | None) -> Settings | None:
+    """Let what no runtime constructs go by *settings*; return those before it.
+
+    Args:
+        settings: The settings; None: the defaults.
+    """
+    global _in_use
+    previous, _in_use = _in_use, settings
+    return previous
+
+
+def in_use() -> Settings:
+    """Return the settings of the runtime that is configured, else the defaults."""
+    return Settings({}) if _in_use is None else _in_use
 
 
 def resolve(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from agenttrace import _otel, content, safety, tracing
+from agenttrace import _otel, content, safety, settings, tracing
 from agenttrace.runtime import core
 from agenttrace.runtime.process import PROCESS
 
@@ -115,10 +115,11 @@ def runtime_without_destination() -> Generator[Runtime]:
             runtime, lent = found, _lent.get(found)
         else:
             tracer, policy = tracing.tracer(), content.install(content.Policy())
+            before = settings.use(None)
             runtime = core.configure(
                 span_exporter=Nowhere(), durable=False, loop_blocked_after=math.inf
             )
-            lent = _lent[runtime] = _Lent(found, tracer, policy)
+            lent = _lent[runtime] = _Lent(found, tracer, policy, before)
         if lent is not None:
             lent.users += 1
     try:
@@ -140,18 +141,20 @@ class _Lent:
         found: Runtime | None,
         tracer: tracing.Tracer,
         policy: content.Policy,
+        in_use: settings.Settings | None,
     ) -> None:
         self.users = 0
-        self._before = found, tracer, policy
+        self._before = found, tracer, policy, in_use
 
     def take_back(self, runtime: Runtime) -> None:
         """Retire *runtime*, unless the application has another one by now."""
         if core.current() is runtime:
-            found, tracer, policy = self._before
+            found, tracer, policy, in_use = self._before
             _retire(runtime)
             core.replace(found)
             tracing.install(tracer)
             content.install(policy)
+            settings.use(in_use)
 
 
 _lending: Final = threading.RLock()
@@ -164,6 +167,7 @@ def _put_aside() -> Generator[None]:
     provider, limit = PROCESS.provider, PROCESS.spans.limit
     behind = None if provider is None else _Behind.of(provider)
     tracer, policy = tracing.tracer(), content.install(content.Policy())
+    before = settings.use(None)
     found = core.replace(None)
     try:
         yield
@@ -177,6 +181,7 @@ def _put_aside() -> Generator[None]:
         PROCESS.spans.limit = limit
         tracing.install(tracer)
         content.install(policy)
+        settings.use(before)
 
 
 def _retire(runtime: Runtime) -> None:

@@ -54,9 +54,13 @@ def receiver(delay: float = 0.0) -> Generator[Receiver]:
 
 
 @contextmanager
-def models() -> Generator[str]:
-    """Run a model server that echoes; return its base URL."""
-    with _serving("models") as port:
+def models(kind: str = "models") -> Generator[str]:
+    """Run a model server; return its base URL.
+
+    Args:
+        kind: `models` echo, those that are `scripted` do what their names say.
+    """
+    with _serving(kind) as port:
         yield f"http://127.0.0.1:{port}/v1"
 
 
@@ -129,13 +133,14 @@ def _spans(bodies: list[bytes]) -> int:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("receiver", "models"))
+    parser.add_argument("kind", choices=("receiver", "models", "scripted"))
     parser.add_argument("delay", type=float, nargs="?", default=0.0)
     arguments = parser.parse_args()
-    if arguments.kind == "models":
+    if arguments.kind != "receiver":
         from agenttrace.testing.model_server import ModelServer  # noqa: PLC0415 - only here
 
-        with ModelServer() as server:
+        script = ModelServer.by_model_name if arguments.kind == "scripted" else None
+        with ModelServer(script) as server:
             _until_stdin_closes(server.port)
         return
     with _Server(arguments.delay) as server:

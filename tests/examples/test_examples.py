@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from agenttrace.delivery.store.reader import Reader
+
+if TYPE_CHECKING:
+    from agenttrace.model import SpanData
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,18 +54,12 @@ def test_the_first_trace_has_one_run_that_ended_and_one_that_was_left() -> None:
     ]
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("example", "path", "service"),
-    [
-        ("stream_with_fastapi.py", "/ask", "fastapi-example"),
-        ("django_site.py", "/ask/", "django-example"),
-    ],
-)
-def test_an_example_of_the_web_tells_a_read_stream_from_one_that_was_left(
-    example: str, path: str, service: str
-) -> None:
-    """The same endpoint, twice; only the client differs."""
+def ask_twice(example: str, path: str = "/ask") -> tuple[str, str]:
+    """Ask a server for a whole answer, and for one that is left; return the first.
+
+    Returns:
+        The answer, and what the server has to say of errors.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}{path}"
@@ -79,19 +77,63 @@ def test_an_example_of_the_web_tells_a_read_stream_from_one_that_was_left(
     finally:
         server.send_signal(signal.SIGINT)
         _, errors = server.communicate(timeout=30)
+    return whole, errors
+
+
+def spans_of(name: str, service: str) -> list[SpanData]:
+    """Return the spans of that name that a service has stored."""
+    reader = Reader(Path(os.environ["AGENTTRACE_STATE_DIR"]) / "traces.db")
+    return [
+        span
+        for run in reader.runs(10, service=service)
+        for span in reader.spans(run.trace_id)
+        if span.name == name
+    ]
+
+
+def outcomes_of(name: str, service: str) -> set[str]:
+    """Return the outcomes of the spans of that name that a service has stored."""
+    return {
+        str(span.attributes["agenttrace.outcome"]) for span in spans_of(name, service)
+    }
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("example", "path", "service"),
+    [
+        ("stream_with_fastapi.py", "/ask", "fastapi-example"),
+        ("django_site.py", "/ask/", "django-example"),
+    ],
+)
+def test_an_example_of_the_web_tells_a_read_stream_from_one_that_was_left(
+    example: str, path: str, service: str
+) -> None:
+    """The same endpoint, twice; only the client differs."""
+    whole, errors = ask_twice(example, path)
 
     assert whole.startswith("It shows ships")
     assert "Error" not in errors
     assert "Failed to detach" not in errors
-    reader = Reader(Path(os.environ["AGENTTRACE_STATE_DIR"]) / "traces.db")
     ended = {
         (str(span.attributes["agenttrace.outcome"]), span.attributes.get("http.route"))
-        for run in reader.runs(10, service=service)
-        for span in reader.spans(run.trace_id)
-        if span.name == "invoke_agent answer"
+        for span in spans_of("invoke_agent answer", service)
     }
     route = "ask/" if service == "django-example" else None
     assert ended == {("ok", route), ("abandoned", route)}
+
+
+@pytest.mark.timeout(180)
+def test_the_agents_example_stops_the_run_of_a_client_that_left() -> None:
+    """Every span of both runs is told, the second one's as interrupted."""
+    whole, errors = ask_twice("agents_with_fastapi.py")
+
+    assert whole.startswith("It shows ships")
+    assert "Error" not in errors
+    for name in ("invoke_workflow Agent workflow", "invoke_agent keeper", "turn 2"):
+        ended = outcomes_of(name, "agents-example")
+        assert ended in ({"ok", "cancelled"}, {"ok", "abandoned"})
+    assert outcomes_of("execute_tool look_up", "agents-example") == {"ok"}
 
 
 def wait_until_it_listens(port: int, seconds: float = 90) -> None:

@@ -49,6 +49,19 @@ class Spans:
         assert self.runtime.flush(30)
         return list(self.exporter.get_finished_spans())
 
+    def traces(self) -> int:
+        """Return how many traces they are of."""
+        return len({span.context.trace_id for span in self.all() if span.context})
+
+    def tree(self) -> set[tuple[str, str | None]]:
+        """Return each of them by name, with the name of its parent."""
+        ended = self.all()
+        names = {span.context.span_id: span.name for span in ended if span.context}
+        return {
+            (span.name, names[span.parent.span_id] if span.parent else None)
+            for span in ended
+        }
+
     def one(self) -> Seen:
         """Return the only one there is."""
         spans = self.all()

@@ -13,7 +13,6 @@ those of raw responses are made later, out of the response.
 | `recording` | what the recorders share: bodies, streams, the time of the first chunk |
 | `chat`, `responses`, `embeddings` | a recorder each |
 | `background` | responses that go on after their request, and the polls for them |
-| `messages` | content in the form of the GenAI conventions |
 | `wire` | JSON and server-sent events, read from bytes |
 """
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context as otel
 
 from agenttrace import _otel, tracing
-from agenttrace.boundary import streams
+from agenttrace.boundary import shared, streams
 from agenttrace.boundary.call import Call
 from agenttrace.instrumentation.openai import background, recording, requests
 from agenttrace.instrumentation.openai.chat import ChatRecorder
@@ -48,7 +48,11 @@ def call_of(
     context = otel.get_current()
     if context and _otel.is_suppressed(context):
         return None
-    return Call(recorder(requests.Request(client, options, streamed=streamed)), context)
+    reader = recorder(requests.Request(client, options, streamed=streamed))
+    if isinstance(reader, ResponsesRecorder) and reader.in_background:
+        # It outlives whatever asks for it.
+        return Call(reader, context)
+    return shared.call_in(context, reader, reader.operation)
 
 
 def follow_made(stream: Any) -> None:  # noqa: ANN401 - a Stream or AsyncStream

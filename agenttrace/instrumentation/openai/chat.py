@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agenttrace import content, semconv
-from agenttrace.instrumentation.openai import messages, requests
+from agenttrace.instrumentation import _messages as messages
+from agenttrace.instrumentation.openai import requests
 from agenttrace.instrumentation.openai.recording import (
     FINAL,
     NOTHING,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agenttrace.boundary.recorder import Progress
-    from agenttrace.instrumentation.openai.messages import Spoken
+    from agenttrace.instrumentation._messages import Spoken
     from agenttrace.instrumentation.openai.requests import Request
     from agenttrace.model import Attributes
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from agenttrace import content, semconv
-from agenttrace.instrumentation.openai import background, messages, requests, wire
+from agenttrace.instrumentation import _messages as messages
+from agenttrace.instrumentation.openai import background, requests, wire
 from agenttrace.instrumentation.openai.recording import (
     FINAL,
     NOTHING,
