@@ -7,7 +7,6 @@ the runtime; spans that are open stay open.
 
 from __future__ import annotations
 
-import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
@@ -201,17 +200,16 @@ class Runtime:
             steady: A clock that nobody sets, in nanoseconds.
         """
         if self.settings.on_stuck != "off" and not self._stopped:
-            tick = partial(self._watch().tick, COARSE.now, steady)
-            PROCESS.ticker.busy_with(tick)
+            PROCESS.ticker.busy_with(partial(self._watch().tick, COARSE.now, steady))
 
     def _watch(self) -> Watchdog:
         """Return the watchdog, made when the first span has been open for a tick."""
         if self._watchdog is None:
             with no_fork():
-                from agenttrace.runtime.watching import (  # noqa: PLC0415 - see there
-                    watchdog_of,
-                )
-            self._watchdog = watchdog_of(self.settings, self.spans, PROCESS.errands)
+                from agenttrace.runtime import watching  # noqa: PLC0415 - see there
+            self._watchdog = watching.watchdog_of(
+                self.settings, self.spans, PROCESS.errands
+            )
         return self._watchdog
 
     def rest(self) -> None:
@@ -340,13 +338,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
         meters = meter_provider or _otel.meter_provider()
         if meters is not None and not settings.disabled:
             safety.guarded("metrics", runtime.report_to, meters)
-        if settings.on_sigterm == "flush" and not PROCESS.flush_on_sigterm():
-            safety.log_once(
-                "configure: on_sigterm",
-                logging.WARNING,
-                "on_sigterm='flush' has no effect: configure() was not called on the "
-                "main thread, or the application handles SIGTERM itself",
-            )
+        if settings.on_sigterm == "flush":
+            PROCESS.flush_on_sigterm()
     warn_of_foreign_distributions()
     return runtime
 

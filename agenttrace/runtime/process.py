@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -101,12 +102,18 @@ class Process:
                 os.register_at_fork(after_in_child=self._after_fork)
         self._end_with_worker()
 
-    def flush_on_sigterm(self) -> bool:
-        """Deliver before SIGTERM takes effect; False where that cannot be had."""
+    def flush_on_sigterm(self) -> None:
+        """Deliver before SIGTERM takes effect; says so where that cannot be had."""
         self._flushes_on_sigterm = self._flushes_on_sigterm or sigterm.install(
             self._at_exit, self._patience
         )
-        return self._flushes_on_sigterm
+        if not self._flushes_on_sigterm:
+            safety.log_once(
+                "configure: on_sigterm",
+                logging.WARNING,
+                "on_sigterm='flush' has no effect: configure() was not called on the "
+                "main thread, or the application handles SIGTERM itself",
+            )
 
     def _patience(self) -> float:
         # What the exit handlers may take: the flush, and processors of others.

@@ -126,13 +126,13 @@ def test_processors_of_others_see_what_they_saw(spans: Spans) -> None:
         def on_trace_start(self, trace: Any) -> None:  # noqa: ANN401 - the SDK's
             seen.append(f"+{trace.name}")
 
-        def on_trace_end(self, trace: Any) -> None:  # noqa: ANN401
+        def on_trace_end(self, trace: Any) -> None:  # noqa: ANN401 - the SDK's
             seen.append(f"-{trace.name}")
 
-        def on_span_start(self, span: Any) -> None:  # noqa: ANN401
+        def on_span_start(self, span: Any) -> None:  # noqa: ANN401 - the SDK's
             seen.append(f"+{span.span_data.name}")
 
-        def on_span_end(self, span: Any) -> None:  # noqa: ANN401
+        def on_span_end(self, span: Any) -> None:  # noqa: ANN401 - the SDK's
             seen.append(f"-{span.span_data.name}")
 
         def shutdown(self) -> None:

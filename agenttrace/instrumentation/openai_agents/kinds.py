@@ -68,7 +68,7 @@ def _task(data: Any) -> Opening:  # noqa: ANN401 - the SDK's SpanData, as below
     return Opening(f"run {data.name}")
 
 
-def _turn(data: Any) -> Opening:  # noqa: ANN401
+def _turn(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     attributes: Found = {
         semconv.TURN: data.turn,
         semconv.GEN_AI_AGENT_NAME: data.agent_name,
@@ -76,7 +76,7 @@ def _turn(data: Any) -> Opening:  # noqa: ANN401
     return Opening(f"turn {data.turn}", attributes=attributes)
 
 
-def _agent(data: Any) -> Opening:  # noqa: ANN401
+def _agent(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     attributes: Found = {
         semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_AGENT,
         semconv.GEN_AI_AGENT_NAME: data.name,
@@ -88,7 +88,7 @@ def _agent(data: Any) -> Opening:  # noqa: ANN401
     return Opening(name, semconv.INVOKE_AGENT, attributes=attributes)
 
 
-def _function(data: Any) -> Opening:  # noqa: ANN401
+def _function(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     attributes: Found = {
         semconv.GEN_AI_OPERATION_NAME: semconv.EXECUTE_TOOL,
         semconv.GEN_AI_TOOL_NAME: data.name,
@@ -97,7 +97,7 @@ def _function(data: Any) -> Opening:  # noqa: ANN401
     return Opening(name, semconv.EXECUTE_TOOL, attributes=attributes)
 
 
-def _function_facts(data: Any) -> Attributes:  # noqa: ANN401
+def _function_facts(data: Any) -> Attributes:  # noqa: ANN401 - the SDK's
     found: Found = {}
     if content.wanted():
         if data.input is not None:
@@ -125,7 +125,7 @@ def _response(_: object) -> Opening:
     return _model_call("openai", None)
 
 
-def _response_facts(data: Any) -> Attributes:  # noqa: ANN401
+def _response_facts(data: Any) -> Attributes:  # noqa: ANN401 - the SDK's
     response = data.response
     found = _usage(data.usage)
     if response is None:
@@ -151,13 +151,13 @@ def _response_facts(data: Any) -> Attributes:  # noqa: ANN401
     return found
 
 
-def _generation(data: Any) -> Opening:  # noqa: ANN401
+def _generation(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     config: Mapping[str, object] = data.model_config or {}
     provider = config.get("model_impl") or "openai"
     return _model_call(str(provider), data.model)
 
 
-def _generation_facts(data: Any) -> Attributes:  # noqa: ANN401
+def _generation_facts(data: Any) -> Attributes:  # noqa: ANN401 - the SDK's
     found = _usage(data.usage)
     if content.wanted():
         if data.input:
@@ -203,51 +203,51 @@ def _detail(details: object, name: str) -> object:
     return getattr(details, name, None)
 
 
-def _handoff(data: Any) -> Opening:  # noqa: ANN401
+def _handoff(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     return Opening("handoff", attributes={semconv.HANDOFF_FROM: data.from_agent or ""})
 
 
-def _handoff_facts(data: Any) -> Attributes:  # noqa: ANN401
+def _handoff_facts(data: Any) -> Attributes:  # noqa: ANN401 - the SDK's
     return {semconv.HANDOFF_TO: data.to_agent} if data.to_agent else NO_ATTRIBUTES
 
 
-def _guardrail(data: Any) -> Opening:  # noqa: ANN401
+def _guardrail(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     return Opening(f"guardrail {data.name}")
 
 
-def _guardrail_facts(data: Any) -> Attributes:  # noqa: ANN401
+def _guardrail_facts(data: Any) -> Attributes:  # noqa: ANN401 - the SDK's
     return {semconv.GUARDRAIL_TRIGGERED: bool(data.triggered)}
 
 
-def _mcp(data: Any) -> Opening:  # noqa: ANN401
+def _mcp(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     server = str(data.server or "")
     return Opening(
         f"list_tools {server}".strip(), attributes={semconv.MCP_SERVER: server}
     )
 
 
-def _mcp_facts(data: Any) -> Attributes:  # noqa: ANN401
+def _mcp_facts(data: Any) -> Attributes:  # noqa: ANN401 - the SDK's
     tools: Iterable[object] = data.result or ()
     return {semconv.MCP_TOOLS: tuple(str(tool) for tool in tools)}
 
 
-def _custom(data: Any) -> Opening:  # noqa: ANN401
+def _custom(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     return Opening(data.name)
 
 
-def _custom_facts(data: Any) -> Attributes:  # noqa: ANN401
+def _custom_facts(data: Any) -> Attributes:  # noqa: ANN401 - the SDK's
     if data.data and content.wanted():
         return content.attribute_of(semconv.DATA, data.data)
     return NO_ATTRIBUTES
 
 
-def _voice(data: Any) -> Opening:  # noqa: ANN401
+def _voice(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     model = getattr(data, "model", None)
     attributes: Found = {semconv.GEN_AI_REQUEST_MODEL: str(model)} if model else {}
     return Opening(data.type, kind=SpanKind.CLIENT, attributes=attributes)
 
 
-def _other(data: Any) -> Opening:  # noqa: ANN401
+def _other(data: Any) -> Opening:  # noqa: ANN401 - the SDK's
     return Opening(str(data.type))
 
 

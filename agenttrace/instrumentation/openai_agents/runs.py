@@ -268,10 +268,8 @@ def _end_in_closed_loops() -> None:
 
 
 def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
+    return None if loop is None else asyncio.current_task(loop)
 
 
 LOST: Final = "its event loop was closed while it was open"
