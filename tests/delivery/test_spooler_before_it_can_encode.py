@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agenttrace import safety
-from agenttrace.delivery import forks
+from agenttrace import lazy, safety
 from agenttrace.delivery.otlp import frame_of
 from tests.core.programs import run
 from tests.delivery.given import Script, ids_of, put, span_data, spooling
@@ -91,7 +90,7 @@ def test_what_still_waits_at_the_end_is_counted() -> None:
 def test_only_the_first_import_keeps_forks_away() -> None:
     """A fork that takes its time must not keep spans, or reports, from being made."""
     frame_of([span_data()])
-    lock, held, over = vars(forks)["_importing"], threading.Event(), threading.Event()
+    lock, held, over = vars(lazy)["_importing"], threading.Event(), threading.Event()
 
     def fork() -> None:
         with lock:
