@@ -224,6 +224,29 @@ def test_what_is_wrong_with_plain_runs_is_found(
     assert promise in report.promises, str(report)
 
 
+def test_what_a_run_leaves_current_is_gone_after_its_examination() -> None:
+    """The next test would have it for a parent."""
+    with fresh_runtime():
+        report = examine(attached, patience=0.05, leave_out=WITHOUT_FORKS)
+
+        assert Promise.CURRENT in report.promises
+        assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_a_plain_run_that_fails_at_once_is_reported_like_any_other() -> None:
+    """It is called before the first case, to see what it returns."""
+
+    @agenttrace.agent
+    def run() -> None:
+        raise LookupError
+
+    report = examine(run)
+
+    assert [each.what for each in report.broken] == [
+        "LookupError() comes out of the run"
+    ]
+
+
 async def unmoved() -> None:
     with contextlib.suppress(asyncio.CancelledError), agenttrace.span("look up"):
         await asyncio.sleep(0)  # where

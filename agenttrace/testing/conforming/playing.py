@@ -88,7 +88,8 @@ class Playing:
 
     def play_all(self) -> Report:
         """Play every case and return the report."""
-        is_async = kind_of(self._factory) == ASYNC
+        # A call as well: what it leaves current is gone afterwards.
+        is_async = copy_context().run(kind_of, self._factory) == ASYNC
         found = self._undisturbed(is_async=is_async)
         if found is None:
             return self.report

@@ -51,10 +51,9 @@ def kind_of(factory: Callable[[], object]) -> str:
         return PLAIN
     try:
         made = factory()
-    except RuntimeError as error:
-        if "event loop" in str(error):
-            return ASYNC
-        raise
+    except Exception as error:  # noqa: BLE001 - the run's own; the first case says so
+        wants_a_loop = isinstance(error, RuntimeError) and "event loop" in str(error)
+        return ASYNC if wants_a_loop else PLAIN
     if inspect.isawaitable(made) or hasattr(made, "__aiter__"):
         if inspect.iscoroutine(made):
             made.close()
