@@ -34,7 +34,7 @@ from agenttrace.journal.format import (
 )
 from agenttrace.journal.growth import Growth
 from agenttrace.journal.lock import hold
-from agenttrace.journal.payload import UNUSUAL, Packed, write, write_error
+from agenttrace.journal.payload import NOTHING, UNUSUAL, Packed, write, write_error
 from agenttrace.journal.segments import MULTIPLE, WORDS, SlotFile
 from agenttrace.journal.texts import KEY_ATTRIBUTES
 from agenttrace.model import EndedBy, Ending, Outcome
@@ -176,7 +176,7 @@ class Journal:
             if operation is None:
                 pack, texts = self._texts[span.name, tracer]
             else:
-                get = live._values.get  # noqa: SLF001 - see `Described`
+                get = (live._values or NOTHING).get  # noqa: SLF001 - see `Described`
                 pack, texts = self._texts[
                     span.name,
                     tracer,

@@ -51,7 +51,7 @@ raises in the middle of it, a time-out for one, is the application's.
 _MOST_TEXTS: Final = 1024
 _ROUND: Final = 32
 """Bytes that the length of texts is rounded up to: few lengths, a packer for each."""
-_NO_ATTRIBUTES: Final[Mapping[str, object]] = {}
+NOTHING: Final[Mapping[str, object]] = {}
 _pack_error: Final = struct.Struct(f"{ERROR_SIZE + 1}p").pack_into
 
 
@@ -157,7 +157,7 @@ def _texts_of(span: OpenSpan, live: object, known: dict[object, Packed]) -> Pack
     # A foreign span may be called after anything.
     name = str(span.name)
     scope_name = scope_version = ""
-    attributes = _NO_ATTRIBUTES
+    attributes = NOTHING
     key: tuple[object, ...]
     if tracer is None:
         key = (name, span.operation)

@@ -49,6 +49,9 @@ _OFTEN_SET: Final = (
     "remote_parent",
     "_message",
     "_event_list",
+    "_link_list",
+    "is_block",
+    "started_during",
 )
 """What is set on every span, in the order it is, then on many a one."""
 

@@ -10,17 +10,24 @@ import pytest
 PROGRAM = """
 import gc
 from contextlib import ExitStack
+from opentelemetry import trace
 from tests.spans.given import lean
 
 given, early = lean(), ExitStack()
 for number in range(100):
     early.enter_context(given.tracer.start_as_current_span(f"step {number}"))
+link = trace.Link(trace.get_current_span().get_span_context())
+with given.tracer.start_as_current_span("linked", links=[link]):
+    pass
 last = given.tracer.start_span("late")
 last.add_event("said", {"word": "late"})
 last.get_span_context()
 last.end()
 early.close()
-spans = [given.tracer.start_span("after") for _ in range(10)]
+try:
+    raise LookupError
+except LookupError:
+    spans = [given.tracer.start_span("after") for _ in range(10)]
 for span in spans:
     span.end()
 found = [x for x in gc.get_objects() if type(x) is dict and "_trace_state" in x]
