@@ -256,7 +256,8 @@ RECURSION = """
             return blocks(depth + 1)
 
     # Where exactly the stack ends decides what fails: the start, the body, or the end.
-    for limit in range(150, 180):
+    # A step of the run is some ten frames, so these are all the places there are.
+    for limit in range(150, 166):
         for fn in (decorated, blocks):
             usual = sys.getrecursionlimit()
             sys.setrecursionlimit(limit)
@@ -271,7 +272,7 @@ RECURSION = """
     status = runtime.status()
     spans = exporter.get_finished_spans()
     outcomes = [span.attributes["agenttrace.outcome"] for span in spans]
-    print(len(spans) == status.started > 1_000, status.open)
+    print(len(spans) == status.started > 500, status.open)
     print(outcomes.count("error") / len(outcomes) > 0.95)
 """
 
