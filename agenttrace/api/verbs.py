@@ -11,7 +11,7 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import Link
 
-from agenttrace import semconv, tracing
+from agenttrace import safety, semconv, tracing
 from agenttrace.attributes import clean, mapping_of
 from agenttrace.boundary.call import Call
 from agenttrace.boundary.recorder import PlainRecorder
@@ -70,7 +70,7 @@ def heartbeat(note: str | None = None, *, progress: float | None = None) -> None
 
     Args:
         note: What it is doing ("page 4 of 10"); shown in reports, never journaled.
-        progress: How far it is, from 0 to 1.
+        progress: How far it is, from 0 to 1; what is no finite number is ignored.
     """
     record = current_record()
     if record is not None:
@@ -78,7 +78,10 @@ def heartbeat(note: str | None = None, *, progress: float | None = None) -> None
         if note is not None:
             record.note = str(clean(note))
         if progress is not None:
-            record.progress = progress
+            # Reports tell it as a number, and must not fail for what is none.
+            told = safety.guarded("heartbeat", float, progress)
+            if told is not None and math.isfinite(told):
+                record.progress = told
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -165,6 +166,36 @@ def test_a_heartbeat_is_on_record(agenttrace_spans: CapturedSpans) -> None:
         [record] = agenttrace.open_spans()
 
         assert (record.note, record.progress) == ("page 4 of 10", 0.4)
+    agenttrace_spans.assert_all_closed()
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [(Decimal("0.5"), 0.5), (True, 1.0), (math.nan, 0.25), (math.inf, 0.25)],
+)
+def test_a_heartbeats_progress_is_a_finite_number(
+    told: Decimal | float, kept: float, agenttrace_spans: CapturedSpans
+) -> None:
+    """What is none spoiled the reports of every span of the process."""
+    with agenttrace.span("work"):
+        agenttrace.heartbeat(progress=0.25)
+        agenttrace.heartbeat(progress=told)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the mistake
+        [record] = agenttrace.open_spans()
+
+        assert (type(record.progress), record.progress) == (float, kept)
+    agenttrace_spans.assert_all_closed()
+
+
+def test_progress_that_is_no_number_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, agenttrace_spans: CapturedSpans
+) -> None:
+    """The application goes on, and the heartbeat counts."""
+    monkeypatch.setenv("AGENTTRACE_STRICT", "0")
+    with agenttrace.span("work"):
+        agenttrace.heartbeat("half", progress="50%")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the mistake
+        [record] = agenttrace.open_spans()
+
+        assert (record.note, record.progress) == ("half", None)
     agenttrace_spans.assert_all_closed()
 
 
