@@ -24,7 +24,7 @@ from agenttrace.lazy import no_fork_at_first
 from agenttrace.model import Outcome, ResourceData, ScopeData
 from agenttrace.runtime.durability import Durability
 from agenttrace.runtime.pipelines import INSTRUMENTATION_NAME, LoopWatch
-from agenttrace.runtime.process import PROCESS
+from agenttrace.runtime.process import PROCESS, left_until
 from agenttrace.settings import INSTANCES
 from agenttrace.spans.attached import Attachment
 from agenttrace.spans.provider import resource_data
@@ -132,9 +132,9 @@ class HandOver:
                 settle()
         return True
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = _PATIENCE) -> None:
         """Hand over nothing more; what is being handed over now is waited for."""
-        is_mine = self._handing.acquire(timeout=_PATIENCE)
+        is_mine = self._handing.acquire(timeout=timeout)
         self._over.set()
         if is_mine:
             self._handing.release()
@@ -212,12 +212,13 @@ class AttachedPipeline:
 
     def stop(self, timeout: float) -> bool:
         """Take the gate out again; the provider is the application's."""
+        deadline = time.monotonic() + timeout
         safety.guarded("loops.stop", self._loops.stop)
-        PROCESS.finish_errands(timeout)
+        told = PROCESS.finish_errands(timeout)
         if self._durability is not None:
             self._durability.stop()
-        self._hand_over.stop()
-        flushed = self.flush(timeout)
+        self._hand_over.stop(min(left_until(deadline), _PATIENCE))
+        flushed = self.flush(left_until(deadline)) and told
         self.attachment.detach()
         if self._durability is not None:
             # What it tells of has not been handed over, or it tells of nothing.
@@ -258,7 +259,9 @@ class AttachedPipeline:
 
         Its processors may hang, and this is the ticker's thread.
         """
-        if not PROCESS.errands.is_full:
+        if PROCESS.errands.is_full:
+            safety.count(safety.Count.SPANS_DROPPED)
+        else:
             PROCESS.errands.ask("loops.emit", partial(self._emit, form))
 
     def _emit(self, form: SpanData) -> None:

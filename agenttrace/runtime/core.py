@@ -22,7 +22,7 @@ from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.runtime import checks
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import Pipeline, choose, version
-from agenttrace.runtime.process import PROCESS
+from agenttrace.runtime.process import PROCESS, left_until
 from agenttrace.runtime.status import Status
 from agenttrace.settings import Settings, resolve, use
 
@@ -108,8 +108,8 @@ class Runtime:
         """
         deadline = time.monotonic() + timeout
         PROCESS.sweep()
-        PROCESS.finish_errands(timeout)
-        return self._pipeline.flush(max(deadline - time.monotonic(), 0.0))
+        told = PROCESS.finish_errands(timeout)
+        return self._pipeline.flush(left_until(deadline)) and told
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Deliver what there is and stop; spans still open are told as `lost`.
@@ -123,13 +123,13 @@ class Runtime:
         if self._stopped:
             return True
         self._stopped = True
-        if timeout is None:
-            timeout = self.settings.flush_timeout
+        timeout = self.flush_timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
         PROCESS.sweep()
         for span in self.spans.snapshot():
             self.spans.judge(span, Ending(Outcome.LOST, EndedBy.EXIT, message=_EXIT))
-        PROCESS.finish_errands(timeout)
-        delivered = self._pipeline.stop(timeout)
+        told = PROCESS.finish_errands(left_until(deadline), self._pipeline.journal)
+        delivered = self._pipeline.stop(left_until(deadline)) and told
         if not PROCESS.is_exiting:  # else the last figures are still to be read
             self._instruments = None
         if current() is self:
@@ -146,10 +146,10 @@ class Runtime:
         """
         if not self._stopped:
             self._stopped = True
-            if timeout is None:
-                timeout = self.settings.flush_timeout
+            timeout = self.flush_timeout if timeout is None else timeout
+            deadline = time.monotonic() + timeout
             PROCESS.finish_errands(timeout)
-            self._pipeline.stop(timeout)
+            self._pipeline.stop(left_until(deadline))
             self._instruments = None
 
     def recover(self, timeout: float = 30.0) -> Recovered:

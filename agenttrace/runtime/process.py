@@ -35,8 +35,13 @@ _ERRANDS: Final = 2.0
 """Seconds that whoever flushes waits for processors that are telling verdicts."""
 _THREADS: Final = 4
 """How many calls of processors may hang, and later ones be made all the same."""
-_GRACE: Final = 1.0
+_GRACE: Final = _ERRANDS
 """Seconds that SIGTERM waits beyond the flush for what is done after it."""
+
+
+def left_until(deadline: float) -> float:
+    """Return the seconds until *deadline* (`time.monotonic`), 0 after it."""
+    return max(deadline - time.monotonic(), 0.0)
 
 
 class Lives(Protocol):
@@ -158,10 +163,24 @@ class Process:
             self._errands = Errands("agenttrace-verdicts", threads=_THREADS)
         return self._errands
 
-    def finish_errands(self, timeout: float) -> None:
-        """Wait a little for what was judged to be told, before that is delivered."""
-        if self._errands is not None:
-            self._errands.finish(min(timeout, _ERRANDS))
+    def finish_errands(self, timeout: float, kept: object = "") -> bool:
+        """Wait a little for what was judged to be told, before that is delivered.
+
+        Half of *timeout* at most: one that hangs must leave time to deliver the rest.
+
+        Args:
+            timeout: Seconds that there are for all.
+            kept: The journal that has what is not told.  None = that is dropped.
+
+        Returns:
+            Whether all of it is told.
+        """
+        errands = self._errands
+        if errands is None or errands.finish(min(timeout / 2, _ERRANDS)):
+            return True
+        if kept is None and (dropped := errands.drop("judge")):
+            safety.count(safety.Count.SPANS_DROPPED, dropped)
+        return False
 
     def _has_errands(self) -> bool:
         return self._errands is not None and self._errands.is_waiting

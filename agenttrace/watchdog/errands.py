@@ -104,26 +104,55 @@ class Errands:
                 site, seconds = worker.site, self._patience
                 self._waiting.appendleft(("errands", lambda: _say(site, seconds)))
                 self._start()
+                self._change.notify_all()
+
+    def drop(self, site: str) -> int:
+        """Have the calls of *site* that wait not made; return how many those are."""
+        with self._change:
+            kept = [each for each in self._waiting if each[0] != site]
+            dropped = len(self._waiting) - len(kept)
+            self._waiting.clear()
+            self._waiting.extend(kept)
+            return dropped
 
     def finish(self, timeout: float) -> bool:
         """Wait until all calls are made; return whether they are.
 
-        For one that hangs it does not wait, nor on a thread of its own.  Where no
-        thread can be had, as at the end of the interpreter, it makes them itself.
+        For one that hangs it does not wait, but for what is behind it, which another
+        thread makes if there may be one; nor does it wait on a thread of its own.
+        Where no thread can be had, as at the end of the interpreter, it makes them
+        itself, unless one hangs: the next might, too.
 
         Args:
             timeout: Longest wait in seconds.
         """
         deadline = time.monotonic() + timeout
-        if (mine := self._stand_in()) is not None:
-            self._run(mine)
-        with self._change:
-            while (worker := self._worker) is not None:
-                left = deadline - time.monotonic()
-                if left <= 0 or self._hangs(worker) or self._is_mine():
-                    break
-                self._change.wait(min(left, self._patience))
-            return self._worker is None and not self._waiting
+        while True:
+            if (mine := self._stand_in()) is not None:
+                try:
+                    self._run(mine, stands_in=True)
+                finally:  # also where it is interrupted
+                    with self._change:
+                        self._leave(mine)
+            with self._change:
+                worker, left = self._worker, deadline - time.monotonic()
+                if worker is None and not self._waiting:
+                    return not self._hanging
+                if left <= 0 or self._is_mine():
+                    return False
+                if worker is None:
+                    if self._hanging:
+                        return (
+                            False  # no thread is to be had, and the next may hang too
+                        )
+                    continue
+                hangs_in = worker.began + self._patience - self._clock()
+                if hangs_in <= 0:
+                    self.see_to()
+                    if self._worker is worker:
+                        return False  # no other thread may be left behind
+                    continue
+                self._change.wait(min(left, hangs_in))
 
     def _stand_in(self) -> _Worker | None:
         """Return what this thread is to be, if calls wait and nobody can make them."""
@@ -131,7 +160,7 @@ class Errands:
             if self._worker is not None or not self._waiting:
                 return None
             self._start()
-            if self._worker is not None:
+            if self._hanging or self._worker is not None:
                 return None
             self._worker = worker = _Worker(self._clock())
             worker.thread = threading.current_thread()
@@ -158,7 +187,7 @@ class Errands:
         except RuntimeError:  # too many threads, or the interpreter is about to end
             self._worker = None
 
-    def _run(self, worker: _Worker) -> None:
+    def _run(self, worker: _Worker, *, stands_in: bool = False) -> None:
         while True:
             with self._change:
                 if worker is not self._worker or not self._waiting:
@@ -170,8 +199,10 @@ class Errands:
                 call()
             except Exception as error:  # noqa: BLE001 - the application's code
                 safety.note(site, error)
-            except BaseException:  # noqa: BLE001, S110 - an exit, or a cancellation: this thread is not the application's to end
-                pass
+            except BaseException:  # an exit, or a cancellation
+                if stands_in:  # Ctrl-C on the application's own thread, for one
+                    raise
+                # A thread of ours is not the application's to end.
             del call  # what it refers to is not ours to keep
 
     def _leave(self, worker: _Worker) -> None:

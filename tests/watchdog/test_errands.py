@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from agenttrace import safety
 from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.runtime.process import Process
 from agenttrace.watchdog.errands import Errands
 from tests.core.programs import run
 from tests.watchdog.given import until, world
@@ -115,6 +116,68 @@ def test_nobody_waits_for_a_call_that_hangs() -> None:
     bench.go.set()
 
     assert not finished
+
+
+def test_whoever_finishes_has_the_rest_made_beside_a_call_that_hangs() -> None:
+    """At an exit nobody ticks any more who would see to it."""
+    bench = Bench(threads=2)
+    bench.hang(1)
+    bench.ask(2)
+    bench.now += LONG
+
+    finished = bench.errands.finish(LONG)
+    called = list(bench.called)
+    bench.go.set()
+
+    assert called == [1, 2]
+    assert not finished
+
+
+def test_ctrl_c_ends_what_is_called_on_the_applications_own_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was swallowed there, and the program went on; the rest is not lost by it."""
+    bench = Bench()
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError(thread.name)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(threading.Thread, "start", start)
+        bench.errands.ask("bench", interrupt)
+        bench.ask(1)
+        with pytest.raises(KeyboardInterrupt):
+            bench.errands.finish(LONG)
+
+    assert bench.errands.finish(LONG)
+    assert bench.called == [1]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_flush_says_that_a_verdict_is_not_told_yet(*, kept: bool) -> None:
+    """It said that all was delivered; what no journal has is counted as dropped."""
+    process = Process()
+    entered, go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        go.wait(LONG)
+
+    process.errands.ask("judge", hang)
+    process.errands.ask("judge", hang)
+    assert entered.wait(LONG)
+    before = safety.counts()["spans_dropped"]
+
+    told = process.finish_errands(0.0, process if kept else None)
+    dropped = safety.counts()["spans_dropped"] - before
+    go.set()
+
+    assert not told
+    assert dropped == (0 if kept else 1)
+    until(lambda: process.finish_errands(LONG))
 
 
 def test_a_call_that_flushes_does_not_wait_for_itself() -> None:
