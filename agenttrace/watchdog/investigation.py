@@ -15,6 +15,7 @@ happen to any frame; there is no other way to look.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import weakref
 from contextlib import contextmanager
@@ -103,10 +104,14 @@ WEAK: Final = (Cause.AWAITING_NOTHING, Cause.SLEEP, Cause.UNKNOWN)
 
 
 class Investigation:
-    """One look at the process."""
+    """One look at the process.
 
-    def __init__(self) -> None:
-        self.deadline = time.monotonic() + _BUDGET
+    Args:
+        deadline: Until when it may take (`time.monotonic`), if not for 0.3 s.
+    """
+
+    def __init__(self, deadline: float = math.inf) -> None:
+        self.deadline = min(time.monotonic() + _BUDGET, deadline)
         self.stacks = threads.stacks()
         self.tasks = tasks.all_tasks()
         self._attempts = _ATTEMPTS
@@ -299,17 +304,24 @@ class Investigation:
         return Finding(Cause.EVENT_LOOP_BLOCKED, why, link)
 
     def _lasts(self, ident: int, frame: FrameType | None) -> bool:
-        """Return whether the thread *ident* stays in the very same call of *frame*."""
+        """Return whether the thread *ident* stays in the very same call of *frame*.
+
+        It does not where there was too little time left to say so: a loop that is only
+        at work is not to be told as blocked.
+        """
         if frame is None:
             return False
-        until = min(time.monotonic() + _PATIENCE, self.deadline)
+        until = time.monotonic() + _PATIENCE
         turn = threads.turn_of(frame)
         with self._letting_go():
             for _ in range(_LOOKS):
                 if not threads.is_beneath(turn, threads.stacks().get(ident)):
                     return False
-                if time.monotonic() >= until:
+                now = time.monotonic()
+                if now >= until:
                     break
+                if now >= self.deadline:
+                    return False
                 time.sleep(_PAUSE)
         return True
 

@@ -217,7 +217,8 @@ def _investigate(span: OpenSpan, report: HangReport) -> None:
     report.is_left = not owners.is_in_step(span, owner)
     finding, certain = investigation.explain(owner), owner.certain
     if owner.task is not None:
-        finding = _seen_from_above(span, finding, owners, owner.task)
+        until = investigation.deadline
+        finding = _seen_from_above(span, finding, owners, owner.task, until)
     # Source files may take their time: nothing of the application's is held meanwhile.
     del investigation, owners, owner
     report.found(finding, certain=certain)
@@ -225,7 +226,11 @@ def _investigate(span: OpenSpan, report: HangReport) -> None:
 
 
 def _seen_from_above(
-    span: OpenSpan, finding: Finding, owners: Owners, task: tasks.Task
+    span: OpenSpan,
+    finding: Finding,
+    owners: Owners,
+    task: tasks.Task,
+    deadline: float,
 ) -> Finding:
     """Return *finding*, with those before it who wait for it, where it needs them.
 
@@ -241,7 +246,7 @@ def _seen_from_above(
         above = above.parent
         if waiting.task is None or waiting.task is task:
             continue
-        found = Investigation().explain(waiting)
+        found = Investigation(deadline).explain(waiting)
         if [str(link) for link in found.links[-1:]] == own:
             finding = Finding(finding.cause, finding.why, *found.links)
     return finding

@@ -28,7 +28,7 @@ from agenttrace.watchdog.frames import (
     read_sources,
     told,
 )
-from agenttrace.watchdog.investigation import Link
+from agenttrace.watchdog.investigation import Investigation, Link
 from agenttrace.watchdog.report import MAX_TEXT, HangReport, cancel, describe
 from tests.watchdog.hangs import PATIENCE, hang_of, open_span, running
 
@@ -425,3 +425,27 @@ def test_a_name_takes_one_line() -> None:
 
     assert str(link).startswith("task a cause none b")
     assert len(str(link)) < 150
+
+
+def test_a_loop_is_not_told_as_blocked_for_want_of_time_to_look() -> None:
+    """One that is only busy was, by a look that had used up its time."""
+    entered, go = threading.Event(), threading.Event()
+    found: list[asyncio.Task[None] | None] = []
+
+    async def step() -> None:
+        found.append(asyncio.current_task())
+        entered.set()
+        go.wait(60)
+
+    thread = threading.Thread(target=lambda: asyncio.run(step()))
+    thread.start()
+    try:
+        assert entered.wait(60)
+        [task] = found
+        assert task is not None
+        finding = Investigation(time.monotonic()).task(task)
+    finally:
+        go.set()
+        thread.join()
+
+    assert finding.cause is not Cause.EVENT_LOOP_BLOCKED
