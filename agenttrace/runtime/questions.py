@@ -10,6 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from agenttrace import safety
 from agenttrace.journal.process import of_process
 from agenttrace.lazy import no_fork
 
@@ -24,8 +25,9 @@ DIRECTORY: Final = "questions"
 _LOOKS: Final = 10
 """At how many ticks the directory is listed after it has changed: what came in the same
 instant as a listing has not changed its time."""
-_BUDGET: Final = 0.5
-"""Seconds of one tick that go into answers: the ticker has others to serve."""
+_BUDGET: Final = 0.2
+"""Seconds of one tick that go into answers: the ticker has others to serve, and what is
+judged in the same tick has half a second more."""
 
 
 class Questions:
@@ -82,7 +84,11 @@ class Questions:
             self._answer_all(box)
 
     def _answer_all(self, box: Box) -> None:
-        from agenttrace.watchdog import questions  # noqa: PLC0415 - see above
+        with no_fork():  # it may take longer than there is time for answers
+            from agenttrace.watchdog import (  # noqa: PLC0415 - see above
+                answers,  # noqa: F401  # pyright: ignore[reportUnusedImport] - see above
+                questions,
+            )
 
         deadline = time.monotonic() + _BUDGET
         for name in box.names():
@@ -121,5 +127,10 @@ class Questions:
                 self.answered += 1
         except OSError:  # a disk that is full: who has asked is told by the silence
             return
+        except (
+            TypeError,
+            ValueError,
+        ) as error:  # others are to be answered all the same
+            safety.swallow("answer", error)
         finally:
             box.remove(taken)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from agenttrace import clock, safety
+from agenttrace.registry import Teller
 from agenttrace.watchdog.frames import read_sources
 from agenttrace.watchdog.investigation import WEAK, Investigation
 from agenttrace.watchdog.owners import Owners
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.watchdog.investigation import Finding
-    from agenttrace.watchdog.owners import Owner
+    from agenttrace.watchdog.tasks import Task
+
+    Reference = weakref.ReferenceType[Task]
 
 MOST: Final = 100
 """Spans that one answer tells of."""
@@ -51,7 +55,10 @@ def answer_to(
     wanted: object = asked.get("spans")
     if not isinstance(wanted, list | None):
         return None
-    ids = cast("list[object] | None", wanted)
+    ids: set[object] | None = None
+    if wanted is not None:
+        given = cast("list[object]", wanted)
+        ids = {each for each in given if isinstance(each, str)}
     every = spans.snapshot()
     chosen: Iterable[OpenSpan] = (*every, *spans.judged())
     if ids is not None:
@@ -59,7 +66,11 @@ def answer_to(
     parents = {span.parent for span in every}
     in_order = sorted(chosen, key=lambda span: _urgency(span, span in parents))
     look = _Look(deadline)
-    found = [look.at(span) for span in in_order[:MOST]]
+    told = [look.at(span) for span in in_order[:MOST]]
+    # What has ended meanwhile, by its owner, is open no more and was never judged.
+    found = [each for each in told if each.span.is_open or _is_judged(each.span)]
+    # Source files may take their time: nothing of the application's is held meanwhile.
+    del look
     # All at once: it takes a thread.
     read_sources([frame for each in found for frame in each.place.frames])
     return {
@@ -77,6 +88,10 @@ def _urgency(span: OpenSpan, is_parent: bool) -> tuple[bool, int]:  # noqa: FBT0
     """Return what sorts the deepest first, and of these who was silent for longest."""
     # What is open beneath a span has started after it.
     return is_parent, -span.started_at if is_parent else span.last_beat
+
+
+def _is_judged(span: OpenSpan) -> bool:
+    return span.teller is Teller.JUDGE
 
 
 class _Found:
@@ -100,8 +115,11 @@ class _Look:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self._known: dict[int, tuple[str, Finding, Owner]] = {}
-        """What was found, and for which span, by the task or thread it was found in."""
+        self._known: dict[int, tuple[str, Finding, Reference | None]] = {}
+        """What was found, and for which span, by the task or thread it was found in.
+
+        Tasks are not held: their ids may be those of others by now.
+        """
 
     def at(self, span: OpenSpan) -> _Found:
         """Return where *span* is."""
@@ -116,20 +134,23 @@ class _Look:
 
     def _investigate(self, span: OpenSpan, found: Whereabouts) -> str | None:
         """Have *found* say where *span* is; return the span that was there before."""
-        investigation = Investigation()
+        investigation = Investigation(self._deadline)
         owners = Owners(investigation.stacks, investigation.tasks)
         owner = owners.owner_of(span)
         found.is_left = not owners.is_in_step(span, owner)
         # By identity: a task may be of any make.
         key = owner.thread if owner.task is None else id(owner.task)
         known = None if key is None else self._known.get(key)
+        if known is not None and known[2] is not None and known[2]() is not owner.task:
+            known = None
         if known is not None and not (known[1].cause in WEAK and owner.heirs):
             found.found(known[1], certain=owner.certain)
             return known[0]
         finding = investigation.explain(owner)
         found.found(finding, certain=owner.certain)
         if key is not None:
-            self._known[key] = found.span_id, finding, owner
+            task = None if owner.task is None else weakref.ref(owner.task)
+            self._known[key] = found.span_id, finding, task
         return None
 
 
@@ -139,7 +160,7 @@ def _told(found: _Found) -> dict[str, object]:
     where = place.where
     age = max(0, place.made_at - span.started_at) / _SECOND
     idle = max(0, place.made_at - max(span.last_beat, span.started_at)) / _SECOND
-    is_judged = not span.is_open
+    is_judged = _is_judged(span)
     head = f"{place.path}: open for {age:.1f} s, no progress for {idle:.1f} s"
     if is_judged:
         head += ", judged"

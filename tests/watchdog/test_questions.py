@@ -226,6 +226,40 @@ def test_a_draft_is_no_question() -> None:
     assert parts_of(name + ".0a1b2c3d") is None
 
 
+def test_an_answer_that_cannot_be_written_costs_no_other(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raised out of the tick, and everybody else got none either."""
+    monkeypatch.setenv("AGENTTRACE_STRICT", "0")
+
+    def no_json(*_: object) -> dict[str, object]:
+        return {"progress": object()}
+
+    monkeypatch.setattr("agenttrace.watchdog.answers.answer_to", no_json)
+    put(path)
+
+    Questions(tmp_path, INSTANCE, OpenSpans()).tick()
+
+    assert os.listdir(path) == []  # noqa: PTH208 - names
+
+
+def test_a_span_that_ends_meanwhile_was_not_judged(
+    traced: FreshRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told as judged, which says that it had hung."""
+    del traced
+    with agenttrace.span("step"):
+        listed = PROCESS.spans.snapshot()
+    spans = OpenSpans()
+    monkeypatch.setattr(spans, "snapshot", lambda: listed)
+
+    said = answer_to(QUESTION, spans, time.monotonic() + 60)
+
+    assert len(listed) == 1
+    assert said is not None
+    assert said["steps"] == []
+
+
 def test_the_rest_of_many_spans_is_counted(traced: FreshRuntime) -> None:
     """An answer has bounds, in its time as in its length."""
     del traced
