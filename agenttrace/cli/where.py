@@ -106,7 +106,8 @@ def _why_nothing(target: str, directory: Path) -> str:
     if not target.isdecimal() or len(target) > _MOST_DIGITS:
         return f"No open span or run has an id that begins with {target!r}."
     try:
-        os.kill(int(target), 0)
+        if sys.platform != "win32":  # there it is no question, but Ctrl-C
+            os.kill(int(target), 0)
     except (ProcessLookupError, OverflowError):
         return (
             f"There is no process {target}, and no open span or run has an id that "
@@ -114,6 +115,8 @@ def _why_nothing(target: str, directory: Path) -> str:
         )
     except PermissionError:
         return f"Process {target} is another user's: ask as that user."
+    except OSError as error:
+        return f"Nothing can be told of process {target}: {error.strerror}."
     return (
         f"Process {target} keeps no journal in {directory.parent}: it has not called "
         "agenttrace.configure(), or with durable=False, or has another state directory "
