@@ -77,8 +77,11 @@ def exports(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
         if home is None:
             message = f"module {package!r} has no attribute {name!r}"
             raise AttributeError(message)
-        with no_fork():
-            module = import_module(f"{package}.{home}")
+        module = sys.modules.get(f"{package}.{home}")
+        # A fork may come while what is there already is read.
+        if module is None or _is_half_imported(module):
+            with no_fork():
+                module = import_module(f"{package}.{home}")
         value: object = getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
@@ -107,3 +110,8 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_after_in_parent,
         after_in_child=_after_in_child,
     )
+
+
+def _is_half_imported(module: object) -> bool:
+    spec = getattr(module, "__spec__", None)
+    return spec is None or bool(getattr(spec, "_initializing", False))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
 from agenttrace.lazy import exports
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 def test_a_name_is_imported_when_it_is_asked_for_and_kept() -> None:
@@ -18,6 +23,25 @@ def test_a_name_is_imported_when_it_is_asked_for_and_kept() -> None:
 
     assert found is importlib.import_module("agenttrace.model").Outcome
     assert vars(sys.modules["agenttrace"])["Outcome"] is found
+
+
+def test_a_name_of_a_module_that_is_there_keeps_no_fork_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does it wait for an import that another thread is in the middle of."""
+    importlib.import_module("agenttrace.model")
+    forks_kept: list[str] = []
+
+    @contextmanager
+    def no_fork() -> Generator[None]:
+        forks_kept.append("model")
+        yield
+
+    monkeypatch.setattr("agenttrace.lazy.no_fork", no_fork)
+
+    exports("agenttrace", {"Outcome": "model"})("Outcome")
+
+    assert forks_kept == []
 
 
 @pytest.mark.parametrize("name", ["agenttrace", "agenttrace.journal"])
