@@ -43,7 +43,6 @@ _LOOPS: Final[dict[CodeType, str]] = {
 }
 _TURN: Final[CodeType] = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]  # noqa: SLF001 - where every loop turns  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownVariableType]
 _FOREVER: Final[CodeType] = asyncio.BaseEventLoop.run_forever.__code__
-_RUNNER: Final[CodeType] = asyncio.Runner.run.__code__
 _CALLBACK: Final[CodeType] = asyncio.Handle._run.__code__  # noqa: SLF001 - where every callback stands  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
 
 
@@ -191,7 +190,7 @@ def loop_of(frame: FrameType) -> asyncio.AbstractEventLoop | None:
     loop: object = None
     if code is _FOREVER or (code.co_name == "run_forever" and _is_of_a_loop(frame)):
         loop = local(frame, "self")
-    elif code is _RUNNER:
+    elif code is _RUN:
         # Not `get_loop()`, which would make one.
         loop = getattr(local(frame, "self"), "_loop", None)
     return loop if _is_a_loop(loop) else None
