@@ -15,7 +15,6 @@ import concurrent.futures
 import dis
 import inspect
 import sys
-import time
 import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -172,7 +171,7 @@ class Call:
 
     def _date_back(self, ending: Ending) -> None:
         """Let what the garbage collector found end at its last sign of life."""
-        now = time.time_ns()
+        now = clock.COARSE.read()
         if self.record is None or now - self.record.last_beat < _JUST_NOW:
             return
         ending.end_time = self.record.last_beat

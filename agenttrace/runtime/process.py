@@ -286,7 +286,7 @@ def _collected(span: OpenSpan) -> Ending:
         Outcome.ABANDONED,
         EndedBy.GC,
         end_time=span.last_beat,
-        attributes={semconv.DISCOVERED_AT: clock.iso(time.time_ns())},
+        attributes={semconv.DISCOVERED_AT: clock.iso(clock.COARSE.read())},
     )
 
 

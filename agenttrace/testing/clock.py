@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from agenttrace.clock import COARSE
+from agenttrace.runtime import core
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.runtimes import runtime_without_destination
 
@@ -39,8 +41,9 @@ class ManualClock:
     In its block agenttrace's time stands still: the limits of spans
     (`heartbeat_timeout`, `max_duration`) pass with `advance` alone, without sleeping,
     and spans are as long as the test says.  The event loop's time, and everybody
-    else's, goes on as always.  The watchdog is that of the runtime in use; where there
-    is none, one without a destination is.
+    else's, goes on as always.  The watchdog is that of the runtime in use, be it
+    configured in the block; where there is none, one without a destination is.  In a
+    process that is forked in the block, time goes on.
 
     Raises:
         RuntimeError: There is one already.
@@ -56,6 +59,7 @@ class ManualClock:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        self._held = ExitStack()
         self._runtime: Runtime | None = None
         self._now = time.time_ns()
         self._steady = time.monotonic_ns()
@@ -66,26 +70,37 @@ class ManualClock:
         Raises:
             RuntimeError: There is a manual clock already.
         """
-        if COARSE.read is not time.time_ns:
+        if _masters:
             message = "there is a manual clock already: time has one master at a time"
             raise RuntimeError(message)
         with ExitStack() as stack:
             self._runtime = stack.enter_context(runtime_without_destination())
             self._now, self._steady = time.time_ns(), time.monotonic_ns()
-            PROCESS.ticker.pause()
-            stack.callback(PROCESS.ticker.resume)
-            stack.callback(COARSE.renew)
-            COARSE.read = self._read
-            stack.callback(setattr, COARSE, "read", time.time_ns)
-            for name in _READERS:
-                module: Any = importlib.import_module(name)
-                stack.callback(setattr, module, "_now", module._now)  # noqa: SLF001 - see there
-                module._now = self._read  # noqa: SLF001 - the same
-            PROCESS.spans.add_listener(self)
-            stack.callback(PROCESS.spans.remove_listener, self)
+            self._held = stack.enter_context(ExitStack())
+            self._hold(self._held)
             self._tick()
             self._stack = stack.pop_all()
         return self
+
+    def _hold(self, stack: ExitStack) -> None:
+        """Stop the time, and have *stack* let it go on."""
+        _masters.append(self)
+        stack.callback(_masters.remove, self)
+        PROCESS.ticker.pause()
+        stack.callback(PROCESS.ticker.resume)
+        stack.callback(COARSE.renew)
+        stack.callback(setattr, COARSE, "read", COARSE.read)
+        COARSE.read = self._read
+        for name in _READERS:
+            module: Any = importlib.import_module(name)
+            stack.callback(setattr, module, "_now", module._now)  # noqa: SLF001 - see there
+            module._now = self._read  # noqa: SLF001 - the same
+        PROCESS.spans.add_listener(self)
+        stack.callback(PROCESS.spans.remove_listener, self)
+
+    def let_go(self) -> None:
+        """Let time go on in a child process, whose runtime is its parent's copy."""
+        self._held.close()
 
     def __exit__(
         self,
@@ -116,7 +131,7 @@ class ManualClock:
         if not 0 <= seconds < math.inf:
             message = f"advance({seconds!r}): must be a finite number of seconds, >= 0"
             raise ValueError(message)
-        if COARSE.read != self._read:
+        if self not in _masters:
             message = "advance() is for the block: `with ManualClock() as clock: ...`"
             raise RuntimeError(message)
         until = self._now + round(seconds * _SECOND)
@@ -139,10 +154,28 @@ class ManualClock:
 
     def _tick(self) -> None:
         COARSE.renew()
-        if self._runtime is not None:
-            self._runtime.judge(self._steady)
+        # The application may have configured another one in the block.
+        runtime = core.current() or self._runtime
+        if runtime is not None:
+            runtime.judge(self._steady)
             # What is told of a verdict is told on another thread: it is waited for.
-            PROCESS.errands.finish(_TELLING)
+            if not PROCESS.errands.finish(_TELLING):
+                # One that hangs is left behind, as the ticker has it.
+                PROCESS.errands.see_to()
+                PROCESS.errands.finish(_TELLING)
 
     def _read(self) -> int:
         return self._now
+
+
+_masters: Final[list[ManualClock]] = []
+"""The clock whose block this is; one at most."""
+
+
+def _after_fork() -> None:
+    for clock in _masters[:]:
+        clock.let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

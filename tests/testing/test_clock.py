@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry import trace
 
 import agenttrace
-from agenttrace import Outcome
-from agenttrace.clock import COARSE
+from agenttrace import Outcome, semconv
+from agenttrace.clock import COARSE, iso
+from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import ManualClock, capture_spans, fresh_runtime
+from agenttrace.testing.garbage import collect_garbage
+from agenttrace.testing.killing import run_in_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from agenttrace.testing import Hang
 
 
 def test_silence_is_judged_when_its_time_has_passed_and_not_before() -> None:
@@ -145,6 +157,91 @@ def test_time_has_one_master() -> None:
         pass
     with pytest.raises(RuntimeError, match="for the block"):
         clock.advance(1)
+
+
+def test_a_runtime_that_is_configured_in_the_block_judges() -> None:
+    """An application factory under test configures as it does in production."""
+    with ManualClock() as clock:
+        with (
+            fresh_runtime(),
+            capture_spans() as spans,
+            agenttrace.span("slow", heartbeat_timeout=30),
+        ):
+            clock.advance(31)
+        assert spans.span("slow").outcome == Outcome.STUCK
+
+        with (
+            capture_spans() as spans,
+            agenttrace.span("later", heartbeat_timeout=30),
+        ):
+            clock.advance(31)
+        assert spans.span("later").outcome == Outcome.STUCK
+
+
+def test_a_clock_that_somebody_else_has_stopped_is_no_hindrance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tools that freeze `time` put another function in place of the clock's."""
+    before = COARSE.read
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+
+    with ManualClock() as clock:
+        clock.advance(1)
+        assert clock.now == 1_700_000_001
+
+    assert COARSE.read is before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_in_a_process_that_is_forked_in_the_block_time_goes_on() -> None:
+    """Nobody is there to move it, and no limit would ever pass."""
+
+    def look() -> int:
+        is_held = COARSE.read is not before or PROCESS.ticker.is_paused
+        return 1 if is_held else 0
+
+    before = COARSE.read
+    with ManualClock() as clock:
+        code = run_in_fork(look, 30)
+        clock.advance(1)  # not so in the parent
+
+    assert code == 0
+
+
+def test_what_is_dropped_is_found_at_the_time_of_the_clock() -> None:
+    """Otherwise it would end long before the test says that it was found."""
+
+    @agenttrace.agent
+    def words() -> Generator[str]:
+        yield "sunny"
+
+    with capture_spans() as spans, ManualClock() as clock:
+        stream = words()
+        next(stream)
+        clock.advance(100)
+        found_at = clock.now
+        del stream
+        collect_garbage()
+
+    dropped = spans.span("invoke_agent words")
+    assert dropped.attributes[semconv.DISCOVERED_AT] == iso(round(found_at * 1e9))
+    assert dropped.duration == 0
+
+
+def test_a_call_that_hangs_keeps_no_other_from_being_made(
+    agenttrace_hang: Hang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ticker leaves it behind, but it does not tick under this clock."""
+    monkeypatch.setattr(PROCESS.errands, "_patience", 0.01)
+    made = threading.Event()
+
+    with ManualClock() as clock:
+        PROCESS.errands.ask("a processor", agenttrace_hang.block)
+        agenttrace_hang.wait()
+        PROCESS.errands.ask("another", made.set)
+        clock.advance(0.2)
+
+    assert made.is_set()
 
 
 def test_the_fixture_is_the_clock(agenttrace_clock: ManualClock) -> None:
