@@ -18,6 +18,7 @@ import agenttrace
 from agenttrace.testing import conformance, examine, fresh_runtime
 from agenttrace.testing.conforming import Promise
 from agenttrace.testing.conforming.playing import evenly
+from agenttrace.testing.conforming.subjects import InjectedError
 from tests.testing.given import expected
 from tests.testing.planted import BUGS, TREE, Desk, kept
 
@@ -155,6 +156,62 @@ def test_decorated_runs_of_every_shape_keep_every_promise(
 ) -> None:
     """Properties D, T, R and C, for what our users write."""
     assert examine(factory, leave_out=WITHOUT_FORKS).broken == []
+
+
+@agenttrace.agent
+def returning() -> Generator[str]:
+    try:
+        yield "sunny"
+    except Exception:  # noqa: BLE001 - whatever is thrown in
+        return
+
+
+@agenttrace.agent
+async def returning_async() -> AsyncGenerator[str]:
+    try:
+        yield "sunny"
+    except Exception:  # noqa: BLE001 - whatever is thrown in
+        return
+
+
+@agenttrace.agent
+def translating() -> Generator[str]:
+    try:
+        yield "sunny"
+    except Exception:  # noqa: BLE001 - whatever is thrown in
+        raise TimeoutError from None
+
+
+@agenttrace.agent
+async def translating_async() -> AsyncGenerator[str]:
+    try:
+        yield "sunny"
+    except Exception:  # noqa: BLE001 - whatever is thrown in
+        raise TimeoutError from None
+
+
+@pytest.mark.parametrize(
+    "factory", [returning, returning_async, translating, translating_async]
+)
+def test_what_is_thrown_in_may_be_handled_or_made_into_another(
+    factory: Callable[[], Any],
+) -> None:
+    """Which of it is right is for the application to say."""
+    assert examine(factory, leave_out=WITHOUT_FORKS).broken == []
+
+
+def test_ctrl_c_comes_out_of_an_examination() -> None:
+    """Whoever presses it wants the tests to end, not a report."""
+
+    @agenttrace.agent
+    def run() -> Generator[str]:
+        try:
+            yield "sunny"
+        except InjectedError:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(KeyboardInterrupt):
+        examine(run, leave_out=WITHOUT_FORKS)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")

@@ -264,8 +264,11 @@ def _thrown(factory: Factory) -> Play:
         except InjectedError as came:
             if came is not error:
                 stage.breaks(Promise.THROUGH, "another exception came out of athrow()")
+        except StopAsyncIteration:  # it was handled, by returning
+            stage.handled()
         except Exception as came:  # noqa: BLE001 - made into another
             stage.kept.append(came)
+            stage.made_into_another(FAILED | OUT_OF_TIME | LEFT)
         else:
             stage.handled()
         await close(stream)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LEFT: Final = frozenset({"abandoned"})
 FAILED: Final = frozenset({"error"})
 INTERRUPTED: Final = frozenset({"error", "cancelled"})
+INSTEAD: Final = frozenset({"cancelled", "timed_out", "abandoned"})
+"""What another exception may say that an error is made into."""
 
 
 def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noqa: ANN401 - a stream, or what a run returns
@@ -176,12 +178,19 @@ def _thrown(factory: Factory, kind: type[BaseException], may: frozenset[str]) ->
             close_plain(stream)
             return
         stage.left(may)
+        is_handled = False
         try:
             throw(error)
-        except BaseException as came:  # noqa: BLE001 - looked at
-            if isinstance(came, kind) and came is not error:
+            is_handled = True
+        except StopIteration:  # by returning
+            is_handled = True
+        except kind as came:
+            if came is not error:
                 stage.breaks(Promise.THROUGH, "another exception came out of throw()")
-        else:
+        except Exception as came:  # noqa: BLE001 - made into another
+            stage.kept.append(came)
+            stage.made_into_another(may | INSTEAD)
+        if is_handled:
             stage.handled()
             if isinstance(error, Interrupt):
                 stage.breaks(Promise.THROUGH, "a BaseException is lost")

@@ -175,6 +175,10 @@ class Stage:
         """Note that what was raised did not come out: it was handled somewhere."""
         self._touched.clear()
 
+    def made_into_another(self, may: Collection[str]) -> None:
+        """Note that another exception came out than the one that was raised."""
+        self._touched = dict.fromkeys(self._touched, frozenset(may))
+
     def all_end(self, may: Collection[str]) -> None:
         """Note that whatever the run has at its top has to end like this."""
         self._tops_may = frozenset(may)
