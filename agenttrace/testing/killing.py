@@ -39,6 +39,10 @@ _WHOSE: Final = (
     "the application has a tracer provider of its own: what agenttrace recovers there "
     "is handed to that, and not to this test"
 )
+_NO_JOURNAL: Final = (
+    "agenttrace keeps no journal here, so nothing can be recovered: is it switched "
+    "off, as OTEL_SDK_DISABLED does?"
+)
 _HOW: Final = {None: "it took too long", -9: "somebody else killed it"}
 
 
@@ -68,8 +72,8 @@ def kill_and_recover(
 
     Raises:
         AgenttraceError: The system has no fork, the application has a tracer provider
-            of its own, or *work* came to an end without being killed, or took too
-            long; the message says which, with its traceback.
+            of its own, agenttrace is switched off, or *work* came to an end without
+            being killed, or took too long; the message says which, with its traceback.
 
     >>> import agenttrace
     >>> from agenttrace.testing import kill_and_recover
@@ -119,17 +123,25 @@ def run_in_fork(work: Callable[[], object], timeout: float) -> int | None:
             code = answer if isinstance(answer, int) else 0
         finally:
             os._exit(code)  # nothing of the parent's is to be finished here
-    deadline = time.monotonic() + timeout
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return None
-        time.sleep(_PAUSE)
+    try:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() <= deadline:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(_PAUSE)
+    except BaseException:  # Ctrl-C, or the time-out of a test
+        _end(pid)
+        raise
+    _end(pid)
+    return None
+
+
+def _end(pid: int) -> None:
+    """Kill a child process and wait for it, unless it is gone already."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _live(work: Callable[[Callable[[], NoReturn]], object], place: Path) -> int:
@@ -143,10 +155,16 @@ def _live(work: Callable[[Callable[[], NoReturn]], object], place: Path) -> int:
     told = "it came to its end"
     try:
         runtime = agenttrace.configure(
-            service_name="killed", span_exporter=_Silent(), state_dir=str(place)
+            service_name="killed",
+            span_exporter=_Silent(),
+            state_dir=str(place),
+            durable=True,
         )
-        if runtime.status().mode == _ATTACHED:
+        status = runtime.status()
+        if status.mode == _ATTACHED:
             told = _WHOSE
+        elif not status.journal:
+            told = _NO_JOURNAL
         else:
             work(die)
     except BaseException:  # noqa: BLE001 - handed over, as text

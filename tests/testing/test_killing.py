@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
@@ -11,6 +14,7 @@ import pytest
 import agenttrace
 from agenttrace.errors import AgenttraceError
 from agenttrace.testing import capture_spans, kill_and_recover
+from agenttrace.testing.killing import run_in_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,3 +93,53 @@ def test_work_that_hangs_is_not_waited_for() -> None:
 
     with pytest.raises(AgenttraceError, match="it took too long"):
         kill_and_recover(work, timeout=0.5)
+
+
+def test_it_recovers_though_the_machine_keeps_no_journals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That is how suites are set up; a test of recovery asks for its own."""
+    monkeypatch.setenv("AGENTTRACE_DURABLE", "0")
+
+    def work(die: Die) -> None:
+        with agenttrace.span("plan"):
+            die()
+
+    assert kill_and_recover(work).span("plan").outcome == "lost"
+
+
+def test_it_says_so_where_agenttrace_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An empty answer would look like spans that are never lost."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+
+    with pytest.raises(AgenttraceError, match="keeps no journal"):
+        kill_and_recover(lambda die: die())
+
+
+def test_a_child_is_not_left_behind_by_whoever_is_interrupted() -> None:
+    """It would go on after the suite, and hold its terminal."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_: object) -> NoReturn:
+        raise Interrupted
+
+    def hang() -> None:
+        said.write(b"%d" % os.getpid())
+        os.kill(os.getppid(), signal.SIGUSR1)
+        threading.Event().wait(30)
+
+    said = mmap.mmap(-1, 20)  # shared
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            run_in_fork(hang, 30)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    pid = int(said[:].rstrip(b"\0"))
+
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
