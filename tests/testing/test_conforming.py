@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +229,53 @@ def test_runs_of_every_shape_survive_the_end_of_their_process(
     assert report.cases[-2:] == [
         "the process is forked in the middle",
         "the process is killed in the middle",
+    ]
+
+
+class Listed:
+    """A stream of somebody's own make, which is done before it is read."""
+
+    def __init__(self) -> None:
+        with agenttrace.span("look up"):
+            self.words = iter(("sunny", "warm"))
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self.words)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_run_that_has_nothing_open_in_the_middle_loses_nothing() -> None:
+    """What had ended is told by then, and there is nothing to recover."""
+    report = examine(Listed, leave_out=["it is", "every", "two", "thread", "forked"])
+
+    assert report.broken == []
+    assert report.skipped == [
+        "the process is killed in the middle: it has no span open in the middle"
+    ]
+
+
+class Crashing(Listed):
+    """Its last resort is none, in a forked process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pid = os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() != self.pid:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_child_process_that_crashes_is_found() -> None:
+    """It tells no span twice, and leaves none open, because it is dead."""
+    report = examine(Crashing, leave_out=["it is", "every", "two", "thread", "killed"])
+
+    assert [each.what for each in report.broken] == [
+        "the child process ends with status -9"
     ]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import weakref
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.errors import AgenttraceError
+from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.conforming import coroutines, plain
 from agenttrace.testing.conforming.promises import Promise
 from agenttrace.testing.conforming.subjects import step, step_plain
@@ -123,15 +125,22 @@ class _Half:
                 )
             elif code is None:
                 stage.breaks(Promise.THROUGH, "the child process does not come to rest")
+            elif code:
+                stage.breaks(
+                    Promise.THROUGH, f"the child process ends with status {code}"
+                )
             self._finish(stage, going, loop)
         stage.current("after the process was forked")
         self._found.same(stage)
 
     def killed(self, stage: Stage) -> None:
         """Kill a process in the middle of a run, and look at what is recovered."""
+        was_open = mmap.mmap(-1, 1)  # shared with the process that dies
 
         def work(die: Callable[[], Any]) -> None:
             with self._under_way(stage):
+                if PROCESS.spans.snapshot():
+                    was_open[0] = 1
                 die()
 
         try:
@@ -139,11 +148,10 @@ class _Half:
         except AgenttraceError as error:
             stage.skipped = str(error).partition("\n")[0]
             return
-        if not recovered.find(outcome="lost"):
-            stage.breaks(
-                Promise.CLOSED,
-                "nothing of it is recovered: it has no span open in the middle",
-            )
+        if not was_open[0]:
+            stage.skipped = "it has no span open in the middle"
+        elif not recovered.find(outcome="lost"):
+            stage.breaks(Promise.CLOSED, "nothing of it is recovered")
 
     @contextmanager
     def _under_way(
