@@ -19,7 +19,8 @@ import agenttrace
 from agenttrace.testing import conformance, examine, fresh_runtime
 from agenttrace.testing.conforming import Promise
 from agenttrace.testing.conforming.playing import evenly
-from agenttrace.testing.conforming.subjects import InjectedError
+from agenttrace.testing.conforming.subjects import InjectedError, Interrupt
+from agenttrace.testing.garbage import collect_garbage
 from tests.testing.given import expected
 from tests.testing.planted import BUGS, TREE, Desk, kept
 
@@ -409,6 +410,62 @@ def test_a_tree_that_differs_each_time_is_not_compared() -> None:
     assert str(report).endswith(
         "\n\nnot tried: to compare trees: they differ from run to run, undisturbed"
     )
+
+
+async def wait() -> None:
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[None] = loop.create_future()
+    tell = loop.call_soon(answer.set_result, None)
+    try:
+        await answer
+    finally:
+        tell.cancel()
+
+
+def test_a_wait_of_the_applications_own_is_no_join() -> None:
+    """Whatever goes wrong outside comes up there, whatever asyncio calls its own."""
+
+    async def run() -> None:
+        with agenttrace.span("look up"), contextlib.suppress(Interrupt):
+            await wait()
+
+    report = examine(run, leave_out=WITHOUT_FORKS)
+
+    assert [each.what for each in report.broken] == [
+        "a BaseException is lost: the run goes on, and returns"
+    ]
+
+
+def test_one_word_leaves_out_what_it_stands_in() -> None:
+    """Taken for its letters, it would leave out nearly everything."""
+    assert examine(words, leave_out="process").cases == [
+        case
+        for case in examine(words, leave_out=WITHOUT_FORKS).cases
+        if "process" not in case
+    ]
+
+
+def test_a_run_that_takes_no_cancellation_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The end of its event loop would wait for ever."""
+    monkeypatch.setattr("agenttrace.testing.conforming.stage._HANG", 0.05)
+    ended: list[str] = []
+
+    async def run() -> None:
+        at_last = asyncio.Event()
+        asyncio.get_running_loop().call_later(30, at_last.set)
+        with agenttrace.span("look up"):
+            while not at_last.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await at_last.wait()
+        ended.append("run")
+
+    report = examine(run, patience=0.05)
+
+    assert report.broken[0].what == "it has not come to an end in 0.05 s"
+    assert ended == []
+    collect_garbage()  # its span is told late, and here
 
 
 def test_the_ends_are_always_among_the_points() -> None:

@@ -45,7 +45,8 @@ def examine(  # noqa: PLR0913 - all but one optional, by keyword
         most_points: Suspensions that are tried at most, evenly spread.
         patience: Seconds that tasks and threads which go on after a run are given to
             come to their end.
-        leave_out: Words of cases to leave out, such as "forked" or "killed".
+        leave_out: Words of cases to leave out, such as "forked" or "killed"; or one
+            such word.
 
     Returns:
         What was tried, and which promises were broken.

@@ -83,7 +83,7 @@ class Playing:
         self._tree = tree
         self._most_points = most_points
         self._patience = patience
-        self._leave_out = leave_out
+        self._leave_out = (leave_out,) if isinstance(leave_out, str) else leave_out
         self.report = Report(name or name_of(factory))
 
     def play_all(self) -> Report:
@@ -211,6 +211,23 @@ def _run(stage: Stage, play: Callable[[Stage], Any]) -> None:
             error = task.exception()
             stage.breaks(Promise.THROUGH, f"{error!r} comes out of the run")
         await stage.quiet()
+        await _end_others(stage)
 
     with asyncio.Runner() as runner:
         runner.run(main())
+
+
+async def _end_others(stage: Stage) -> None:
+    """Cancel what is left, as the end of the loop does, and wait for some time.
+
+    The end of the loop would wait for ever for a task that takes no cancellation.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        _, others = await asyncio.wait(others, timeout=stage.hang_after)
+    for task in others:
+        stage.breaks(Promise.THROUGH, f"cancelled, {task.get_name()} goes on")
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - as `gather` has it
+        asyncio._unregister_task(task)  # noqa: SLF001 - documented

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import linecache
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.testing.leaks import shown
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _JOINS: Final = frozenset({"TaskGroup.__aexit__", "_wait", "wait", "wait_for"})
 """Functions that wait for other tasks: nothing but a cancellation comes up there."""
+_JOINERS: Final = ("asyncio", "anyio")
+"""Whose functions they are: an application may call one of its own `wait`."""
 
 
 class Steps:
@@ -133,7 +137,17 @@ def _is_join(chain: Chain, waits_for: object) -> bool:
     if isinstance(waits_for, asyncio.Task) or "Gathering" in type(waits_for).__name__:
         return True
     code: CodeType | None = chain.lines[-1][0] if chain.lines else None
-    return code is not None and code.co_qualname in _JOINS
+    return (
+        code is not None
+        and code.co_qualname in _JOINS
+        and not _folders().isdisjoint(Path(code.co_filename).parents)
+    )
+
+
+def _folders() -> set[Path]:
+    """Return where the code of those lies whose functions wait for other tasks."""
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in _JOINERS]
+    return {Path(file).parent for file in files if file is not None}
 
 
 def _told(chain: Chain) -> str:
