@@ -8,6 +8,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,8 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 import agenttrace
-from agenttrace.testing import conformance, examine, fresh_runtime
+from agenttrace.spans.lean import LeanSpan
+from agenttrace.testing import capture_spans, conformance, examine, fresh_runtime
 from agenttrace.testing.conforming import Promise
 from agenttrace.testing.conforming.playing import evenly
 from agenttrace.testing.conforming.subjects import InjectedError, Interrupt
@@ -466,6 +468,57 @@ def test_a_run_that_takes_no_cancellation_is_not_waited_for(
     assert report.broken[0].what == "it has not come to an end in 0.05 s"
     assert ended == []
     collect_garbage()  # its span is told late, and here
+
+
+def test_spans_of_a_thread_that_was_there_before_are_left_alone() -> None:
+    """A test suite has servers and workers, and they have spans of their own."""
+    wanted, begun, enough = (threading.Event() for _ in range(3))
+
+    def work() -> None:
+        wanted.wait()
+        with agenttrace.span("theirs"):
+            begun.set()
+            enough.wait()
+
+    async def run() -> None:
+        with agenttrace.span("look up"):
+            wanted.set()
+            begun.wait()
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    with capture_spans() as spans:
+        report = examine(run, patience=0.05)
+        enough.set()
+        worker.join()
+
+    assert report.broken == []
+    assert spans.span("theirs").outcome == "ok"
+
+
+def test_examinations_in_threads_leave_nothing_in_place() -> None:
+    """What was put round the methods of spans would stay there for ever."""
+    begun, over = threading.Event(), threading.Event()
+
+    async def first() -> None:
+        other.start()
+        begun.wait(0.2)  # in vain: the other one has to wait for its turn
+        raise LookupError
+
+    async def second() -> None:
+        begun.set()
+        over.wait()
+        raise LookupError
+
+    before = LeanSpan.end
+    other = threading.Thread(target=examine, args=(second,))
+    one = threading.Thread(target=examine, args=(first,))
+    one.start()
+    one.join()
+    over.set()
+    other.join()
+
+    assert LeanSpan.end is before
 
 
 def test_the_ends_are_always_among_the_points() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections import Counter
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 UNDISTURBED: Final = "nothing happens to it"
 _MOST_LEAVING: Final = 5
 """Items after which a stream is left in turn."""
+
+_one_at_a_time: Final = threading.RLock()
+"""Held while a case is played: what is put in place to hear is of the process."""
 
 
 class Baseline:
@@ -158,7 +162,7 @@ class Playing:
 
     def _play(self, case: str, play: Callable[[Stage], Any]) -> Stage:
         stage = Stage(case, self._patience)
-        with stage.watching():
+        with _one_at_a_time, stage.watching():
             if inspect.iscoroutinefunction(play):
                 _run(stage, play)
             else:

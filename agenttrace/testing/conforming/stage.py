@@ -82,6 +82,8 @@ class Stage:
         self._touched: dict[Key, frozenset[str]] = {}
         self._tops_may: frozenset[str] | None = None
         self._runners: dict[OpenSpan, int] = {}
+        self._other_threads: frozenset[int | None] = frozenset()
+        self._other_traces: set[str] = set()
 
     @contextmanager
     def watching(self) -> Generator[None]:
@@ -90,6 +92,8 @@ class Stage:
             heard = stack.enter_context(listening())
             ended_twice = stack.enter_context(counting_ends())
             self.spans = stack.enter_context(capture_spans())
+            threads = {each.ident for each in threading.enumerate()}
+            self._other_threads = frozenset(threads - {threading.get_ident()})
             PROCESS.spans.add_listener(self)
             stack.callback(PROCESS.spans.remove_listener, self)
             with agenttrace.span(CONSUMER):
@@ -164,8 +168,16 @@ class Stage:
         self._touched.update(dict.fromkeys(path, frozenset(may)))
 
     def started(self, span: OpenSpan) -> None:
-        """Note which task or thread has started *span*."""
+        """Note which task or thread has started *span*.
+
+        What a thread that was there before the run has started, in a trace that is
+        not the run's, is none of its business.
+        """
         self._runners[span] = _runner()
+        trace_id = span.trace_id.hex()
+        is_other = threading.get_ident() in self._other_threads
+        if is_other and trace_id != self._key[0]:
+            self._other_traces.add(trace_id)
 
     def ended(self, span: OpenSpan) -> None:
         """Forget *span*."""
@@ -185,7 +197,11 @@ class Stage:
 
     def open(self) -> list[OpenSpan]:
         """Return what the run has open now."""
-        return [each for each in self.spans.open if _key(each) != self._key]
+        return [
+            each
+            for each in self.spans.open
+            if _key(each) != self._key and each.trace_id.hex() not in self._other_traces
+        ]
 
     def drawn(self) -> str:
         """Return the tree of the run, which is over."""
@@ -212,7 +228,15 @@ class Stage:
 
     def counted(self) -> Counter[str]:
         """Return how many spans the run has of each name."""
-        return Counter(each.name for each in self.spans if each.key != self._key)
+        return Counter(each.name for each in self._ended())
+
+    def _ended(self) -> list[CapturedSpan]:
+        """Return what the run had, and has ended."""
+        return [
+            each
+            for each in self.spans
+            if each.key != self._key and each.key[0] not in self._other_traces
+        ]
 
     def collect(self, *, patiently: bool = False) -> None:
         """Have the garbage collector find what was dropped.
@@ -253,9 +277,8 @@ class Stage:
 
     def _judge_forms(self) -> None:
         by_key = {each.key: each for each in self.spans}
-        for span in self.spans:
-            if span.key != self._key:
-                self._judge_place(span)
+        for span in self._ended():
+            self._judge_place(span)
         for key, may in self._touched.items():
             if key in by_key:
                 self._judge_outcome(by_key[key], may)
