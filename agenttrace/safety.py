@@ -200,6 +200,19 @@ def reset_for_tests() -> None:
     _seen.clear()
 
 
+def set_aside() -> Callable[[], None]:
+    """Forget as `reset_for_tests` does; return what brings back what there was."""
+    counted, seen = dict(_counts), set(_seen)
+    reset_for_tests()
+
+    def bring_back() -> None:
+        reset_for_tests()
+        _counts.update(counted)
+        _seen.update(seen)
+
+    return bring_back
+
+
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread may have held it at the fork
     _lock = threading.RLock()

@@ -116,9 +116,14 @@ def runtime_without_destination() -> Generator[Runtime]:
         else:
             tracer, policy = tracing.tracer(), content.install(content.Policy())
             before = settings.use(None)
-            runtime = core.configure(
-                span_exporter=Nowhere(), durable=False, loop_blocked_after=math.inf
-            )
+            try:
+                runtime = core.configure(
+                    span_exporter=Nowhere(), durable=False, loop_blocked_after=math.inf
+                )
+            except BaseException:  # a setting of the environment's that cannot be meant
+                content.install(policy)
+                settings.use(before)
+                raise
             lent = _lent[runtime] = _Lent(found, tracer, policy, before)
         if lent is not None:
             lent.users += 1
@@ -233,12 +238,12 @@ def _discard(ended: Ended) -> None:
 def _strict(swallows: Collection[str]) -> Generator[None]:
     before = os.environ.get(safety.STRICT_VARIABLE)
     os.environ[safety.STRICT_VARIABLE] = "0" if swallows else "1"
-    safety.reset_for_tests()
+    bring_back = safety.set_aside()
     try:
         yield
     finally:
         hits = safety.guard_hits()
-        safety.reset_for_tests()
+        bring_back()
         if before is None:
             del os.environ[safety.STRICT_VARIABLE]
         else:

@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import agenttrace
-from agenttrace import content, runtime, safety, tracing
+from agenttrace import content, runtime, safety, settings, tracing
+from agenttrace.errors import SettingError
 from agenttrace.testing import capture_spans, fresh_runtime
 
 
@@ -146,3 +147,30 @@ def test_a_test_that_fails_anyway_fails_as_it_does() -> None:
 
     with pytest.raises(ZeroDivisionError), fresh_runtime(swallows=["a recorder"]):
         broken()
+
+
+def test_a_runtime_that_cannot_be_made_leaves_everything_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tests that follow would have neither policy nor settings."""
+    with fresh_runtime() as fresh:
+        fresh.runtime.shutdown()
+        content.install(content.Policy(capture=True))
+        before = settings.in_use()
+        monkeypatch.setenv("AGENTTRACE_ON_STUCK", "nonsense")
+
+        with pytest.raises(SettingError), capture_spans():
+            pass
+
+        assert content.wanted()
+        assert settings.in_use() is before
+
+
+def test_a_runtime_within_another_leaves_its_counters() -> None:
+    """What the guard swallowed before it would go unseen."""
+    with fresh_runtime(swallows=["a recorder"]):
+        safety.guarded("a recorder", fail)
+        with fresh_runtime():
+            assert safety.guard_hits() == {}
+
+        assert safety.guard_hits() == {"a recorder": 1}
