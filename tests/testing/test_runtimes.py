@@ -156,14 +156,14 @@ def test_a_runtime_that_cannot_be_made_leaves_everything_as_it_was(
     with fresh_runtime() as fresh:
         fresh.runtime.shutdown()
         content.install(content.Policy(capture=True))
-        before = settings.in_use()
+        settings.use(fresh.runtime.settings)
         monkeypatch.setenv("AGENTTRACE_ON_STUCK", "nonsense")
 
         with pytest.raises(SettingError), capture_spans():
             pass
 
         assert content.wanted()
-        assert settings.in_use() is before
+        assert settings.in_use() is fresh.runtime.settings
 
 
 def test_a_runtime_within_another_leaves_its_counters() -> None:
