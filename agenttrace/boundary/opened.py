@@ -58,11 +58,11 @@ class OpenedStream:
         self._is_async = False
         self._pulls: weakref.ref[Any] | None = None
         self._response: weakref.ref[Any] | None = None
-        self._task = _task_here()
+        self._task = task_here()
 
     def __call__(self, item: Any) -> Progress:  # noqa: ANN401 - whatever is streamed
         """Read *item*, for whoever has just pulled it."""
-        self._task = _task_here()
+        self._task = task_here()
         if self._task is None:
             # Above the frame of the generator that drives it there may be none.
             caller = sys._getframe(1).f_back  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the documented way to one's caller
@@ -78,6 +78,11 @@ class OpenedStream:
         self._response = weakref.ref(response)
         self._is_async = is_async
 
+    @property
+    def task(self) -> weakref.ref[asyncio.Task[Any]] | None:
+        """The task that pulled last, or opened it; None where that was in none."""
+        return self._task
+
     def is_left(self) -> bool:
         """Return whether it is open, with nobody inside it, and nobody comes again."""
         call = self._call
@@ -91,8 +96,7 @@ class OpenedStream:
             return False
         if self._task is None:
             return self._code is not None and self._code in STEPS
-        task = self._task()
-        return task is None or task.done() or task is _current_task()
+        return comes_no_more(self._task)
 
     async def close(self) -> None:
         """Close it: the generator first, which may have something to say.
@@ -130,7 +134,14 @@ def opened(call: Call, read: Read | None = None) -> OpenedStream | None:
     return stream
 
 
-def _task_here() -> weakref.ref[asyncio.Task[Any]] | None:
+def comes_no_more(known: weakref.ref[asyncio.Task[Any]]) -> bool:
+    """Return whether a task is done, or the one that this is called in."""
+    task = known()
+    return task is None or task.done() or task is _current_task()
+
+
+def task_here() -> weakref.ref[asyncio.Task[Any]] | None:
+    """Return the task that this is called in; None outside of one."""
     task = _current_task()
     return None if task is None else weakref.ref(task)
 

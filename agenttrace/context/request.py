@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Opened(Protocol):
-        """A stream that was opened for a request (see `boundary.opened`)."""
+        """A stream or run that was opened for a request (see `boundary.opened`)."""
 
         def is_left(self) -> bool:
             """Return whether it is open and nobody is inside it, or will be."""
@@ -96,19 +96,22 @@ class Request:
     def on_gone(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Have *listener* called when the client goes; at once if it has.
 
+        When the request is over it never is.
+
         Args:
             listener: Called with nothing; must not wait.
 
         Returns:
             What takes it back.  Called late, or twice, it does nothing.
         """
+        if self.is_over:
+            return _nothing
         if self.is_gone:
             safety.guarded("request.gone", listener)
             return _nothing
         # A listener of its own, so that the same one can be there twice.
         mine = _Listener(listener)
-        if not self.is_over:
-            self._listeners.append(mine)
+        self._listeners.append(mine)
 
         def forget() -> None:
             with contextlib.suppress(ValueError):
@@ -124,8 +127,10 @@ class Request:
         if self.is_gone or self.is_over:
             return
         self.is_gone = True
-        while self._listeners:
-            safety.guarded("request.gone", self._listeners.pop(0))
+        # Whom the collector takes off the list meanwhile is not told either.
+        with contextlib.suppress(IndexError):
+            while True:
+                safety.guarded("request.gone", self._listeners.pop(0))
 
     def over(self) -> None:
         """Note that the application is done with it: nobody is told any more."""

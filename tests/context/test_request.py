@@ -71,6 +71,18 @@ def test_nobody_is_told_when_the_request_is_over() -> None:
     assert not request.is_gone
 
 
+def test_nobody_is_told_after_a_request_whose_client_went() -> None:
+    """What starts then is to outlive it, and is none of its client's business."""
+    told: list[str] = []
+    request = Request()
+    request.go()
+    request.over()
+
+    request.on_gone(lambda: told.append("after"))
+
+    assert told == []
+
+
 def test_one_that_fails_does_not_keep_the_others_from_hearing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -321,6 +321,8 @@ def test_a_client_that_has_gone_stops_its_run(desk: Desk, spans: Spans) -> None:
         await anext(events)
         await until(lambda: f"chat {STALLED}" in names_open())
         await asyncio.to_thread(request.go)
+        for left in request.left():
+            await left.close()
         await until(nothing_is_open)
         request.go()
 

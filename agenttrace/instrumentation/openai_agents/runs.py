@@ -8,8 +8,12 @@ run ends when the next one starts, in whichever loop.
 
 Who listens to a streamed run iterates its `stream_events()`.  When that is closed or
 dropped while the run goes on, the run is abandoned; the SDK itself would then wait for
-its end.  Nothing else is done about it but what the setting `on_abandon` says.  A run
-that is started for a request (`context.request`) is cancelled when its client goes.
+its end.  Nothing else is done about it but what the setting `on_abandon` says.
+
+A run that is started for a request (`context.request`) is cancelled when the client has
+gone and nobody listens: at once if its listener has left it already, else at the end of
+the request if the listener's task is done then, or serves that request.  A task of the
+application's own goes on to listen, and its run goes on.
 """
 
 from __future__ import annotations
@@ -22,14 +26,19 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from opentelemetry import context as otel
 
 from agenttrace import safety, semconv, settings, tracing
+from agenttrace.boundary.opened import comes_no_more, task_here
 from agenttrace.boundary.recorder import PlainRecorder
 from agenttrace.boundary.silent import Silent
 from agenttrace.context.request import current_request
 from agenttrace.model import EndedBy, Ending, Opening, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.context.context import Context
 
+    from agenttrace.boundary.opened import OpenedStream
+    from agenttrace.context.request import Request
     from agenttrace.instrumentation.openai_agents.mirrors import Mirror
 
 
@@ -49,6 +58,12 @@ class Run:
         """Those that are open, and whether it is for the run's own task to end them."""
         self._abandoned: EndedBy | None = None
         self._listeners = 0
+        self._listener = task_here()
+        """The task that began to listen last, or made the run."""
+        self._events: weakref.ref[OpenedStream] | None = None
+        self._request: Request | None = None
+        self._forget: Callable[[], None] | None = None
+        self._was_heard = False
         self._after_turn = False
         self._stopping = False
 
@@ -90,6 +105,9 @@ class Run:
 
     def over(self, ending: Ending) -> None:
         """End what the SDK has left open, if it did not come to its end by itself."""
+        forget, self._forget = self._forget, None
+        if forget is not None:
+            forget()
         left, self._mirrors = self._mirrors, {}
         if ending.outcome is Outcome.OK:
             return
@@ -105,7 +123,13 @@ class Run:
     def heard(self) -> None:
         """Hear that somebody begins to listen, be it again."""
         self._listeners += 1
+        self._listener = task_here()
+        self._was_heard = True
         self._abandoned = None
+
+    def heard_by(self, events: OpenedStream) -> None:
+        """Know *events* for what the last listener pulls."""
+        self._events = weakref.ref(events)
 
     def unheard(self, _: Ending) -> None:
         """Hear that somebody listens no more."""
@@ -118,9 +142,55 @@ class Run:
 
     def cancelled(self, mode: str) -> None:
         """Hear that the application cancels it."""
-        if not self._stopping:
-            self._abandoned = None
+        if self._stopping:
+            return
+        if self._abandoned is not EndedBy.DISCONNECT:
+            request = self._request
+            # The SDK cancels it when the server cancels who listens.
+            left = request is not None and request.is_gone and not request.is_over
+            self._abandoned = EndedBy.DISCONNECT if left else None
             self._after_turn = mode == "after_turn"
+
+    # What its request says.
+
+    def serves(self, request: Request) -> None:
+        """Have it stop when the client of *request* has gone and nobody listens."""
+        # Weak: a run that is over, or dropped, is not kept by the request.
+        known = weakref.ref(self)
+
+        def gone() -> None:
+            run = known()
+            if run is not None:
+                run.gone()
+
+        self._request = request
+        self._forget = forget = request.on_gone(gone)
+        weakref.finalize(self, forget).atexit = False
+        request.opened(self)
+
+    def gone(self) -> None:
+        """Hear that the client has gone.  On any thread."""
+        task = self._last_listener()
+        if (self._was_heard and not self._listeners) or (
+            task is not None and _is_done(task)
+        ):
+            self.abandon(EndedBy.DISCONNECT, cancel=True)
+
+    def is_left(self) -> bool:
+        """Return whether it goes on, for nobody: asked at the end of its request."""
+        run: Any = getattr(self._listened_to(), "run_loop_task", None)
+        if run is None or run.done():
+            return False
+        task = self._last_listener()
+        return task is not None and comes_no_more(task)
+
+    async def close(self) -> None:
+        """Stop it."""
+        self.abandon(EndedBy.DISCONNECT, cancel=True)
+
+    def _last_listener(self) -> weakref.ref[asyncio.Task[Any]] | None:
+        events = None if self._events is None else self._events()
+        return self._listener if events is None else events.task
 
     def abandon(self, ended_by: EndedBy, *, cancel: bool | None = None) -> None:
         """Hear that nobody listens any more.  On any thread, more than once, late.
@@ -195,6 +265,16 @@ class _Listening(Silent):
         self._run.heard()
         return True
 
+    def _wrapped(
+        self,
+        wrapper: Any,  # noqa: ANN401 - a generator
+        value: Any,  # noqa: ANN401 - another one
+        reader: OpenedStream | None = None,
+    ) -> Any:  # noqa: ANN401 - the wrapper
+        if reader is not None:
+            self._run.heard_by(reader)
+        return super()._wrapped(wrapper, value, reader)
+
     def leave(self, error: BaseException) -> None:
         """Hear that it is closed, before the SDK waits for the end of the run."""
         if isinstance(error, GeneratorExit):
@@ -215,19 +295,14 @@ def begin(arguments: dict[str, Any]) -> Silent | None:
 
 
 def _hear_of_the_client(run: Run) -> None:
-    """Have *run* stop when the client goes that it is for, if it is for one."""
+    """Have *run* stop with the client that it is for, if it is for one.
+
+    What is started when the client has gone is started all the same: by what is to
+    outlive it.
+    """
     request = current_request()
-    if request is None:
-        return
-    # Weak: a run that is over, or dropped, is not kept by the request.
-    known = weakref.ref(run)
-
-    def gone() -> None:
-        found = known()
-        if found is not None:
-            found.abandon(EndedBy.DISCONNECT, cancel=True)
-
-    request.on_gone(gone)
+    if request is not None and not request.is_gone and not request.is_over:
+        run.serves(request)
 
 
 def listen(result: object) -> Silent | None:
@@ -265,6 +340,11 @@ def _end_in_closed_loops() -> None:
         if loop is not None and loop.is_closed():
             for run in list(_runs.pop(loop, ())):
                 run.over(Ending(Outcome.LOST, EndedBy.GC, message=LOST))
+
+
+def _is_done(known: weakref.ref[asyncio.Task[Any]]) -> bool:
+    task = known()
+    return task is None or task.done()
 
 
 def _current_task() -> asyncio.Task[Any] | None:
