@@ -15,6 +15,7 @@ from opentelemetry import context as otel
 
 from agenttrace import _otel, semconv
 from agenttrace.boundary.call import Call
+from agenttrace.model import Outcome
 
 if TYPE_CHECKING:
     from opentelemetry import trace
@@ -36,7 +37,8 @@ class SharedSpan:
 
     Attributes:
         is_taken: Whether a call goes on in it, or has.
-        ending: How that call ended; None while it has not.
+        ending: How that call ended; None while it has not, and where it failed and
+            another one was made.
     """
 
     __slots__ = ("_span", "ending", "is_taken")
@@ -63,6 +65,14 @@ class SharedSpan:
     def finish(self, ending: Ending) -> None:
         """Keep *ending* for the owner, who ends it."""
         self.ending = ending
+
+    def another(self) -> None:
+        """Hear that a further call is made: one that failed is tried again.
+
+        How the owner's question was answered is the owner's word then.
+        """
+        if self.ending is not None and self.ending.outcome is not Outcome.OK:
+            self.ending = None
 
     def take(self, opening: Opening) -> None:
         """Let what *opening* says hold for the span from now on."""
@@ -96,6 +106,7 @@ class SharedCall(Call):
     def begin(self) -> bool:
         """Take the span; start another where it was taken meanwhile."""
         if self._offered.is_taken:
+            self._offered.another()
             return super().begin()
         self._offered.take(self.recorder.request())
         self.span = self._offered
@@ -114,10 +125,12 @@ def call_in(context: Context, recorder: Recorder, operation: str) -> Call:
     offered = cast("SharedSpan | None", context.get(OFFER_KEY))
     if (
         offered is None
-        or offered.is_taken
         or operation != semconv.CHAT
         # Something else has begun below it.
         or context.get(_otel.span_key()) is not offered.api
     ):
+        return Call(recorder, context)
+    if offered.is_taken:
+        offered.another()
         return Call(recorder, context)
     return SharedCall(recorder, context, offered)

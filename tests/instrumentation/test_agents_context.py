@@ -7,8 +7,11 @@ and cuts a response, or leaves a finished trace current for whatever runs next.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import socket
 import threading
+import weakref
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +25,7 @@ from fastapi.responses import StreamingResponse
 from opentelemetry import trace as otel_trace
 
 import agenttrace
+from agenttrace.instrumentation.openai_agents.currents import Current
 from tests.context.stage import listening
 from tests.instrumentation.given_agents import PATIENCE, Desk, hear, is_word, until
 
@@ -235,6 +239,42 @@ def test_a_run_after_one_that_was_left_is_a_run_of_its_own(
     desk.stop()
 
     assert spans.traces() == 2
+
+
+def test_what_has_ended_goes_without_the_collector(spans: Spans) -> None:
+    """The SDK's spans have inputs and outputs, which may be large."""
+    del spans
+
+    def ended() -> weakref.ref[object]:
+        with trace("wf"), custom_span("step", {"much": "data"}) as step:
+            return weakref.ref(step.span_data)
+
+    gc.collect()
+    gc.disable()
+    try:
+        data = ended()
+        assert data() is None
+    finally:
+        gc.enable()
+
+
+def test_a_stand_in_is_in_use_before_it_asks_whether_it_is_on() -> None:
+    """Else it is taken out in between, and its token is one nobody takes."""
+    in_use: list[bool] = []
+
+    def is_on() -> bool:
+        in_use.append(current.in_use)
+        return False
+
+    variable = contextvars.ContextVar[object]("variable", default=None)
+    current = Current("agents-span", variable, is_on)
+
+    token = current.set("value")
+
+    assert in_use == [True]
+    assert not current.in_use
+    assert variable.get() == "value"
+    variable.reset(token)
 
 
 def in_dependency() -> Generator[None]:

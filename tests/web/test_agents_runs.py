@@ -202,6 +202,51 @@ def test_a_run_that_streams_the_answer_stops_when_the_client_leaves(
     assert told(spans(), RUN)[:2] == LEFT
 
 
+def test_a_run_that_is_awaited_is_abandoned_by_the_client_that_leaves(
+    app: FastAPI, loop: Runner, spans: Spans, models: ModelServer
+) -> None:
+    """Its own spans say what the generator around it says, and so does a bare trace."""
+    over = threading.Event()
+
+    async def answer() -> AsyncGenerator[str]:
+        desk = Desk(models.base_url)
+        try:
+            with agents.trace("outer"):
+                yield "first\n"
+                await desk.run(desk.agent(STALLED))
+        finally:
+            await desk.client.close()
+            over.set()
+
+    async def waiting() -> AsyncGenerator[str]:
+        with agents.trace("bare"):
+            yield "first\n"
+            await asyncio.Event().wait()
+
+    @app.get("/run")
+    async def endpoint() -> StreamingResponse:
+        return StreamingResponse(answer())
+
+    @app.get("/bare")
+    async def bare() -> StreamingResponse:
+        return StreamingResponse(waiting())
+
+    @app.get("/over")
+    async def is_over() -> str:
+        await until(nothing_of_the_run)
+        return "over"
+
+    with served(app, loop) as service:
+        service.leave("/run")
+        assert over.wait(PATIENCE)
+        service.leave("/bare")
+        service.read("/over")
+
+    ended = spans()
+    for name in ("invoke_workflow outer", "invoke_workflow bare"):
+        assert told(ended, name)[:2] == LEFT
+
+
 def test_runs_that_are_over_are_not_kept_in_mind_by_a_long_request(
     loop: Runner, spans: Spans, models: ModelServer
 ) -> None:

@@ -18,6 +18,7 @@ from opentelemetry import context as otel
 from opentelemetry.context.context import Context
 
 from agenttrace import _otel, semconv
+from agenttrace import attributes as values
 from agenttrace.context.bound import BOUND_KEY, bound_in
 from agenttrace.context.scope import detach
 
@@ -50,9 +51,11 @@ class Held:
     def give_back(self) -> None:
         """Make it current no more."""
         current, self._current = self._current, None
+        # A token leads to the SDK's span, which may lead here: nothing is kept.
+        token, self._token = self._token, None
         if current is not None:
             current.given_back()
-            detach(self._token)
+            detach(token)
 
     def __del__(self) -> None:
         # Whoever had it has not given it back, and nobody can any more.
@@ -97,7 +100,11 @@ class Current:
 
     def set(self, value: Any) -> Any:  # noqa: ANN401 - a trace or span, None, and a token
         """Make *value* current and return the token that ends it."""
+        # Noted before it is asked for: who takes the stand-in out looks the other way
+        # round.  As a list: taking from it and adding to it needs no lock.
+        self._out.append(None)
         if not self._is_on():
+            self._out.pop()
             return self._original.set(value)
         context = Context(otel.get_current())
         _otel.put_into(context, self._key, value)
@@ -109,8 +116,6 @@ class Current:
             # Here, since a trace that is taken up again has no mirror.
             bind_group(context, group)
         held = Held(self, otel.attach(context))
-        # As a list: taking from it and adding to it needs no lock.
-        self._out.append(None)
         if mirror is not None:
             mirror.held = held
         return held
@@ -133,7 +138,7 @@ class Current:
 def group_of(value: object) -> str | None:
     """Return the conversation that *value* names, if it is a trace that names one."""
     group: object = getattr(value, "group_id", None)
-    return None if group is None else str(group)
+    return None if group is None else str(values.clean(group))
 
 
 def bind_group(context: Context, group: str) -> None:

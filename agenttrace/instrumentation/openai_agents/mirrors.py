@@ -36,7 +36,6 @@ from agenttrace.model import (
     EndedBy,
     Ending,
     Outcome,
-    ending_of,
     identity_of,
     is_same,
     returned,
@@ -164,6 +163,8 @@ class Mirror:
             self.is_open = False
             if self.run is not None:
                 self.run.ended(self)
+            if self._shared is not None:
+                self._shared.is_taken = True  # nobody can go on in it any more
             self.span.finish(ending)
 
     def note_failure(self) -> None:
@@ -206,11 +207,12 @@ class Mirror:
 
     def leave(self) -> None:
         """Be current no more: the SDK may leave it so, in some versions on a close."""
-        if self.held is not None:
-            self.held.give_back()
+        held, self.held = self.held, None
+        if held is not None:
+            held.give_back()
 
     def _interrupted(self, error: BaseException) -> Ending:
-        ending = ending_of(error)
+        ending = tracing.ending_of(error)
         if isinstance(error, GeneratorExit):
             self.leave()
             if self._loop is not None and self._loop.is_closed():
