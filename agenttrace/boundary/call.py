@@ -158,7 +158,12 @@ class Call:
     def left_by(self) -> EndedBy:
         """Return who leaves it in the middle."""
         request = self.request or current_request()
-        if request is not None and request.is_gone:
+        if (
+            request is not None
+            and request.is_gone
+            # What began when it was over is none of its client's business.
+            and (request is self.request or not request.is_over)
+        ):
             return EndedBy.DISCONNECT
         return EndedBy.GC if self.is_dropped() else EndedBy.CLOSE
 

@@ -83,7 +83,8 @@ async def serve(
 ) -> None:
     """Have *application* answer one request.
 
-    Where it is served already, further out, only what is *around* is added.
+    Where it is served already, further out, only what is *around* is added.  A scope
+    that is used again, after its request is over, is of a new one.
 
     Args:
         application: The application.
@@ -93,7 +94,7 @@ async def serve(
         around: Returns what else is to be entered for the time.
     """
     request: Request | None = scope.get(KEY)
-    if request is not None:
+    if request is not None and not request.is_over:
         with _entered(around, request):
             await application(scope, receive, send)
         return
@@ -151,5 +152,10 @@ _NOTHING: Final = nullcontext()
 _closing: Final[set[asyncio.Task[None]]] = set()
 _LEAVING: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 _LAST: Final = frozenset(
-    {"http.response.body", "http.response.pathsend", "websocket.close"}
+    {
+        "http.response.body",
+        "http.response.pathsend",
+        "websocket.close",
+        "websocket.http.response.body",
+    }
 )

@@ -139,7 +139,7 @@ def _follow(served: Request, response: Any) -> bool:  # noqa: ANN401 - a Streami
     steps = _Steps(served, iter(response.streaming_content))
     response.streaming_content = steps
     # Before those that close what is streamed, which is to know why.
-    closers.insert(0, steps.closed)
+    closers[:] = [steps.left, *map(steps.within, closers), served.over]
     return True
 
 
@@ -160,14 +160,26 @@ class _Steps:
         return self
 
     def __next__(self) -> bytes:
-        with self._served as served, bound_to(served.attributes):
-            for part in self._content:
-                return part
+        try:
+            with self._served as served, bound_to(served.attributes):
+                for part in self._content:
+                    return part
+        except Exception:
+            self._is_read = True  # it broke: that it is closed says nothing
+            raise
         self._is_read = True
         raise StopIteration
 
-    def closed(self) -> None:
-        """Note that the server is done with it."""
+    def left(self) -> None:
+        """Note that the server is done with it, before it was read if that is so."""
         if not self._is_read:
             self._served.go()
-        self._served.over()
+
+    def within(self, closer: Callable[[], object]) -> Callable[[], None]:
+        """Return *closer* such that it closes for the request."""
+
+        def close() -> None:
+            with self._served as served, bound_to(served.attributes):
+                closer()
+
+        return close

@@ -14,6 +14,7 @@ from opentelemetry import context as otel
 from agenttrace import tracing
 from agenttrace.context.bound import bound_in, bound_to
 from agenttrace.instrumentation._patching import Instrumentor, Patch
+from agenttrace.lazy import no_fork_at_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,8 @@ def _handle(
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401 - a coroutine
     # The first request imports what serves requests: most processes have none.
-    from agenttrace.boundary.served import serve  # noqa: PLC0415 - see above
+    with no_fork_at_first("django.served"):
+        from agenttrace.boundary.served import serve  # noqa: PLC0415 - see above
 
     if kwargs or len(args) != _ARGUMENTS or tracing.tracer() is tracing.DISABLED:
         return handle(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""A model call of the SDK's and the client's call in it: one span, with the last word."""
+"""A model call of the SDK's and the client's in it: one span, with the last word."""
 
 from __future__ import annotations
 

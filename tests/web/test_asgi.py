@@ -521,3 +521,51 @@ def test_who_is_told_of_a_leave_after_the_answer_has_not_lost_its_client(
     collect_garbage()
 
     assert told(spans(), "afterwards")[:2] == ("cancelled", "cancel")
+
+
+def test_a_scope_that_is_used_again_is_of_a_new_request(spans: Spans) -> None:
+    """The one before is over, and nothing is told of it any more."""
+    requests: list[object] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        del scope, receive, send
+        await asyncio.sleep(0)
+        requests.append(current_request())
+
+    async def main() -> None:
+        given: Any = ({"type": "http"}, None, None)
+        await AgenttraceMiddleware(app)(*given)
+        await AgenttraceMiddleware(app)(*given)
+
+    asyncio.run(main())
+
+    assert requests[0] is not requests[1]
+    assert spans() == []
+
+
+def test_who_leaves_after_a_refused_handshake_was_all_there_for_it(
+    spans: Spans,
+) -> None:
+    """A websocket that is answered by HTTP is answered."""
+    gone: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        del scope
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+        await receive()
+        request = current_request()
+        assert request is not None
+        gone.append(request.is_gone)
+
+    async def receive() -> dict[str, str]:
+        await asyncio.sleep(0)
+        return {"type": "websocket.disconnect"}
+
+    async def send(_: object) -> None:
+        await asyncio.sleep(0)
+
+    given: Any = ({"type": "websocket"}, receive, send)
+    asyncio.run(AgenttraceMiddleware(app)(*given))
+
+    assert gone == [False]
+    assert spans() == []

@@ -17,10 +17,15 @@ import pytest
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, StreamingHttpResponse
 
 import agenttrace
 from agenttrace import semconv
 from agenttrace.asgi import AgenttraceMiddleware
+from agenttrace.context.request import current_request
+from agenttrace.django.middleware import (
+    AgenttraceMiddleware as AgenttraceMiddlewareOfDjango,
+)
 from agenttrace.django.settings import wanted
 from tests.context.serving import PATIENCE, Service, served
 from tests.web import site
@@ -243,6 +248,49 @@ def settled(spans: Spans, name: str) -> list[ReadableSpan]:
             break
         wait.wait(0.1)
     return spans()
+
+
+# By hand, without a server.
+
+
+def streamed(content: Generator[bytes]) -> StreamingHttpResponse:
+    """Return the response that the middleware makes of *content*, for WSGI."""
+    answer = AgenttraceMiddlewareOfDjango(lambda _: StreamingHttpResponse(content))
+    response: StreamingHttpResponse = answer(HttpRequest())
+    return response
+
+
+def test_content_that_fails_was_not_left_by_its_client(spans: Spans) -> None:
+    """The server closes it as well, for what is its own failure."""
+    requests: list[Any] = []
+
+    def content() -> Generator[bytes]:
+        requests.append(current_request())
+        yield b"first"
+        raise LookupError
+
+    response = streamed(content())
+    with pytest.raises(LookupError):
+        list(response)
+    response.close()
+
+    assert (requests[0].is_gone, requests[0].is_over) == (False, True)
+    assert spans() == []
+
+
+def test_what_closes_early_content_is_done_for_its_request(spans: Spans) -> None:
+    """Blocks inside it are to say who left them, as its runs do."""
+
+    def content() -> Generator[bytes]:
+        with agenttrace.span("block"):
+            yield b"first"
+
+    response = streamed(content())
+    content_of: Any = iter(response)
+    next(content_of)
+    response.close()
+
+    assert told(spans(), "block")[:2] == LEFT
 
 
 # The setting.
