@@ -14,7 +14,7 @@ here.  What a WSGI server cannot tell is that somebody left before the view retu
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -27,6 +27,7 @@ from agenttrace.context.request import Request, current_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -61,8 +62,12 @@ class AgenttraceMiddleware:
         """Answer *request*."""
         if self._is_async:
             return self._answered(request)
-        if current_request() is not None or tracing.tracer() is tracing.DISABLED:
+        if tracing.tracer() is tracing.DISABLED:
             return self.get_response(request)
+        known = current_request()
+        if known is not None:
+            with _bound_for(known):
+                return self.get_response(request)
         served = Request()
         followed = None
         try:
@@ -77,8 +82,13 @@ class AgenttraceMiddleware:
 
     async def _answered(self, request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase
-        if current_request() is not None or tracing.tracer() is tracing.DISABLED:
+        if tracing.tracer() is tracing.DISABLED:
             response = await self.get_response(request)
+            return response
+        known = current_request()
+        if known is not None:
+            with _bound_for(known):
+                response = await self.get_response(request)
             return response
         # Nobody hears of clients then, for want of `instrument("django")`.
         served = Request()
@@ -88,6 +98,19 @@ class AgenttraceMiddleware:
         finally:
             served.over()
         return response
+
+
+def _bound_for(known: Request) -> AbstractContextManager[None]:
+    """Have spans say which view of *known* they are of.
+
+    An instrumentation in between may have exchanged the tracing context, and what is
+    bound in it, for the one of the headers.
+    """
+    bound = bound_in(otel.get_current())
+    if bound is known.attributes:
+        return nullcontext()
+    known.attributes.update(bound)
+    return bound_to(known.attributes)
 
 
 @contextmanager

@@ -261,18 +261,19 @@ def test_what_has_ended_goes_without_the_collector(spans: Spans) -> None:
 def test_a_stand_in_is_in_use_before_it_asks_whether_it_is_on() -> None:
     """Else it is taken out in between, and its token is one nobody takes."""
     in_use: list[bool] = []
+    standins: list[Current] = []
 
     def is_on() -> bool:
-        in_use.append(current.in_use)
+        in_use.append(standins[0].in_use)
         return False
 
     variable = contextvars.ContextVar[object]("variable", default=None)
-    current = Current("agents-span", variable, is_on)
+    standins.append(Current("agents-span", variable, is_on))
 
-    token = current.set("value")
+    token = standins[0].set("value")
 
     assert in_use == [True]
-    assert not current.in_use
+    assert not standins[0].in_use
     assert variable.get() == "value"
     variable.reset(token)
 

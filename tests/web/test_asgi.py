@@ -539,6 +539,7 @@ def test_a_scope_that_is_used_again_is_of_a_new_request(spans: Spans) -> None:
 
     asyncio.run(main())
 
+    assert None not in requests
     assert requests[0] is not requests[1]
     assert spans() == []
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -17,12 +18,12 @@ import pytest
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
 import agenttrace
 from agenttrace import semconv
 from agenttrace.asgi import AgenttraceMiddleware
-from agenttrace.context.request import current_request
+from agenttrace.context.request import Request, current_request
 from agenttrace.django.middleware import (
     AgenttraceMiddleware as AgenttraceMiddlewareOfDjango,
 )
@@ -286,11 +287,39 @@ def test_what_closes_early_content_is_done_for_its_request(spans: Spans) -> None
             yield b"first"
 
     response = streamed(content())
-    content_of: Any = iter(response)
-    next(content_of)
+    steps: Any = response
+    next(iter(steps))
     response.close()
 
     assert told(spans(), "block")[:2] == LEFT
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+def test_the_view_is_told_where_another_tool_exchanged_the_context(
+    spans: Spans, *, is_async: bool
+) -> None:
+    """Instrumentations put that of the headers in its place, before the view."""
+
+    def plain(_: HttpRequest) -> HttpResponse:
+        with agenttrace.span("step"):
+            return HttpResponse()
+
+    async def asynchronous(_: HttpRequest) -> HttpResponse:
+        await asyncio.sleep(0)
+        with agenttrace.span("step"):
+            return HttpResponse()
+
+    async def answered(answer: Any) -> None:  # noqa: ANN401 - a middleware
+        await answer(HttpRequest())
+
+    with Request() as request:
+        request.attributes[semconv.VIEW] = "site.view"
+        if is_async:
+            asyncio.run(answered(AgenttraceMiddlewareOfDjango(asynchronous)))
+        else:
+            AgenttraceMiddlewareOfDjango(plain)(HttpRequest())
+
+    assert attribute(one(spans(), "step"), semconv.VIEW) == "site.view"
 
 
 # The setting.
