@@ -118,6 +118,18 @@ class OpenedStream:
                 await asyncio.to_thread(response.close)
 
 
+class Stopped:
+    """What is closed by stopping it, which waits for nothing."""
+
+    def stop(self) -> None:
+        """Stop it."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Stop it."""
+        self.stop()
+
+
 def opened(call: Call, read: Read | None = None) -> OpenedStream | None:
     """Note that *call* is about to stream; None where that is for no request.
 

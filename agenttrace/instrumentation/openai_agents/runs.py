@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from opentelemetry import context as otel
 
 from agenttrace import safety, semconv, settings, tracing
-from agenttrace.boundary.opened import comes_no_more, task_here
+from agenttrace.boundary.opened import Stopped, comes_no_more, task_here
 from agenttrace.boundary.recorder import PlainRecorder
 from agenttrace.boundary.silent import Silent
 from agenttrace.context.request import current_request
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from agenttrace.instrumentation.openai_agents.mirrors import Mirror
 
 
-class Run:
+class Run(Stopped):
     """One run, from its call to its end.
 
     Args:
@@ -184,7 +184,7 @@ class Run:
         task = self._last_listener()
         return task is not None and comes_no_more(task)
 
-    async def close(self) -> None:
+    def stop(self) -> None:
         """Stop it."""
         self.abandon(EndedBy.DISCONNECT, cancel=True)
 
