@@ -42,10 +42,10 @@ _MAX_BRANCHES: Final = 6
 _PATIENCE: Final = 0.05
 """Seconds that one step of a loop takes before the loop counts as blocked."""
 _PAUSE: Final = 0.002
-_BUDGET: Final = 0.3
+BUDGET: Final = 0.3
 """Seconds that an investigation may take: it may be one of many."""
 _LOOKS: Final = round(_PATIENCE / _PAUSE)
-_ATTEMPTS: Final = round(_BUDGET / _PAUSE)
+_ATTEMPTS: Final = round(BUDGET / _PAUSE)
 """The same by number: the clock may be one that somebody has stopped."""
 _MAX_NAME: Final = 120
 
@@ -111,7 +111,7 @@ class Investigation:
     """
 
     def __init__(self, deadline: float = math.inf) -> None:
-        self.deadline = min(time.monotonic() + _BUDGET, deadline)
+        self.deadline = min(time.monotonic() + BUDGET, deadline)
         self.stacks = threads.stacks()
         self.tasks = tasks.all_tasks()
         self._attempts = _ATTEMPTS

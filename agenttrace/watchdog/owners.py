@@ -42,6 +42,24 @@ class Owner:
         self.certain = True
         self.heirs: list[Task] = []
 
+    def or_rather(self, task: Task) -> list[Owner]:
+        """Return who else it may be: whose work is not known to be that of *task*.
+
+        Whoever has entered a span and is in a step of a stream looks like those that
+        were started below it, and which of them is told first is chance.
+        """
+        if self.task is None:
+            return []
+        if self.task is not task:
+            return [self]
+        others: list[Owner] = []
+        for heir in self.heirs:
+            other = Owner()
+            other.task, other.certain = heir, False
+            other.heirs = [task, *(each for each in self.heirs if each is not heir)]
+            others.append(other)
+        return others
+
 
 class Owners:
     """Finds owners, at one look at the process.

@@ -13,13 +13,14 @@ beneath it, when the first report is made, and not before:
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import clock, safety, semconv
 from agenttrace.watchdog import tasks, threads
 from agenttrace.watchdog.causes import Cause
 from agenttrace.watchdog.frames import Whose, innermost, read_sources
-from agenttrace.watchdog.investigation import Finding, Investigation
+from agenttrace.watchdog.investigation import BUDGET, Finding, Investigation
 from agenttrace.watchdog.owners import Owners
 
 if TYPE_CHECKING:
@@ -195,8 +196,9 @@ def describe(
 ) -> HangReport:
     """Return where *span* hangs, and why.
 
-    For a thread of ours.  It takes a millisecond or two, and up to 0.4 s where a loop
-    is in the middle of a step or a source file does not come.
+    For a thread of ours.  It takes a millisecond or two; up to 0.3 s more each where a
+    loop is in the middle of a step, and where the step of a library is looked at from
+    above; and 0.1 s where a source file does not come.
 
     Args:
         span: The record of an open span.
@@ -216,9 +218,8 @@ def _investigate(span: OpenSpan, report: HangReport) -> None:
     owner = owners.owner_of(span)
     report.is_left = not owners.is_in_step(span, owner)
     finding, certain = investigation.explain(owner), owner.certain
-    if owner.task is not None:
-        until = investigation.deadline
-        finding = _seen_from_above(span, finding, owners, owner.task, until)
+    if owner.task is not None and not _tells_enough(finding):
+        finding = _seen_from_above(span, finding, owners, owner.task)
     # Source files may take their time: nothing of the application's is held meanwhile.
     del investigation, owners, owner
     report.found(finding, certain=certain)
@@ -226,17 +227,15 @@ def _investigate(span: OpenSpan, report: HangReport) -> None:
 
 
 def _seen_from_above(
-    span: OpenSpan,
-    finding: Finding,
-    owners: Owners,
-    task: tasks.Task,
-    deadline: float,
+    span: OpenSpan, finding: Finding, owners: Owners, task: tasks.Task
 ) -> Finding:
     """Return *finding*, with those before it who wait for it, where it needs them.
 
     Libraries make their requests in tasks of their own, in which no line is the
     application's.  That one is in the task of a span above, which waits for them.
     """
+    # A budget of its own, for all of them: the first look may have used up the other.
+    deadline = time.monotonic() + BUDGET
     above = span.parent
     own = [str(link) for link in finding.links[-1:]]
     for _ in range(_MAX_ABOVE):
@@ -244,11 +243,11 @@ def _seen_from_above(
             break
         waiting = owners.owner_of(above)
         above = above.parent
-        if waiting.task is None or waiting.task is task:
-            continue
-        found = Investigation(deadline).explain(waiting)
-        if [str(link) for link in found.links[-1:]] == own:
-            finding = Finding(finding.cause, finding.why, *found.links)
+        for other in waiting.or_rather(task)[:_MAX_ABOVE]:
+            found = Investigation(deadline).explain(other)
+            if [str(link) for link in found.links[-1:]] == own:
+                finding = Finding(finding.cause, finding.why, *found.links)
+                break
     return finding
 
 

@@ -95,6 +95,14 @@ BUDGETS: Final = {
         0.16,
         0.5,
     ),
+    "watch": Budget(
+        "CPU of the watchdog with 99,000 open spans, nothing due", "%", 1, 0.2, 3
+    ),
+    "late": Budget("a verdict among them, from limit to hook", "s", 1, 0.25, 5),
+    "heartbeat": Budget("one `heartbeat()`", "µs", 2, 1, 10),
+    "report": Budget(
+        "a hang report while the loop of 1,000 tasks is blocked", "ms", 400, 50, 2000
+    ),
     "idle": Budget("wake-ups a second with no span open", "", 0, 0, 0),
     "burst": Budget(
         "spans dropped of a burst of 50,000, backend 300 ms away", "", 0, 0, 0
@@ -112,6 +120,7 @@ CASES: Final = {
     "export": ("export",),
     "lag": ("lag",),
     "fanout": ("fanout",),
+    "watchdog": ("watch", "late", "heartbeat", "report"),
     "idle": ("idle",),
     "burst": ("burst",),
 }

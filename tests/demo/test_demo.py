@@ -247,11 +247,11 @@ def test_a_killed_worker_is_recovered_under_its_true_parents(
 ) -> None:
     """What was open is lost, and says so; what had ended keeps its own outcome."""
     killed = runs[7]
+    # A machine that is busy holds its loop up as well, and that is told.
+    steps = [x for x in killed.children if x.span.name != semconv.LOOP_BLOCKED]
 
     assert killed.ended_by == "recovery"
-    assert [
-        (node.span.name, node.outcome, node.ended_by) for node in killed.children
-    ] == [
+    assert [(node.span.name, node.outcome, node.ended_by) for node in steps] == [
         ("chat demo-model", "ok", "return"),
         ("execute_tool rebuild_index", "lost", "recovery"),
     ]
