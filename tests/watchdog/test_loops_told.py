@@ -301,7 +301,7 @@ def test_a_forked_child_has_a_monitor_of_its_own() -> None:
         check=True,
     )
 
-    assert ran.stdout == "1 child\n1 parent\n"
+    assert ran.stdout == "True child\nTrue parent\n"
 
 
 FORKED = """
@@ -319,8 +319,12 @@ FORKED = """
 
     async def main():
         with agenttrace.span("run"):
-            block()
-            await asyncio.sleep(0)
+            # Until it is seen: on a busy machine the host may be what held it up.
+            for _ in range(8):
+                block()
+                await asyncio.sleep(0.1)
+                if runtime.status().counts["loops_blocked"]:
+                    break
 
     async def idle():
         with agenttrace.span("idle"):
@@ -333,7 +337,7 @@ FORKED = """
         asyncio.run(main())
     runtime.shutdown()
     who = "parent" if pid else "child"
-    print(runtime.status().counts["loops_blocked"], who, flush=True)
+    print(runtime.status().counts["loops_blocked"] > 0, who, flush=True)
 """
 
 
