@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import agenttrace
-from agenttrace.instrumentation.openai.requests import NEXT_WORD
+from agenttrace.instrumentation.openai import requests
 from agenttrace.registry import Usual
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.model_server import ModelServer, text
@@ -242,8 +242,13 @@ def test_the_ticker_knows_how_late_it_was() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_stream_nobody_reads_is_not_stuck_like_one_that_is_awaited() -> None:
+async def test_a_stream_nobody_reads_is_not_stuck_like_one_that_is_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It is the model's silence that the short limit is for, not the reader's."""
+    # A tick may look at the span before its first word, and again when that is due.
+    monkeypatch.setattr(requests, "FIRST_WORD", Usual(10.0))
+    monkeypatch.setattr(requests, "NEXT_WORD", Usual(SOON))
     agenttrace.instrument("openai")
     try:
         with (
@@ -257,9 +262,8 @@ async def test_a_stream_nobody_reads_is_not_stuck_like_one_that_is_awaited() -> 
                     model=model, input="x", stream=True
                 )
                 record = agenttrace.open_spans()[-1]
-                while record.heartbeat_timeout != NEXT_WORD:
+                while record.heartbeat_timeout != SOON:
                     await anext(stream)
-                record.heartbeat_timeout = Usual(SOON)
                 return stream
 
             unread = await begun("unread")
