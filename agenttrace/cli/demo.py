@@ -37,9 +37,10 @@ def command(
 ) -> None:
     """Watch eight runs go well and wrong, and every span arrive.
 
-    A small support desk (FastAPI, the real openai client) is driven through a run that
-    finishes, a reader who leaves in the middle of a stream, a run that is cancelled, a
-    stream that is cut, a request that is retried, and a worker that is killed with
+    A small support desk (FastAPI, the real openai client, the OpenAI Agents SDK) is
+    driven through a run that finishes, a reader who leaves in the middle of a stream, a
+    run that is cancelled, a stream that is cut, a request that is retried, a sub-agent
+    that hangs, a tool that blocks the event loop, and a worker that is killed with
     SIGKILL.  Then the store is read back and compared with an independent count of what
     had started.
 

@@ -1,14 +1,16 @@
 """`agenttrace demo`: eight runs of a real application, and the account of every span.
 
 The application is a small support desk: FastAPI under uvicorn, with the real openai
-client, against a model server on loopback.  `play` drives it through what happens to
-agents in production, `close` reads back what the store has of it and compares.
+client and the OpenAI Agents SDK, against a model server on loopback.  `play` drives it
+through what happens to agents in production, `close` reads back what the store has of
+it and compares.
 Between the two nothing is kept but what an independent listener has counted.
 
 | module | owns |
 |---|---|
 | `models` | who answers the desk, and what |
-| `desk` | the application: agents, a tool, routes |
+| `desk` | the application: routes, and agents that are plain functions |
+| `team` | the agents of the OpenAI Agents SDK |
 | `web` | uvicorn in a thread, and the visitor who talks to it |
 | `worker` | the process that is killed |
 | `scenarios` | the eight runs and what each must come to |

@@ -80,6 +80,15 @@ class Entry:
         """The first span of the run, if it is there."""
         return next((top for top in self.forest if not top.parent_elsewhere), None)
 
+    @property
+    def judged(self) -> Node | None:
+        """The span that says how the run has ended, if it is there."""
+        whose = self.act.scenario.whose
+        if not whose:
+            return self.root
+        every = (node for top in self.forest for node in top.walk())
+        return next((node for node in every if node.span.name == whose), None)
+
     def problems(self) -> list[str]:
         """Return what is not as it must be, in phrases; of a run that is, nothing."""
         found = [self.act.trouble] if self.act.trouble else []
@@ -89,10 +98,10 @@ class Entry:
             f"span {span.span_id} ({span.name}) is not in the store"
             for span in self.missing
         ]
-        root = self.root
+        judged = self.judged
         expected = self.act.scenario.expected
-        if root is not None and root.outcome is not expected:
-            found.append(f"ended as {root.outcome or 'nothing'}, not {expected}")
+        if judged is not None and judged.outcome is not expected:
+            found.append(f"ended as {judged.outcome or 'nothing'}, not {expected}")
         traces = {span.trace_id for span in self.act.started}
         if len(traces) > 1:
             found.append(f"is spread over {len(traces)} traces")
@@ -196,14 +205,14 @@ def read_back(act: Act, reader: Reader, *, scripted: bool) -> Entry:
 
 
 def _entry_as_json(entry: Entry) -> dict[str, Any]:
-    root, run, act = entry.root, entry.run, entry.act
+    judged, run, act = entry.judged, entry.run, entry.act
     return {
         "name": act.scenario.name,
         "title": act.scenario.title,
         "trace_id": act.started[0].trace_id if act.started else None,
         "expected": act.scenario.expected,
-        "outcome": root.outcome if root else None,
-        "ended_by": root.ended_by if root else None,
+        "outcome": judged.outcome if judged else None,
+        "ended_by": judged.ended_by if judged else None,
         "started": len(act.started),
         "in_store": entry.found,
         "missing": [

@@ -1,13 +1,13 @@
 """The support desk: an ordinary FastAPI application with ordinary agents.
 
-All that it knows of agenttrace are the decorators.  It is written as one would write
+Some of them are plain functions, here, and all that they know of agenttrace are the
+decorators and a middleware; the others are `team`'s.  It is written as one would write
 it, because what the demo shows must be what a reader gets.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -16,39 +16,20 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 import agenttrace
+from agenttrace.asgi import AgenttraceMiddleware
+from agenttrace.demo.team import Team
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from fastapi.telemetry import TelemetryConfig
-    from openai.types.chat import (
-        ChatCompletionMessageParam,
-        ChatCompletionToolUnionParam,
-    )
+    from openai.types.chat import ChatCompletionMessageParam
 
     from agenttrace.demo.models import Models
 
 PAGE: Final = 20
 """Words that are shown at once; then the reader gets time to read them."""
 _READING_TIME: Final = 5.0
-_ORDERS: Final = {"1042": "on its way, arrives on Friday"}
-_TOOLS: Final[list[ChatCompletionToolUnionParam]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": "find_order",
-            "description": "Look up an order.",
-            "parameters": {
-                "type": "object",
-                "properties": {"number": {"type": "string"}},
-                "required": ["number"],
-            },
-        },
-    }
-]
-_ROUNDS: Final = 5
-_HEALTHY: Final = 1.0
-"""Seconds that the agents for refunds may be silent: the demo is to be over soon."""
 _PING: Final = 1.2
 # Later versions of FastAPI bring spans along, earlier ones ignore the argument.  They
 # would be traced like ours, but the demo is to look the same with all of them.
@@ -61,12 +42,6 @@ _NO_SPANS_OF_ITS_OWN: Final[TelemetryConfig] = {
 
 
 @agenttrace.tool
-def find_order(number: str) -> str:
-    """Look up an order."""
-    return _ORDERS.get(number, "unknown")
-
-
-@agenttrace.tool
 def ping_router(customer: str) -> str:
     """Measure the line; written by somebody who did not think of the event loop."""
     time.sleep(_PING)
@@ -74,7 +49,7 @@ def ping_router(customer: str) -> str:
 
 
 class Desk:
-    """The agents.
+    """The agents that are functions.
 
     Args:
         models: Who answers them.
@@ -84,27 +59,6 @@ class Desk:
         self.model = models.model
         self.client = models.client()
         self.sync_client = models.sync_client()
-        self._approved = asyncio.Event()
-
-    @agenttrace.agent
-    async def triage(self, question: str) -> str:
-        """Answer with the help of a tool."""
-        messages: list[ChatCompletionMessageParam] = [_said_by_user(question)]
-        for _ in range(_ROUNDS):
-            completion = await self.client.chat.completions.create(
-                model=self.model, messages=messages, tools=_TOOLS
-            )
-            message = completion.choices[0].message
-            if not message.tool_calls:
-                return message.content or ""
-            messages.append(message.to_dict())  # type: ignore[arg-type]  # what the API takes back
-            for call in message.tool_calls:
-                if call.type == "function":
-                    found = find_order(**json.loads(call.function.arguments))
-                    messages.append(
-                        {"role": "tool", "tool_call_id": call.id, "content": found}
-                    )
-        return "I could not find out."
 
     @agenttrace.agent
     async def explain(self, question: str) -> AsyncGenerator[str]:
@@ -134,17 +88,6 @@ class Desk:
         )
         return completion.choices[0].message.content or ""
 
-    @agenttrace.agent(heartbeat_timeout=_HEALTHY)
-    async def refund(self, question: str) -> str:
-        """Leave the answer to a specialist."""
-        return await self.approve(question)
-
-    @agenttrace.agent(heartbeat_timeout=_HEALTHY)
-    async def approve(self, question: str) -> str:
-        """Wait for somebody to say yes, which nobody ever does."""
-        await self._approved.wait()
-        return f"Approved: {question}"
-
     @agenttrace.agent
     async def check(self, question: str) -> str:
         """Use a tool that keeps everybody else waiting."""
@@ -159,8 +102,9 @@ class Desk:
 def application(models: Models) -> FastAPI:
     """Return the application in front of the agents."""
     desk = Desk(models)
+    team = Team(desk.model, desk.client)
     running: dict[str, asyncio.Task[str]] = {}
-    agents = {"research": desk.research, "refund": desk.refund}
+    agents = {"research": desk.research, "refund": team.refund}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -168,16 +112,21 @@ def application(models: Models) -> FastAPI:
         await desk.close()
 
     app = FastAPI(lifespan=lifespan, telemetry=_NO_SPANS_OF_ITS_OWN)
+    app.add_middleware(AgenttraceMiddleware)
 
     @app.post("/triage")
     async def triage(question: str) -> str:
-        return await desk.triage(question)
+        return await team.triage(question)
 
     @app.get("/explain")
     async def explain(question: str) -> StreamingResponse:
         return StreamingResponse(
             _pages(desk.explain(question)), media_type="text/plain"
         )
+
+    @app.get("/advise")
+    async def advise(question: str) -> StreamingResponse:
+        return StreamingResponse(_pages(team.advise(question)), media_type="text/plain")
 
     @app.post("/begin/{agent}", status_code=202)
     async def begin(agent: str, question: str) -> str:
@@ -201,7 +150,7 @@ def application(models: Models) -> FastAPI:
         return await desk.check(question)
 
     # FastAPI holds them; nobody calls them by name.
-    del triage, explain, begin, cancel, summary, check
+    del triage, explain, advise, begin, cancel, summary, check
     return app
 
 

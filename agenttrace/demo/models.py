@@ -1,7 +1,7 @@
 """Who answers the support desk: a scripted model on loopback, or a real one if asked.
 
-The scripted model knows six questions; two more never come to a model.  Each stands for
-something that happens to agents in production; how the desk copes is `scenarios`'
+The scripted model knows seven questions; one more never comes to a model.  Each stands
+for something that happens to agents in production; how the desk copes is `scenarios`'
 business.
 """
 
@@ -27,6 +27,7 @@ LIGHT: Final = "Why is the light on my router red?"
 CALL: Final = "Sum up my last call."
 NIGHT: Final = "Rebuild the search index."
 REFUND: Final = "I want my money back."
+_AMOUNT: Final = "12 euros, for a router"
 LINE: Final = "Is my line working?"
 
 SCRIPTED: Final = "demo-model"
@@ -90,13 +91,17 @@ def script() -> Script:
     """Return the answers of the scripted model, to be given once."""
     answers: dict[str, Script] = {
         ORDER: _order,
-        ROUTER: in_turn(text(_HOW_TO, gap=_GAP)),
+        # A run of the Agents SDK reads on whether or not anybody reads it: it must not
+        # be over before the reader leaves, however slow this machine is.
+        ROUTER: in_turn(text(_HOW_TO, gap=_GAP, stall="mid")),
         COMPARE: in_turn(text("Never said.", stall="head")),
         LIGHT: in_turn(text(_LIGHT, gap=_GAP, cut="mid")),
         CALL: in_turn(
             error(500, "the model is overloaded", headers={"retry-after-ms": "200"}),
             text("You asked about order 1042, and it is on its way.", delay=0.2),
         ),
+        REFUND: in_turn(calling("approve", {"input": _AMOUNT})),
+        _AMOUNT: in_turn(calling("ask_manager", {"amount": _AMOUNT})),
         NIGHT: in_turn(calling("rebuild_index", {}, delay=0.2)),
     }
 
@@ -107,7 +112,11 @@ def script() -> Script:
 
 
 def _order(request: Request) -> Reply:
-    if not request.tool_results:
-        return calling("find_order", {"number": "1042"}, delay=0.25, usage=(61, 14))
+    """Hand over, look up, answer."""
     said = "Order 1042 is on its way and arrives on Friday."
-    return text(said, delay=0.25, usage=(92, 13))
+    steps = (
+        calling("transfer_to_orders", {}, delay=0.25, usage=(38, 9)),
+        calling("find_order", {"number": "1042"}, delay=0.25, usage=(61, 14)),
+        text(said, delay=0.25, usage=(92, 13)),
+    )
+    return steps[len(request.tool_results)]

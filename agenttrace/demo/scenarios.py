@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from agenttrace import Outcome
 from agenttrace.demo import models
 from agenttrace.demo.desk import PAGE
+from agenttrace.demo.tally import deepest
 from agenttrace.watchdog.report import HangReport
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _PATIENCE: Final = 5.0
 _GLANCE: Final = 0.05
 _BEGUN: Final = "/begin"
 """Where runs that go on in the background are stopped."""
+WAITS_FOR_EVER: Final = "execute_tool ask_manager"
+"""Name of the span of the tool that waits for a yes that nobody gives."""
 
 
 class Tell(Protocol):
@@ -72,11 +75,12 @@ class Scenario:
         title: For people.
         route: Where it enters the desk.
         question: What is asked.
-        expected: How its first span must end.
+        expected: How it must end.
         model_calls: How many `chat` spans it must have, by the script.
         scripted: Whether only the scripted model can play its part.
         drive: Plays it, to its end.
         needs_journal: Whether it can be played only where a journal is kept.
+        whose: Name of the span that must end so; empty for the run's first one.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Scenario:
     scripted: bool
     drive: Callable[[Scene, Scenario], None]
     needs_journal: bool = False
+    whose: str = ""
 
 
 def _finishes(scene: Scene, scenario: Scenario) -> None:
@@ -118,15 +123,12 @@ def _is_cancelled(scene: Scene, scenario: Scenario) -> None:
 
 def _hangs(scene: Scene, scenario: Scenario) -> None:
     number = scene.visitor.ask("POST", scenario.route, scenario.question)
-    # The agent that hangs is told first; the one that waits for it has its own limit.
-    for _ in range(2):
-        report = scene.hangs()
-        if report is None:
-            break
-        scene.tell(f"Still open, and stuck: {report.path}")
-        if isinstance(report, HangReport):
-            scene.tell(f"  no progress for {report.idle:.1f} s: {report.why}")
-            scene.tell(f"  {report.where}")
+    report = scene.hangs()
+    if report is not None:
+        scene.tell(f"Still open, and stuck: {deepest(report.path)}")
+    if isinstance(report, HangReport):
+        scene.tell(f"  no progress for {report.idle:.1f} s: {report.why}")
+        scene.tell(f"  {report.where}")
     scene.visitor.ask("DELETE", f"{_BEGUN}/{number}")
     scene.tell("The visitor gave up, and the desk cancelled the task.")
 
@@ -190,14 +192,14 @@ SCENARIOS: Final = (
         route="/triage",
         question=models.ORDER,
         expected=Outcome.OK,
-        model_calls=2,
+        model_calls=3,
         scripted=False,
         drive=_finishes,
     ),
     Scenario(
         name="reader_leaves",
         title="a reader who leaves",
-        route="/explain",
+        route="/advise",
         question=models.ROUTER,
         expected=Outcome.ABANDONED,
         model_calls=1,
@@ -240,9 +242,10 @@ SCENARIOS: Final = (
         route=f"{_BEGUN}/refund",
         question=models.REFUND,
         expected=Outcome.STUCK,
-        model_calls=0,
+        model_calls=2,
         scripted=False,
         drive=_hangs,
+        whose=WAITS_FOR_EVER,
     ),
     Scenario(
         name="blocks",

@@ -113,7 +113,8 @@ class Terminal:
         who = f"the model {live}" if live else "a scripted model, all on this machine"
         self._print(
             Text(
-                f"Runs of a support desk: FastAPI, the real openai client and {who}.\n"
+                "Runs of a support desk: FastAPI, the real openai client, the OpenAI "
+                f"Agents SDK, and {who}.\n"
                 "Whatever happens to a run, every span must arrive, closed, and say "
                 "how it ended."
             )
@@ -182,13 +183,13 @@ class Terminal:
         return table
 
     def _cells(self, entry: Entry) -> dict[str, RenderableType]:
-        root, run, scenario = entry.root, entry.run, entry.act.scenario
+        judged, run, scenario = entry.judged, entry.run, entry.act.scenario
         complete = not entry.missing
         return {
             "run": scenario.title,
             "expected": scenario.expected.value,
             "seen": render.badge(
-                root.outcome if root else None, ascii_only=self._ascii
+                judged.outcome if judged else None, ascii_only=self._ascii
             ),
             "started": str(len(entry.act.started)),
             "stored": Text(str(entry.found), "" if complete else "bold red"),

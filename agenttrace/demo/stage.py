@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from agenttrace.runtime import Status
     from agenttrace.watchdog.verdict import Report
 
-_OF_THE_EXTRA: Final = ("fastapi", "h11", "openai", "rich", "uvicorn")
+_OF_THE_EXTRA: Final = ("agents", "fastapi", "h11", "openai", "rich", "uvicorn")
 _ENDPOINTS: Final = (
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -56,6 +56,8 @@ _KEEPS_SPANS_AWAY: Final = (
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
 )
+_HEALTHY: Final = {"execute_tool:ask_manager": 1.0}
+"""Seconds that the tool which hangs may be silent: the demo is to be over soon."""
 _DELIVERY_TIMEOUT: Final = 6.0
 _VERDICT_TIMEOUT: Final = 15.0
 """Seconds that a hang is waited for, ten times as many as it takes."""
@@ -120,7 +122,12 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
     with (
         _undisturbed(),
         agenttrace.configure(
-            service_name=SERVICE, state_dir=str(state_dir), stuck_hooks=[hangs.put]
+            service_name=SERVICE,
+            state_dir=str(state_dir),
+            heartbeat_timeout=_HEALTHY,
+            stuck_hooks=[hangs.put],
+            on_abandon="cancel",
+            vendor_export=False,
         ) as runtime,
     ):
         with _opened(screen, runtime, live, hangs) as (scene, cast):

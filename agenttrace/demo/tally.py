@@ -9,12 +9,28 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from agenttrace import OpenSpan
+
+_BETWEEN: Final = " / "
+_STEPS: Final = 3
+"""How many of a path fit on a line beside the words around them."""
+
+
+def deepest(path: str) -> str:
+    """Return the last steps of *path*, where a run stands.
+
+    >>> deepest("a / b / c / d / e")
+    '... / c / d / e'
+    >>> deepest("a / b")
+    'a / b'
+    """
+    steps = path.split(_BETWEEN)
+    return _BETWEEN.join(steps if len(steps) <= _STEPS else ["...", *steps[-_STEPS:]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +88,10 @@ class Tally:
             return bool(self._changed.wait_for(lambda: condition(self._count), timeout))
 
     def where(self) -> str:
-        """Return the names from the run's first open span down to its deepest."""
+        """Return the names of the last steps down to the run's deepest open span."""
         with self._changed:
             paths = [span.path() for span in self._count.open.values()]
-        return max(paths, key=len, default="")
+        return deepest(max(paths, key=len, default=""))
 
     def add(self, span: Started) -> None:
         """Note that *span* has started in another process, which has told so."""

@@ -11,7 +11,7 @@ from agenttrace.demo.scenarios import SCENARIOS
 from agenttrace.demo.tally import Started
 
 FIRST = Started("a" * 32, "1" * 16, "invoke_agent triage")
-CALLS = [Started("a" * 32, str(number) * 16, "chat demo-model") for number in (2, 3)]
+CALLS = [Started("a" * 32, str(number) * 16, "chat demo-model") for number in (2, 3, 4)]
 SCENARIO = next(each for each in SCENARIOS if each.expected is Outcome.OK)
 
 
@@ -42,14 +42,14 @@ def test_a_run_with_all_its_spans_has_no_problem() -> None:
     whole = account(entry(FIRST, *CALLS))
 
     assert whole.closes
-    assert (whole.started, whole.found) == (3, 3)
+    assert (whole.started, whole.found) == (4, 4)
 
 
 def test_missing_spans_are_named_and_the_store_may_say_why() -> None:
     """A number tells that something is wrong; a name tells where to look."""
     torn = account(entry(FIRST, *CALLS, missing=(CALLS[0],)))
 
-    assert (torn.started, torn.found) == (3, 2)
+    assert (torn.started, torn.found) == (4, 3)
     lost = f"span {CALLS[0].span_id} (chat demo-model)"
     assert torn.problems() == [
         f"{SCENARIO.title}: {lost} is not in the store",
@@ -66,14 +66,14 @@ def test_a_run_in_pieces_is_a_problem() -> None:
     """All spans may arrive, and yet nobody finds the run."""
     elsewhere = replace(CALLS[0], trace_id="b" * 32)
 
-    assert entry(FIRST, elsewhere, CALLS[1]).problems() == ["is spread over 2 traces"]
+    assert entry(FIRST, elsewhere, *CALLS[1:]).problems() == ["is spread over 2 traces"]
 
 
 def test_one_span_per_attempt_is_a_problem() -> None:
     """A retry must not look like another question to the model."""
-    attempts = [*CALLS, replace(CALLS[0], span_id="4" * 16)]
+    attempts = [*CALLS, replace(CALLS[0], span_id="5" * 16)]
 
-    assert entry(FIRST, *attempts).problems() == ["has 3 model calls, not 2"]
+    assert entry(FIRST, *attempts).problems() == ["has 4 model calls, not 3"]
 
 
 def test_what_a_real_model_does_is_its_own_business() -> None:
@@ -87,11 +87,11 @@ def test_an_endpoint_must_have_acknowledged_all() -> None:
     """The store is no witness for what another place has."""
     spans = (FIRST, *CALLS)
 
-    taken = account(entry(*spans), sent=Sent("http://there", 3, None))
-    refused = account(entry(*spans), sent=Sent("http://there", 2, "status 400"))
+    taken = account(entry(*spans), sent=Sent("http://there", 4, None))
+    refused = account(entry(*spans), sent=Sent("http://there", 3, "status 400"))
 
     assert taken.closes
-    assert refused.problems() == ["http://there acknowledged 2 of 3 spans (status 400)"]
+    assert refused.problems() == ["http://there acknowledged 3 of 4 spans (status 400)"]
 
 
 def test_what_agenttrace_swallowed_of_itself_is_told() -> None:
