@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         traced,
         workflow,
     )
+    from agenttrace.api.resuming import checkpoint, resume
     from agenttrace.errors import (
         AgenttraceError,
         MissingExtraError,
@@ -60,9 +61,11 @@ _HOMES: Final = {
     "bind": "api",
     "carrier": "api",
     "carry": "api",
+    "checkpoint": "api.resuming",
     "continue_trace": "api",
     "heartbeat": "api",
     "hold": "api",
+    "resume": "api.resuming",
     "span": "api",
     "tool": "api",
     "traced": "api",
@@ -103,6 +106,7 @@ __all__ = [
     "bind",
     "carrier",
     "carry",
+    "checkpoint",
     "configure",
     "continue_trace",
     "flush",
@@ -111,6 +115,7 @@ __all__ = [
     "instrument",
     "open_spans",
     "recover",
+    "resume",
     "shutdown",
     "span",
     "tool",

@@ -65,6 +65,7 @@ class Count(StrEnum):
     SEGMENTS_DAMAGED = "segments_damaged"
     STORES_SET_ASIDE = "stores_set_aside"
     LOOPS_BLOCKED = "loops_blocked"
+    TOKENS_UNREADABLE = "tokens_unreadable"
 
 
 _counts: Counter[str] = Counter()

@@ -31,6 +31,8 @@ OPERATION: Final = "agenttrace.operation"
 """The operation of a span that no GenAI convention names."""
 FALLBACKS: Final = "agenttrace.fallbacks"
 """How many attribute values of this span had to be replaced by text."""
+LINK: Final = "agenttrace.link"
+"""On a link: `resumed` where its span goes on with the linked one."""
 LATE_FINISH: Final = "agenttrace.late_finish"
 """Name of the span that tells the end of one whose end had been told before."""
 PARTIAL: Final = "agenttrace.partial"
@@ -144,6 +146,9 @@ EXCEPTION_MESSAGE: Final = "exception.message"
 EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 SERVICE_NAME: Final = "service.name"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
+
+# Values of agenttrace.link.
+RESUMED: Final = "resumed"
 
 # Values of gen_ai.operation.name.
 CHAT: Final = "chat"

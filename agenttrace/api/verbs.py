@@ -138,21 +138,28 @@ def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         # Else it would warn as well, later and elsewhere, that nobody awaited it.
         coro.close()
         raise
-    here = otel.get_current()
-    starter = trace.get_current_span(here).get_span_context()
-    links = (Link(starter),) if starter.is_valid else ()
-    alone = trace.set_span_in_context(trace.INVALID_SPAN, here)
-    call = Call(PlainRecorder(Opening(name, links=links)), alone)
-    token = otel.attach(alone)
-    try:
-        with apart():
-            work = call.settle(coro)
-            task: asyncio.Task[T] = loop.create_task(work, name=name)
-    finally:
-        detach(token)
+    with run_of_its_own() as links, apart():
+        call = Call(PlainRecorder(Opening(name, links=links)), otel.get_current())
+        task: asyncio.Task[T] = loop.create_task(call.settle(coro), name=name)
     _background.add(task)
     task.add_done_callback(_background.discard)
     return task
+
+
+@contextmanager
+def run_of_its_own() -> Generator[tuple[Link, ...]]:
+    """Have what starts in this block be a trace of its own.
+
+    Yields:
+        The links that it is to have: to the span that is current around the block.
+    """
+    here = otel.get_current()
+    starter = trace.get_current_span(here).get_span_context()
+    token = otel.attach(trace.set_span_in_context(trace.INVALID_SPAN, here))
+    try:
+        yield (Link(starter),) if starter.is_valid else ()
+    finally:
+        detach(token)
 
 
 def check_limits(heartbeat_timeout: object, max_duration: object) -> None:

@@ -24,11 +24,7 @@ DOCUMENTED = re.compile(
     r"^```\{public\}[ ]+(?P<names>.+)\n(?::of: (?P<of>\S+)\n)?", re.MULTILINE
 )
 COMMAND = re.compile(r"^```\{help\} (\w+)$", re.MULTILINE)
-NOT_BUILT = re.compile(
-    r"agenttrace (?:run|view)\b"
-    r"|agenttrace\.(?:checkpoint|resume)\b",
-    re.IGNORECASE,
-)
+NOT_BUILT = re.compile(r"agenttrace (?:run|view)\b", re.IGNORECASE)
 VERSION = agenttrace.__version__
 
 
