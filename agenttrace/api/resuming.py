@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -19,9 +19,12 @@ from agenttrace import safety, semconv
 from agenttrace.api.verbs import current_record, run_of_its_own, span
 from agenttrace.context.bound import bind, bound_in
 from agenttrace.context.tokens import Origin, read, write
+from agenttrace.model import NO_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from agenttrace.model import Attributes
 
 
 def checkpoint() -> str:
@@ -84,8 +87,8 @@ def _conversation() -> str | None:
     said: object = bound_in(otel.get_current()).get(key)
     record = current_record()
     while said is None and record is not None:
-        attributes: Any = getattr(record(), "attributes", None)
-        said = (attributes or {}).get(key)
+        attributes: Attributes | None = getattr(record(), "attributes", None)
+        said = (attributes or NO_ATTRIBUTES).get(key)
         record = record.parent
     return said if isinstance(said, str) else None
 
