@@ -251,12 +251,25 @@ def _is_timeout(cls: type) -> bool:
     return any(class_name(base) in _TIMEOUTS for base in cls.__mro__)
 
 
+def _is_of_timeouts(error: BaseException, kind: type[BaseException]) -> bool:
+    """Return whether all that a task group came to is that time ran out."""
+    if not issubclass(kind, BaseExceptionGroup):
+        return False
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return all(
+        _is_timeout(type(each)) or _is_of_timeouts(each, type(each))
+        for each in group.exceptions
+    )
+
+
 def ending_of(error: BaseException) -> Ending:
     """Return what it means for a span that *error* came out of it.
 
     >>> ending_of(asyncio.CancelledError()).outcome
     <Outcome.CANCELLED: 'cancelled'>
     >>> ending_of(TimeoutError()).outcome
+    <Outcome.TIMED_OUT: 'timed_out'>
+    >>> ending_of(ExceptionGroup("of tasks", [TimeoutError()])).outcome
     <Outcome.TIMED_OUT: 'timed_out'>
     >>> ending_of(GeneratorExit()).ended_by
     <EndedBy.CLOSE: 'close'>
@@ -269,7 +282,7 @@ def ending_of(error: BaseException) -> Ending:
         return Ending(Outcome.ABANDONED, EndedBy.CLOSE, error)
     if issubclass(kind, SystemExit):
         return Ending(Outcome.CANCELLED, EndedBy.EXIT, error)
-    if _is_timeout(kind):
+    if _is_timeout(kind) or _is_of_timeouts(error, kind):
         return Ending(Outcome.TIMED_OUT, EndedBy.EXCEPTION, error)
     return Ending(Outcome.ERROR, EndedBy.EXCEPTION, error)
 

@@ -13,8 +13,6 @@ from opentelemetry.trace import Link
 
 from agenttrace import safety, semconv, tracing
 from agenttrace.attributes import clean, mapping_of
-from agenttrace.boundary.call import Call
-from agenttrace.boundary.recorder import PlainRecorder
 from agenttrace.context.request import apart
 from agenttrace.context.scope import detach
 from agenttrace.errors import SettingError
@@ -116,14 +114,14 @@ def current_record() -> OpenSpan | None:
     return tracing.record_of(trace.get_current_span())
 
 
-_background: set[asyncio.Task[Any]] = set()
-
-
 def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
     """Run *coro* in a task that is a run of its own, linked to the current span.
 
-    The task is held until it is done, so it cannot be collected half way, and its
-    span is no child of the request that started it and need not wait for it.
+    The task is held until it is done, or its event loop is dropped, so it cannot be
+    collected half way.  Its span begins now, is no child of the request that started it
+    and need not wait for it, and tells what became of it, whatever that is: also of one
+    that was cancelled before its first step, or whose loop was closed under it
+    (`lost`).  What it raises is asyncio's to report, as of any task that nobody awaits.
 
     Args:
         coro: The coroutine.
@@ -131,19 +129,21 @@ def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
     Raises:
         RuntimeError: There is no running event loop.
+        TypeError: *coro* is no coroutine.
     """
+    if not asyncio.iscoroutine(coro):
+        message = f"a coroutine was expected, not {type(coro).__qualname__}"
+        raise TypeError(message)
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         # Else it would warn as well, later and elsewhere, that nobody awaited it.
         coro.close()
         raise
+    from agenttrace.api.jobs import started  # noqa: PLC0415 - few applications need it
+
     with run_of_its_own() as links, apart():
-        call = Call(PlainRecorder(Opening(name, links=links)), otel.get_current())
-        task: asyncio.Task[T] = loop.create_task(call.settle(coro), name=name)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-    return task
+        return started(coro, loop, Opening(name, links=links))
 
 
 @contextmanager
