@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         workflow,
     )
     from agenttrace.api.resuming import checkpoint, resume
+    from agenttrace.context.environment import environ
     from agenttrace.errors import (
         AgenttraceError,
         MissingExtraError,
@@ -63,6 +64,7 @@ _HOMES: Final = {
     "carry": "api",
     "checkpoint": "api.resuming",
     "continue_trace": "api",
+    "environ": "context.environment",
     "heartbeat": "api",
     "hold": "api",
     "resume": "api.resuming",
@@ -109,6 +111,7 @@ __all__ = [
     "checkpoint",
     "configure",
     "continue_trace",
+    "environ",
     "flush",
     "heartbeat",
     "hold",

@@ -5,9 +5,9 @@ All of them are legal before `configure()`, and cheap when tracing is disabled.
 """
 
 from agenttrace.api.decorators import agent, tool, traced, workflow
-from agenttrace.api.verbs import background, heartbeat, hold, span
+from agenttrace.api.verbs import background, continue_trace, heartbeat, hold, span
 from agenttrace.context.bound import bind
-from agenttrace.context.carriers import carrier, carry, continue_trace
+from agenttrace.context.carriers import carrier, carry
 
 __all__ = [
     "agent",

@@ -84,8 +84,9 @@ class _Done:
 
 
 def _is_driven(coro: Any) -> bool:  # noqa: ANN401 - of any type
+    kind: Any = type(coro)  # pyright: ignore[reportUnknownVariableType]  # of anything
     return (
-        type(coro) is CoroutineType
+        kind is CoroutineType
         and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
     )
 

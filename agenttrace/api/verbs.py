@@ -1,4 +1,4 @@
-"""The verbs that name steps, signs of life, pauses and work in the background."""
+"""The verbs that name steps, signs of life, pauses, and work done elsewhere."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from opentelemetry.trace import Link
 
 from agenttrace import safety, semconv, tracing
 from agenttrace.attributes import clean, mapping_of
+from agenttrace.context.carriers import extracted
 from agenttrace.context.request import apart
 from agenttrace.context.scope import detach
 from agenttrace.errors import SettingError
 from agenttrace.model import NO_ATTRIBUTES, Attributes, Opening
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Sequence
+    from collections.abc import Coroutine, Generator, Mapping, Sequence
 
     from agenttrace.registry import OpenSpan
 
@@ -144,6 +145,30 @@ def background(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
     with run_of_its_own() as links, apart():
         return started(coro, loop, Opening(name, links=links))
+
+
+@contextmanager
+def continue_trace(
+    carrier: Mapping[str, str], *, run: str | None = None
+) -> Generator[None]:
+    """Go on with the trace that *carrier* was made in.
+
+    The spans of this block are children of the one that was current there, even if that
+    has ended long ago.  A job that is a piece of work for itself is better *run* as
+    one: in a trace of its own, linked to that span.
+
+    Args:
+        carrier: What `carrier()` returned there, or `os.environ` where that has
+            `TRACEPARENT`.  Unknown or damaged entries are ignored: the block then
+            starts a trace of its own.
+        run: The block is a span of this name, a run of its own.  None = it is none.
+    """
+    with extracted(carrier):
+        if run is None:
+            yield
+        else:
+            with run_of_its_own() as links, span(run, links=links):
+                yield
 
 
 @contextmanager

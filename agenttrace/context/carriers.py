@@ -18,6 +18,7 @@ from opentelemetry import context as otel
 
 from agenttrace import safety
 from agenttrace.context import scope
+from agenttrace.context.bound import BOUND_KEY, bound_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -51,8 +52,8 @@ def carrier() -> dict[str, str]:
     """Return the current tracing context as headers, for another process.
 
     Written by the application's global propagator: `traceparent`, `tracestate`, and
-    baggage where it is used.  Plain strings: put them into a message, a job, or the
-    environment of a subprocess.
+    baggage where it is used.  Plain strings: put them into a message or a job.  For
+    the environment of a subprocess there is `environ`.
     """
     headers: dict[str, str] = {}
     safety.guarded("carrier", _inject, headers)
@@ -60,15 +61,16 @@ def carrier() -> dict[str, str]:
 
 
 @contextmanager
-def continue_trace(carrier: Mapping[str, str]) -> Generator[None]:
-    """Let the spans of this block be children of the one *carrier* was made under.
+def extracted(carrier: Mapping[str, str]) -> Generator[None]:
+    """Have what *carrier* was made under be current in this block.
 
     Args:
         carrier: What `carrier()` returned there.  Unknown or damaged entries are
-            ignored: the block then starts a trace of its own.
+            ignored: what starts in the block then has no parent.
     """
-    context = safety.guarded("continue_trace", _extract, carrier)
-    token = otel.attach(otel.get_current() if context is None else context)
+    here = otel.get_current()
+    context = safety.guarded("continue_trace", context_of, carrier, here)
+    token = otel.attach(here if context is None else context)
     try:
         yield
     finally:
@@ -84,7 +86,12 @@ def _inject(headers: dict[str, str]) -> None:
     propagate.inject(headers)
 
 
-def _extract(carrier: Mapping[str, str]) -> Context:
+def context_of(carrier: Mapping[str, str], here: Context) -> Context:
+    """Return the context in *carrier*, and what is bound *here*: that stays."""
     from opentelemetry import propagate  # noqa: PLC0415 - see the header
 
-    return propagate.extract(carrier)
+    from agenttrace.context.environment import NAMES  # noqa: PLC0415 - the same
+
+    context = propagate.extract(carrier, getter=NAMES)
+    bound = bound_in(here)
+    return otel.set_value(BOUND_KEY, bound, context) if bound else context

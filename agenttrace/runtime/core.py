@@ -23,7 +23,7 @@ from agenttrace.runtime import checks
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import Pipeline, choose, version
 from agenttrace.runtime.process import PROCESS, left_until
-from agenttrace.runtime.status import Status
+from agenttrace.runtime.status import Status, nothing_recovered
 from agenttrace.settings import Settings, resolve, use
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Runtime:
         Returns:
             What was found since `configure()`.
         """
-        return self._pipeline.recover(timeout) or _nothing_recovered()
+        return self._pipeline.recover(timeout) or nothing_recovered()
 
     def report_to(self, meter_provider: metrics.MeterProvider) -> None:
         """Have the figures of `status` read by the instruments of *meter_provider*.
@@ -259,6 +259,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     durable: bool | None = None,
     on_abandon: str | None = None,
     on_sigterm: str | None = None,
+    continue_trace: bool | None = None,
     safe_context: bool | None = None,
     capture_content: bool | None = None,
     redact: Callable[[str, object], object] | None = None,
@@ -303,6 +304,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
             more: `observe` or `cancel`.
         on_sigterm: `default` leaves SIGTERM alone, `flush` delivers before it takes
             effect.
+        continue_trace: Continue the trace that `TRACEPARENT` in the environment is of.
         safe_context: Make OTel's context tokens safe to detach anywhere.
         capture_content: Capture prompts, outputs, arguments and results.
         redact: Called with key and value of all content before it is kept.
@@ -340,6 +342,10 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
             safety.guarded("metrics", runtime.report_to, meters)
         if settings.on_sigterm == "flush":
             PROCESS.flush_on_sigterm()
+    if settings.continue_trace and not settings.disabled:
+        from agenttrace.context import environment  # noqa: PLC0415 - few are asked to
+
+        environment.continue_environment()
     warn_of_foreign_distributions()
     return runtime
 
@@ -383,15 +389,7 @@ def shutdown(timeout: float | None = None) -> bool:
 def recover(timeout: float = 30.0) -> Recovered:
     """Deliver what processes that died have left (see `Runtime.recover`)."""
     runtime = current()
-    return _nothing_recovered() if runtime is None else runtime.recover(timeout)
-
-
-def _nothing_recovered() -> Recovered:
-    from agenttrace.recovery import (  # noqa: PLC0415 - most processes never recover anything
-        Recovered,
-    )
-
-    return Recovered()
+    return nothing_recovered() if runtime is None else runtime.recover(timeout)
 
 
 def open_spans() -> tuple[OpenSpan, ...]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agenttrace.delivery.spooler import SpoolerStatus
+    from agenttrace.recovery import Recovered
 
 _NOTHING: Final[Mapping[str, int]] = {}
 
@@ -47,3 +48,12 @@ class Status(NamedTuple):
     delivery: SpoolerStatus | None = None
     counts: Mapping[str, int] = _NOTHING
     guard_hits: Mapping[str, int] = _NOTHING
+
+
+def nothing_recovered() -> Recovered:
+    """Return what a recovery comes to where there is nothing to recover."""
+    from agenttrace.recovery import (  # noqa: PLC0415 - most processes never recover anything
+        Recovered,
+    )
+
+    return Recovered()

@@ -164,6 +164,12 @@ class Settings:
         "`default`: SIGTERM is left alone, and recovery tells what was open. `flush`: "
         "spans are delivered before it takes effect.",
     )
+    continue_trace: bool = _setting(
+        values.read_switch,
+        False,
+        "Continue the trace that `TRACEPARENT` in the environment is of: for a process "
+        "that is a step of what its parent does.",
+    )
     safe_context: bool = _setting(
         values.read_switch,
         True,
