@@ -54,6 +54,68 @@ def test_the_first_trace_has_one_run_that_ended_and_one_that_was_left() -> None:
     ]
 
 
+def test_background_work_tells_what_became_of_each_job() -> None:
+    """What the page says: a run for each, however it ends."""
+    ran = subprocess.run(
+        [sys.executable, ROOT / "examples/background_work.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ran.stderr == ""
+    assert outcomes("background-example") == [
+        ("ask", "timed_out"),
+        ("for ever", "cancelled"),
+        ("learn", "ok"),
+        ("request", "ok"),
+        ("translate", "ok"),
+        ("translate", "ok"),
+    ]
+
+
+def test_a_step_that_is_a_program_stands_in_the_trace_of_its_agent() -> None:
+    """Two processes, one tree."""
+    ran = subprocess.run(
+        [sys.executable, ROOT / "examples/subprocess_steps.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (ran.stdout, ran.stderr) == ("A drawing of a lighthouse.\n", "")
+    [agent] = spans_of("invoke_agent illustrate", "subprocess-example")
+    [tool] = spans_of("execute_tool draw", "subprocess-example")
+    assert tool.parent_id == agent.span_id
+
+
+@pytest.mark.timeout(300)
+def test_a_task_of_celery_whose_worker_is_killed_is_lost_and_done_again() -> None:
+    """Both attempts are told, and the one that lives leads to who sent it."""
+    pytest.importorskip("celery")
+
+    ran = subprocess.run(
+        [sys.executable, ROOT / "examples/celery_tasks.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert "I looked twice: what does a lighthouse show?\n" in ran.stdout
+    assert outcomes("celery-example") == [
+        ("request", "ok"),
+        ("task research", "lost"),
+        ("task research", "ok"),
+    ]
+    [request] = spans_of("request", "celery-example")
+    linked = {
+        span.attributes["agenttrace.outcome"]: [link.span_id for link in span.links]
+        for span in spans_of("task research", "celery-example")
+    }
+    assert linked["ok"] == [request.span_id]
+
+
 def ask_twice(example: str, path: str = "/ask") -> tuple[str, str]:
     """Ask a server for a whole answer, and for one that is left; return the first.
 
