@@ -85,11 +85,13 @@ def _conversation() -> str | None:
     """Return the conversation of what is current: as bound, or as its spans say."""
     key = semconv.GEN_AI_CONVERSATION_ID
     said: object = bound_in(otel.get_current()).get(key)
-    record = current_record()
-    while said is None and record is not None:
-        attributes: Attributes | None = getattr(record(), "attributes", None)
+    live: object = trace.get_current_span()
+    above = current_record()
+    while said is None and live is not None:
+        attributes: Attributes | None = getattr(live, "attributes", None)
         said = (attributes or NO_ATTRIBUTES).get(key)
-        record = record.parent
+        above = above and above.parent
+        live = above and above()
     return said if isinstance(said, str) else None
 
 

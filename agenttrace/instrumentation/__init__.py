@@ -35,7 +35,7 @@ def instrument(*names: str) -> None:
 
     Args:
         names: Names of distributions, such as `"openai"`; `"threading"` carries spans
-            into threads and thread pools.
+            into threads, processes and pools of either.
 
     Raises:
         UnknownInstrumentationError: There is no support for one of them; then nothing

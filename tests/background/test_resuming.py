@@ -10,10 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+    InMemorySpanExporter,
+)
 from opentelemetry.trace import SpanContext, TraceFlags
 
 import agenttrace
-from agenttrace import safety
+from agenttrace import safety, tracing
 from agenttrace.context.tokens import MAX_TOKEN, Origin, read, write
 from agenttrace.testing import kill_and_recover
 
@@ -129,6 +134,28 @@ def test_the_conversation_is_found_on_the_spans_around_too(
 
     assert agenttrace_spans.span("resume").attributes[CONVERSATION] == "c 18"
     assert CONVERSATION not in agenttrace_spans.span("tool").attributes
+
+
+def test_the_spans_of_another_provider_are_linked_in_the_same_way() -> None:
+    """Before `configure()`, and beside a tool that has set up its own."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    previous = tracing.install(tracing.ApiTracer(provider.get_tracer("theirs")))
+    try:
+        with agenttrace.span("first", attributes={CONVERSATION: "c-19"}):
+            token = agenttrace.checkpoint()
+        with agenttrace.resume(token):
+            pass
+    finally:
+        tracing.install(previous)
+
+    first, again = exporter.get_finished_spans()
+    assert [link.context.span_id for link in again.links] == [
+        first.context and first.context.span_id
+    ]
+    assert (again.attributes or {})[CONVERSATION] == "c-19"
+    assert again.parent is None
 
 
 @pytest.mark.parametrize("token", [None, ""])
