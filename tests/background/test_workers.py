@@ -16,12 +16,14 @@ import pytest
 from opentelemetry import trace
 
 import agenttrace
+from agenttrace.testing import kill_and_recover
 from agenttrace.testing.runtimes import fresh_runtime
 from tests.background import workers
 from tests.background.workers import current, current_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import NoReturn
 
     from agenttrace.testing import CapturedSpans
 
@@ -247,3 +249,22 @@ def test_a_worker_process_that_is_killed_in_a_job_has_lost_that_job_alone(
     assert told["job 1"] == "lost"
     assert told.get("job 0", "ok") == "ok"
     assert agenttrace_spans.names == ["request"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_job_that_is_lost_with_its_process_stands_below_its_sender(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """A crash leaves the parent of a span, and no links: so this is what is promised."""
+    with agenttrace.span("request") as request:
+        headers = agenttrace.carrier()
+
+    def work(die: Callable[[], NoReturn]) -> None:
+        with agenttrace.continue_trace(headers), agenttrace.span("job"):
+            die()
+
+    job = kill_and_recover(work).span("job")
+
+    assert (job.outcome, job.ended_by) == ("lost", "recovery")
+    assert (job.trace_id, job.parent_id) == ids_of(request)
+    assert len(agenttrace_spans) == 1
