@@ -255,7 +255,7 @@ def test_a_worker_process_that_is_killed_in_a_job_has_lost_that_job_alone(
 def test_a_job_that_is_lost_with_its_process_stands_below_its_sender(
     agenttrace_spans: CapturedSpans,
 ) -> None:
-    """A crash leaves the parent of a span, and no links: so this is what is promised."""
+    """A crash leaves the parent of a span and no links: so this is what is promised."""
     with agenttrace.span("request") as request:
         headers = agenttrace.carrier()
 
