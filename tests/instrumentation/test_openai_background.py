@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import agenttrace
-from agenttrace.instrumentation.openai import background
+from agenttrace.boundary import pending
 from tests.instrumentation.given import Seen
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_silence_counts_from_the_first_poll_on(responses: Way, spans: Spans) -> 
     responses.wait(responses.resource.cancel(first.id))
 
     assert (unpolled, polled) == (1, 0)
-    assert record.heartbeat_timeout == background.SILENCE
+    assert record.heartbeat_timeout == pending.SILENCE
     assert spans.one().ending == ("cancelled", "cancel")
 
 
@@ -222,7 +222,7 @@ def test_what_is_waited_for_is_bounded(
     responses: Way, spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that never polls must not remember every response it asked for."""
-    monkeypatch.setattr(background, "MOST", 1)
+    monkeypatch.setattr(pending, "MOST", 1)
     first = begin(responses, "never")
     second = begin(responses, "never")
     responses.collect()

@@ -10,8 +10,9 @@ import pytest
 from opentelemetry.trace import SpanKind
 
 from agenttrace import semconv
+from agenttrace.boundary import pending
 from agenttrace.errors import SettingError
-from agenttrace.instrumentation.openai import background, requests
+from agenttrace.instrumentation.openai import requests
 from agenttrace.registry import AtLeast, OpenSpans, Usual
 from agenttrace.settings import resolve
 from agenttrace.watchdog.limits import DEFAULTS, SILENT, Limits, Setting
@@ -62,7 +63,7 @@ def test_the_documentation_has_the_defaults() -> None:
         "stream, between chunks": requests.NEXT_WORD,
         "embeddings, retrieval": DEFAULTS["embeddings"],
         "tool, agent, any other span": SILENT,
-        "background response whose status stays the same": background.SILENCE,
+        "background response whose status stays the same": pending.SILENCE,
     }
     assert len(set(DEFAULTS.values())) == 1
 

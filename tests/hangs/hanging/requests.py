@@ -85,10 +85,10 @@ async def plain_client_in_a_thread() -> None:
 @hang("chat never=1", "sleep", kinds=("task",), certain=False)
 async def background_response_that_stays_in_progress() -> None:
     """A background response that is polled, and stays `in_progress`."""
-    from agenttrace.instrumentation.openai import background  # noqa: PLC0415 - here only
+    from agenttrace.boundary import pending  # noqa: PLC0415 - here only
 
     # No setting makes this shorter: half an hour is for deep research.
-    background.SILENCE = 3.0  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition, reportAttributeAccessIssue]
+    pending.SILENCE = 3.0  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition, reportAttributeAccessIssue]
     client = await given.async_client_of_responses()
     asked = await client.responses.create(model="never=1", input="?", background=True)
     while asked.status in {"in_progress", "queued"}:
@@ -99,9 +99,9 @@ async def background_response_that_stays_in_progress() -> None:
 @hang("chat never=1", "thread", why="sleeps", kinds=("thread",), certain=False)
 def background_response_that_a_thread_polls() -> None:
     """A background response that stays `in_progress`, polled by a plain thread."""
-    from agenttrace.instrumentation.openai import background  # noqa: PLC0415 - here only
+    from agenttrace.boundary import pending  # noqa: PLC0415 - here only
 
-    background.SILENCE = 3.0  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition, reportAttributeAccessIssue]
+    pending.SILENCE = 3.0  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition, reportAttributeAccessIssue]
     client = given.client_of_responses()
     asked = client.responses.create(model="never=1", input="?", background=True)
 
