@@ -176,7 +176,7 @@ class ApiSpan:
         span.set_attribute(semconv.OUTCOME, ending.outcome.value)
         span.set_attribute(semconv.ENDED_BY, ending.ended_by.value)
         error_type = error_type_of(ending)
-        if error_type is not None:
+        if error_type is not None and semconv.ERROR_TYPE not in ending.attributes:
             span.set_attribute(semconv.ERROR_TYPE, error_type)
         code, message = status_of(ending)
         if code is not trace.StatusCode.UNSET:
@@ -388,6 +388,14 @@ def record_of(span: trace.Span) -> OpenSpan | None:
     if record is None and isinstance(_tracer, ApiTracer):
         return _tracer.record_of(span)
     return record
+
+
+def traced(span: trace.Span) -> TracedSpan:
+    """Return *span*, which a library has started through OTel's API."""
+    if getattr(span, "record", None) is not None:
+        return cast("TracedSpan", span)  # a lean one is it itself
+    # What is not recorded may be its parent under another name.
+    return ApiSpan(span, record_of(span) if span.is_recording() else None)
 
 
 def install(tracer: Tracer | None) -> Tracer:

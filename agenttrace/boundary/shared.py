@@ -9,7 +9,7 @@ framework ends its span.  Nobody has to know who else is instrumented.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from opentelemetry import context as otel
 
@@ -39,7 +39,11 @@ class SharedSpan:
         is_taken: Whether a call goes on in it, or has.
         ending: How that call ended; None while it has not, and where it failed and
             another one was made.
+        lasts: Whether its owner keeps it open for a call that goes on after its
+            request.
     """
+
+    lasts: ClassVar = False
 
     __slots__ = ("_span", "ending", "is_taken")
 
@@ -114,18 +118,22 @@ class SharedCall(Call):
         return True
 
 
-def call_in(context: Context, recorder: Recorder, operation: str) -> Call:
+def call_in(
+    context: Context, recorder: Recorder, operation: str, *, lasting: bool = False
+) -> Call:
     """Return the call of *recorder*, in the span that is offered in *context* if any.
 
     Args:
         context: The context the operation was called in.
         recorder: Reads the operation.
         operation: Its `gen_ai.operation.name`: only model calls share.
+        lasting: Whether the operation may go on after the call.
     """
     offered = cast("SharedSpan | None", context.get(OFFER_KEY))
     if (
         offered is None
         or operation != semconv.CHAT
+        or (lasting and not offered.lasts)
         # Something else has begun below it.
         or context.get(_otel.span_key()) is not offered.api
     ):

@@ -12,7 +12,6 @@ from opentelemetry import context as otel
 
 from agenttrace import _otel, tracing
 from agenttrace.boundary import shared, streams
-from agenttrace.boundary.call import Call
 from agenttrace.instrumentation.openai import background, recording, requests
 from agenttrace.instrumentation.openai.chat import ChatRecorder
 from agenttrace.instrumentation.openai.embeddings import EmbeddingsRecorder
@@ -21,6 +20,7 @@ from agenttrace.instrumentation.openai.responses import ResponsesRecorder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agenttrace.boundary.call import Call
     from agenttrace.instrumentation.openai.recording import ModelRecorder
 
 _RECORDERS: Final[Mapping[str, type[ModelRecorder]]] = {
@@ -49,10 +49,9 @@ def call_of(
     if context and _otel.is_suppressed(context):
         return None
     reader = recorder(requests.Request(client, options, streamed=streamed))
-    if isinstance(reader, ResponsesRecorder) and reader.in_background:
-        # It outlives whatever asks for it.
-        return Call(reader, context)
-    return shared.call_in(context, reader, reader.operation)
+    # In the background it outlives whatever asks for it.
+    lasting = isinstance(reader, ResponsesRecorder) and reader.in_background
+    return shared.call_in(context, reader, reader.operation, lasting=lasting)
 
 
 def follow_made(stream: Any) -> None:  # noqa: ANN401 - a Stream or AsyncStream

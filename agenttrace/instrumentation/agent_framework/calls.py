@@ -1,0 +1,72 @@
+"""Which call of the framework is followed, and in which span it goes on.
+
+Imported with the first of them.  What is read of a call is `recorders`' business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel
+
+from agenttrace import _otel, semconv, tracing
+from agenttrace.boundary import owned
+from agenttrace.boundary.pending import pending
+from agenttrace.context.bound import BOUND_KEY, bound_in
+from agenttrace.instrumentation.agent_framework.recorders import Recorder, identity_of
+from agenttrace.instrumentation.agent_framework.sessions import conversation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.context.context import Context
+
+pulls = owned.pulls
+tracer_here = owned.tracer_here
+
+
+def call_of_run(agent: object, given: Mapping[str, Any]) -> owned.OwnedCall | None:
+    """Return the call that a run of *agent* is, None where it is not to be traced.
+
+    Args:
+        agent: The agent.
+        given: The arguments of `run`, by name.
+    """
+    usual: Mapping[str, Any] = getattr(agent, "default_options", None) or {}
+    options: Mapping[str, Any] = {**usual, **(given.get("options") or {})}
+    return _call(semconv.INVOKE_AGENT, options, given.get("session"))
+
+
+def call_of_question(given: Mapping[str, Any]) -> owned.OwnedCall | None:
+    """Return the call that a question to a model is; see `call_of_run`."""
+    return _call(semconv.CHAT, given.get("options") or {}, None)
+
+
+def _call(
+    operation: str, options: Mapping[str, Any], session: object
+) -> owned.OwnedCall | None:
+    context = otel.get_current()
+    if tracing.tracer() is tracing.DISABLED or (
+        context and _otel.is_suppressed(context)
+    ):
+        return None
+    token = options.get("continuation_token")
+    if token is not None:
+        known = pending(identity_of(operation, token))
+        if known is not None and isinstance(known.call, owned.OwnedCall):
+            known.polled()
+            return known.call
+    if session is not None:
+        context = _with_conversation(context, conversation_of(session))
+    lasts = bool(options.get("background")) or token is not None
+    recorder = Recorder(operation, session, lasts=lasts)
+    return owned.OwnedCall(recorder, context, offers=operation == semconv.CHAT)
+
+
+def _with_conversation(context: Context, conversation: str | None) -> Context:
+    bound = bound_in(context)
+    if conversation is None or semconv.GEN_AI_CONVERSATION_ID in bound:
+        return context
+    return otel.set_value(
+        BOUND_KEY, {**bound, semconv.GEN_AI_CONVERSATION_ID: conversation}, context
+    )
