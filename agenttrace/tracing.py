@@ -390,14 +390,6 @@ def record_of(span: trace.Span) -> OpenSpan | None:
     return record
 
 
-def traced(span: trace.Span) -> TracedSpan:
-    """Return *span*, which a library has started through OTel's API."""
-    if getattr(span, "record", None) is not None:
-        return cast("TracedSpan", span)  # a lean one is it itself
-    # What is not recorded may be its parent under another name.
-    return ApiSpan(span, record_of(span) if span.is_recording() else None)
-
-
 def install(tracer: Tracer | None) -> Tracer:
     """Use *tracer* from now on (None: OTel's API) and return the one before it."""
     global _tracer

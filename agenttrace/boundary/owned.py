@@ -28,6 +28,7 @@ from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety, semconv, tracing
 from agenttrace.boundary.call import Call
+from agenttrace.boundary.opened import comes_no_more, task_here
 from agenttrace.boundary.shared import OFFER_KEY, SharedSpan
 from agenttrace.boundary.streams import alive_of
 from agenttrace.context.request import current_request
@@ -79,6 +80,7 @@ class OwnedCall(Call):
     __slots__ = (
         "_called",
         "_inside",
+        "_opened",
         "_shared",
         "_streams",
         "_wants",
@@ -92,6 +94,7 @@ class OwnedCall(Call):
         self._shared = _Offered(self) if offers else None
         self._called = False
         self._inside = 0
+        self._opened: _Opened | None = None
         self._streams = False
         self._wants = False
         self._was_let_go = False
@@ -103,7 +106,8 @@ class OwnedCall(Call):
     def begin(self) -> bool:
         """Wait for the library to start the span."""
         self._wants = True
-        self.request = current_request()
+        request = current_request()
+        self.request = None if request is None or request.is_over else request
         return True
 
     @property
@@ -134,7 +138,7 @@ class OwnedCall(Call):
                 links=[*opening.links, *(options.pop("links", None) or ())],
                 **options,
             )
-            self.span = tracing.traced(span)
+            self.span = _traced(span)
             self.record = self.span.record
             standin = StandIn(span, self)
             if self._shared is not None:
@@ -162,6 +166,9 @@ class OwnedCall(Call):
         self._called = False
         self._streams = True
         self.alive = alive_of(stream)
+        if self.request is not None:
+            self._opened = _Opened(self, stream)
+            self.request.opened(self._opened)
         _followed[stream] = (*_followed.get(stream, ()), self)
 
     def wait(self) -> None:
@@ -216,6 +223,8 @@ class OwnedCall(Call):
         """
         self.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
         self._inside += 1
+        if self._opened is not None:
+            self._opened.task = task_here()
         token = otel.attach(self.context)
         try:
             try:
@@ -237,6 +246,28 @@ class OwnedCall(Call):
         elif self._was_let_go and not self._inside:
             self.succeed(item)
         return item
+
+
+class _Opened:
+    """A stream that was opened for a request, as that knows it; held by its call."""
+
+    def __init__(self, call: OwnedCall, stream: Any) -> None:  # noqa: ANN401 - the library's
+        self._call = weakref.ref(call)
+        self._stream = weakref.ref(stream)
+        self.task = task_here()
+
+    def is_left(self) -> bool:
+        """Return whether it is open, with nobody inside it, and nobody comes again."""
+        call = self._call()
+        if call is None or call.done or call.span is None or call.is_inside:
+            return False
+        return self.task is not None and comes_no_more(self.task)
+
+    async def close(self) -> None:
+        """Close it, where it can be closed."""
+        close = getattr(self._stream(), "close", None)
+        if close is not None:
+            await close()
 
 
 class _Offered(SharedSpan):
@@ -315,6 +346,15 @@ def pulls(stream: Any, step: Any, *, reads: bool) -> Any:  # noqa: ANN401 - a co
     for call in _followed.get(stream, ()):
         step = call.pulled(step, reads=reads)
     return step
+
+
+def _traced(span: trace.Span) -> tracing.TracedSpan:
+    """Return *span*, which its library has started, as one of the port's."""
+    if getattr(span, "record", None) is not None:
+        return cast("tracing.TracedSpan", span)  # a lean one is it itself
+    # What is not recorded may be its parent under another name.
+    record = tracing.record_of(span) if span.is_recording() else None
+    return tracing.ApiSpan(span, record)
 
 
 _followed: weakref.WeakKeyDictionary[Any, tuple[OwnedCall, ...]] = (

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import agenttrace
+from agenttrace.asgi import AgenttraceMiddleware
 from agenttrace.testing.garbage import collect_garbage
 from tests.systems.framework import (
     LONG,
     OK,
+    PATIENCE,
     STALLED,
     Desk,
     both,
@@ -260,6 +261,37 @@ def test_a_question_that_timed_out_says_so(server: ModelServer, spans: Spans) ->
     }
 
 
+@can_be_closed
+def test_a_request_closes_the_stream_that_its_client_left(
+    desk: Desk, spans: Spans
+) -> None:
+    """What keeps it may be a cycle that only the collector would find."""
+    kept: list[Any] = []
+
+    async def application(_: object, __: object, send: Any) -> None:  # noqa: ANN401 - ASGI's
+        kept.append(desk.agent(LONG).run("hello", stream=True))
+        async for _update in kept[0]:
+            await send({"type": "http.response.body", "more_body": True})
+
+    async def nobody(_: object) -> None:
+        raise OSError
+
+    async def nothing() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def work() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/"}
+        with contextlib.suppress(OSError):
+            await AgenttraceMiddleware(application)(scope, nothing, nobody)
+        async with asyncio.timeout(PATIENCE):
+            while agenttrace.open_spans():  # noqa: ASYNC110 - a task of its own closes it
+                await asyncio.sleep(0.01)
+
+    desk.wait(work())
+
+    assert endings(spans) == both("abandoned", "disconnect")
+
+
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stream_of_a_loop_that_was_closed_is_lost(
@@ -295,36 +327,3 @@ def test_what_goes_on_beside_it_is_not_confused(desk: Desk, spans: Spans) -> Non
         f"invoke_agent keeper{number}" for number in range(4)
     }
     assert endings(spans) == both(*OK)
-
-
-def test_without_its_own_tracing_there_are_no_spans_of_it(
-    desk: Desk, spans: Spans, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its switch is the application's to use; a client's span stands alone then."""
-    settings = framework.observability.OBSERVABILITY_SETTINGS
-    switch = "_enable_instrumentation"
-    if not hasattr(settings, switch):
-        switch = switch[1:]
-    monkeypatch.setattr(settings, switch, False)
-
-    desk.wait(desk.agent(LONG).run("hello"))
-    desk.wait(read(desk.agent(LONG).run("hello", stream=True)))
-
-    assert "invoke_agent keeper" not in [span.name for span in spans.all()]
-
-
-def test_it_can_be_taken_out(spans: Spans) -> None:
-    """The very functions and variables are back, and what they are is unchanged."""
-    layer = framework.observability.AgentTelemetryLayer
-    variable = framework.observability.INNER_ACCUMULATED_USAGE
-    with_it = (layer.run, variable)
-
-    agenttrace.uninstrument("agent-framework")
-    without = (layer.run, framework.observability.INNER_ACCUMULATED_USAGE)
-    agenttrace.instrument("agent-framework")
-
-    assert inspect.isfunction(without[0])
-    assert type(without[1]).__name__ == "ContextVar"
-    assert with_it[0] is not without[0]
-    assert with_it[1] is not without[1]
-    assert spans.all() == []

@@ -66,7 +66,7 @@ class Recorder:
         """Know the call, whose span has started."""
         self._call = call
         if self._session is not None:
-            self._token = sessions.begin(self._session, call)
+            self._token = sessions.enter(self._session, call)
 
     def claims(self, call: Any, value: Any, /) -> bool:  # noqa: ANN401 - a reply, or a stream
         """Return whether *value* is a stream, or says that the work goes on."""
@@ -116,7 +116,7 @@ class Recorder:
     def ended(self, ending: Ending) -> None:
         """Let the session know how the run ended."""
         if self._token is not None:
-            sessions.end(self._session, self._token, ending)
+            sessions.leave(self._session, self._token, ending)
 
     def _goes_on(self, call: OwnedCall, token: object) -> None:
         if call.pending is None:

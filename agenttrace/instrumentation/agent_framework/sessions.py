@@ -56,7 +56,7 @@ def links_of(session: object) -> tuple[Link, ...]:
     return (Link(origin.span, {semconv.LINK: semconv.RESUMED}),)
 
 
-def begin(session: object, call: OwnedCall) -> str | None:
+def enter(session: object, call: OwnedCall) -> str | None:
     """Let *session* know the run that starts in it; return its token."""
     span = call.span
     if span is None or not span.api.get_span_context().is_valid:
@@ -68,7 +68,7 @@ def begin(session: object, call: OwnedCall) -> str | None:
     return token
 
 
-def end(session: object, token: str, ending: Ending) -> None:
+def leave(session: object, token: str, ending: Ending) -> None:
     """Let *session* forget the run of *token*, if that ended well."""
     if ending.outcome is Outcome.OK and token_of(session) == token:
         vars(session).pop(_ATTRIBUTE, None)

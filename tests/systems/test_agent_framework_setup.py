@@ -1,0 +1,183 @@
+"""The Agent Framework: off, beside another provider, taken out, as documented."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import agenttrace
+from agenttrace.delivery.store.reader import Reader
+from agenttrace.testing.model_server import ModelServer
+from tests.docs.pages import ROOT, run
+from tests.systems.framework import LONG, Desk, desk, framework, read, server, spans
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.instrumentation.given import Spans
+
+__all__ = ["desk", "server", "spans"]
+
+ATTACHED = """
+import asyncio, json, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+
+import agenttrace
+from agenttrace.testing.garbage import collect_garbage
+
+agenttrace.configure()
+agenttrace.instrument("agent-framework", "openai")
+
+from agent_framework import Agent
+from agent_framework.openai import OpenAIChatClient
+from agent_framework.observability import enable_instrumentation
+
+enable_instrumentation()
+
+
+def agent(model):
+    client = OpenAIChatClient(model=model, base_url=sys.argv[1], api_key="unused")
+    return Agent(client=client, name="keeper")
+
+
+async def read(stream, updates):
+    async for _ in stream:
+        updates -= 1
+        if not updates:
+            break
+
+
+async def main():
+    long = agent("ok;chunks=8;gap=0.01")
+    await read(long.run("?", stream=True), 3)
+    for _ in range(3):
+        collect_garbage()
+        await asyncio.sleep(0)
+    stream = long.run("?", stream=True)
+    await asyncio.create_task(read(stream, 3))
+    await asyncio.create_task(read(stream, -1))
+    slow = agent("polls=2")
+    options = {"background": True}
+    reply = await slow.run("?", options=options)
+    while reply.continuation_token:
+        token = reply.continuation_token
+        reply = await slow.run(options={**options, "continuation_token": token})
+
+
+asyncio.run(main())
+said = "agenttrace.outcome", "agenttrace.ended_by"
+told = [
+    [span.name, *map(span.attributes.get, said)]
+    for span in exporter.get_finished_spans()
+    if span.name.startswith(("chat", "invoke"))
+]
+print(json.dumps(told))
+"""
+
+
+def test_without_its_own_tracing_there_are_no_spans_of_it(
+    desk: Desk, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its switch is the application's to use; a client's span stands alone then."""
+    settings = framework.observability.OBSERVABILITY_SETTINGS
+    switch = "_enable_instrumentation"
+    if not hasattr(settings, switch):
+        switch = switch[1:]
+    monkeypatch.setattr(settings, switch, False)
+
+    desk.wait(desk.agent(LONG).run("hello"))
+    desk.wait(read(desk.agent(LONG).run("hello", stream=True)))
+
+    assert "invoke_agent keeper" not in [span.name for span in spans.all()]
+
+
+def test_it_can_be_taken_out(spans: Spans) -> None:
+    """The very functions and variables are back, and what they are is unchanged."""
+    layer = framework.observability.AgentTelemetryLayer
+    variable = framework.observability.INNER_ACCUMULATED_USAGE
+    with_it = (layer.run, variable)
+
+    agenttrace.uninstrument("agent-framework")
+    without = (layer.run, framework.observability.INNER_ACCUMULATED_USAGE)
+    agenttrace.instrument("agent-framework")
+
+    assert inspect.isfunction(without[0])
+    assert type(without[1]).__name__ == "ContextVar"
+    assert with_it[0] is not without[0]
+    assert with_it[1] is not without[1]
+    assert spans.all() == []
+
+
+def test_its_spans_are_corrected_beside_another_provider(server: ModelServer) -> None:
+    """Agents are often traced already, by a plain SDK set-up or another tool's."""
+    ran = subprocess.run(
+        [sys.executable, "-c", ATTACHED, server.base_url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(json.loads(ran.stdout)) == [
+        ["chat ok;chunks=8;gap=0.01", "abandoned", "gc"],
+        ["chat ok;chunks=8;gap=0.01", "ok", "return"],
+        ["chat polls=2", "ok", "return"],
+        ["invoke_agent keeper", "abandoned", "gc"],
+        ["invoke_agent keeper", "ok", "return"],
+        ["invoke_agent keeper", "ok", "return"],
+    ]
+
+
+def test_the_python_of_its_page_runs(tmp_path: Path) -> None:
+    """What is copied from a page is the first thing that a reader tries."""
+    page = ROOT / "docs/how-to/trace-agent-framework.md"
+
+    with ModelServer() as models:
+        ran = run(
+            page.read_text(),
+            tmp_path,
+            OPENAI_BASE_URL=models.base_url,
+            OPENAI_API_KEY="unused",
+            ENABLE_INSTRUMENTATION="true",
+        )
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stderr == ""
+
+
+def test_its_example_goes_on_where_a_worker_was_killed(tmp_path: Path) -> None:
+    """What the page says of it is what a reader will see."""
+    ran = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "examples/agent_framework_session.py",
+            tmp_path / "kept.json",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [
+        "the first worker ended with -9, and left kept.json",
+        "word0 word1 word2 word3",
+    ]
+    reader = Reader(Path(os.environ["AGENTTRACE_STATE_DIR"]) / "traces.db")
+    heir, broken = reader.runs(2, service="keepers")
+    assert (broken.outcome, heir.outcome) == ("lost", "ok")
