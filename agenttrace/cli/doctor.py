@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from agenttrace.cli.group import json_option, state_dir_option
-from agenttrace.diagnosis import Finding, Level, examine
+from agenttrace.diagnosis import Finding, Level, examine, examine_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ _STYLES: Final = {
     epilog="Exit codes: 0 no problem (there may be warnings), 1 a problem, 2 wrong "
     "usage.",
 )
+@click.argument("pid", type=int, required=False)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0.1),
@@ -44,18 +45,31 @@ _STYLES: Final = {
 @state_dir_option
 @click.pass_context
 def command(
-    ctx: click.Context, *, timeout: float, as_json: bool, state_dir: Path
+    ctx: click.Context,
+    *,
+    pid: int | None,
+    timeout: float,
+    as_json: bool,
+    state_dir: Path,
 ) -> None:
-    """Check whether spans are kept and delivered here.
+    """Check whether spans are kept and delivered here, and what goes wrong in PID.
 
     Run it as the user and in the environment of the application: it looks at the state
     directory (rights, locks, maps, room, file system), at the processes that have
     files in it, at the destination that the environment names, which is sent an empty
     request, and at what is installed.  It changes nothing, and recovers nobody.
+
+    And it tells what the processes there have noticed of the applications in them:
+    event loops that are blocked or nested, clients that several loops share, requests
+    without a time-out.  With PID: what that process has noticed, and no more.
     """
     # What the parts would log is in the table.
     logging.getLogger("agenttrace").addHandler(logging.NullHandler())
-    found = list(examine(state_dir, timeout=timeout))
+    found = list(
+        examine(state_dir, timeout=timeout)
+        if pid is None
+        else examine_process(state_dir, pid)
+    )
     if as_json:
         click.echo(json.dumps([each._asdict() for each in found], indent=2))
     else:

@@ -11,6 +11,7 @@ directory, and no process loses its lock.
 | `processes` | whose files are in it, and what waits there |
 | `destinations` | whether spans arrive where the environment sends them |
 | `installation` | versions, and distributions of our name |
+| `applications` | what processes have noticed of the applications in them |
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agenttrace.diagnosis import (
+    applications,
     destinations,
     installation,
     processes,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Finding", "Level", "examine"]
+__all__ = ["Finding", "Level", "examine", "examine_process"]
 
 
 def examine(state_dir: Path, *, timeout: float = 5.0) -> Iterator[Finding]:
@@ -43,3 +45,9 @@ def examine(state_dir: Path, *, timeout: float = 5.0) -> Iterator[Finding]:
     yield from processes.checks(state_dir)
     yield from destinations.checks(state_dir, timeout)
     yield from installation.checks()
+    yield from applications.checks(state_dir)
+
+
+def examine_process(state_dir: Path, pid: int) -> Iterator[Finding]:
+    """Yield what the process *pid* has noticed of the application in it."""
+    yield from applications.checks(state_dir, pid)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "agent-framework": "agent_framework",
+    "agency-swarm": "agency_swarm",
     "django": "django",
     "openai": "openai",
     "openai-agents": "openai_agents",

@@ -24,7 +24,7 @@ from agenttrace.journal.process import of_process
 from agenttrace.journal.resources import resource_from
 from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered, reason_of, tell_of
-from agenttrace.settings import DUMP_SUFFIX
+from agenttrace.settings import DUMP_SUFFIX, NOTICED_SUFFIX
 from agenttrace.watchdog import questions
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ class Orphan:
         self._directory = lock.path.parent
         self._instance = lock.path.name.removesuffix(locks.SUFFIX)
         self._journal = self._directory / (self._instance + JOURNAL_SUFFIX)
-        self._dump = self._directory / (self._instance + DUMP_SUFFIX)
+        self._beside = [
+            self._directory / (self._instance + suffix)
+            for suffix in (DUMP_SUFFIX, NOTICED_SUFFIX)
+        ]
         self._unreadable: list[Path] = []
         self._told: set[bytes] = set()
         self._segments: Segments | None = None
@@ -165,7 +168,7 @@ class Orphan:
             if not self.lock.is_held:
                 return
             try:
-                for path in (self._journal, self._dump, *self._unreadable):
+                for path in (self._journal, *self._beside, *self._unreadable):
                     path.unlink(missing_ok=True)
                 questions.forget(self._directory, of_process(self._instance))
                 crash_point("journal removed")

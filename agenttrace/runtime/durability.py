@@ -5,7 +5,8 @@ there is no spool, and open spans are all that is kept.  What cannot be had, on 
 or read-only disk, on a file system or a platform without locks, is told once and done
 without: spans flow from memory then, and are lost with the process.
 
-Through the same directory others ask where open spans are (`questions`).
+Through the same directory others ask where open spans are (`questions`), and find what
+was noticed of the application (`noticed`).
 
 What the files say is `journal`'s and `delivery`'s business, what is made of those of
 the dead `recovery`'s.
@@ -16,12 +17,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import safety
 from agenttrace.delivery.segments import Segments
@@ -30,6 +32,7 @@ from agenttrace.journal.lock import SUFFIX, is_alive
 from agenttrace.journal.resources import resource_bytes
 from agenttrace.lazy import no_fork
 from agenttrace.runtime.process import PROCESS
+from agenttrace.settings import NOTICED_SUFFIX
 
 if TYPE_CHECKING:
     from agenttrace.model import ResourceData
@@ -67,6 +70,7 @@ class Durability:
         self._next_look = 0.0
         self._is_over = False
         self._questions: Questions | None = None
+        self._written = 0
 
     def begin(self, resource: ResourceData) -> None:
         """Have spans that start from now on written to a new journal.
@@ -140,8 +144,31 @@ class Durability:
         Called by the ticker.
         """
         safety.guarded("tick: questions", self._answer)
+        self.rest()
         if self._send is not None and time.monotonic() >= self._next_look:
             self._look()
+
+    def rest(self) -> None:
+        """Write down what was noticed, if there is more of it than before."""
+        # It is imported by whoever has something to note.
+        noticed = sys.modules.get("agenttrace.noticed")
+        if noticed is not None and noticed.changes() != self._written:
+            safety.guarded("tick: noticed", self._write, noticed)
+
+    def _write(self, noticed: Any) -> None:  # noqa: ANN401 - the module
+        self._written = noticed.changes()
+        path = self._noticed()
+        if path is not None:
+            with (
+                contextlib.suppress(OSError),  # a full disk: it was logged as well
+                open(path, "w", opener=_private, encoding="utf-8") as file,
+            ):
+                file.write(noticed.to_json())
+
+    def _noticed(self) -> Path | None:
+        """Return the file for what was noticed; None where nobody could find it."""
+        journal = self.journal
+        return None if journal is None else journal.path.with_suffix(NOTICED_SUFFIX)
 
     def _answer(self) -> None:
         """Say where open spans are, if anybody asks."""
@@ -163,6 +190,7 @@ class Durability:
             self._recovery.forget()
         self._recovery = self._send = self._questions = None
         self._recovering = threading.Lock()
+        self._written = 0
         if self._is_over:
             self.journal = None
         else:
@@ -188,8 +216,11 @@ class Durability:
         running, self._recovery = self._recovery, None
         if running is not None:
             running.close()
-        if self.journal is not None and settled:
+        path = self._noticed()
+        if self.journal is not None and path is not None and settled:
             PROCESS.release(self.journal)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _look(self, patience: float = 0.0) -> threading.Thread | None:
         """Look on a thread, after waiting so many seconds for another that looks."""
@@ -247,6 +278,10 @@ class Durability:
             some = list(islice(locks, _SIBLINGS + 1))
             return len(some) > _SIBLINGS or not all(map(_is_alive, some))
         return False
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _is_alive(entry: os.DirEntry[str]) -> bool:

@@ -226,8 +226,10 @@ class OwnPipeline:
             self._durability.tick()
 
     def rest(self) -> None:
-        """Tell what there is to tell of loops."""
+        """Tell what there is to tell of loops, and of what was noticed."""
         self._loops.rest()
+        if self._durability is not None:
+            self._durability.rest()
 
     def recover(self, timeout: float) -> Recovered | None:
         """Deliver what dead processes have left."""

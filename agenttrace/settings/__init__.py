@@ -32,6 +32,8 @@ INSTANCES: Final = "instances"
 """Journals, spools and locks of processes, a directory in the state directory."""
 DUMP_SUFFIX: Final = ".dump"
 """Of the file there in which a process finds stacks of its own (`gil_dump_after`)."""
+NOTICED_SUFFIX: Final = ".noticed"
+"""Of the file there in which it says what it has noticed of the application."""
 CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "DUMP_SUFFIX",
     "INSTANCES",
     "MEBIBYTE",
+    "NOTICED_SUFFIX",
     "SMALLEST_STORE",
     "STATE_DIR_VARIABLE",
     "STORE_FILE",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from agenttrace import _otel, content, safety, settings, tracing
+from agenttrace import _otel, content, noticed, safety, settings, tracing
 from agenttrace.runtime import core
 from agenttrace.runtime.process import PROCESS
 
@@ -239,11 +239,13 @@ def _strict(swallows: Collection[str]) -> Generator[None]:
     before = os.environ.get(safety.STRICT_VARIABLE)
     os.environ[safety.STRICT_VARIABLE] = "0" if swallows else "1"
     bring_back = safety.set_aside()
+    put_back = noticed.set_aside()
     try:
         yield
     finally:
         hits = safety.guard_hits()
         bring_back()
+        put_back()
         if before is None:
             del os.environ[safety.STRICT_VARIABLE]
         else:

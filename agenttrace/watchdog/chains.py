@@ -232,7 +232,7 @@ def resolve(future: object, stacks: dict[int, FrameType], found: Upstream) -> No
         if id(each) in seen:
             continue
         seen.add(id(each))
-        if _is_a(each, asyncio.Task):
+        if _is_task(each):
             if not each.done():
                 found.tasks.append(each)
         elif _is_a(each, threading.Thread):
@@ -337,7 +337,7 @@ def _pending(members: Iterable[Any], known: set[int]) -> list[Task]:
     tasks: list[Task] = []
     for each in candidates:
         # By type: what else a library has in its hands may be anything.
-        if not _is_a(each, asyncio.Task) or id(each) in known:
+        if not _is_task(each) or id(each) in known:
             continue
         known.add(id(each))
         if not each.done():
@@ -376,6 +376,11 @@ def _is_a(each: object, kind: type[Any]) -> bool:
     `isinstance` would ask an object for its class, and it may be the application's.
     """
     return issubclass(type(each), kind)
+
+
+def _is_task(each: object) -> bool:
+    """Return whether *each* is a task, of C or of Python: `nest_asyncio` makes both."""
+    return _is_future(each) and hasattr(type(each), "get_coro")
 
 
 def _is_future(each: object) -> bool:

@@ -202,6 +202,9 @@ class Investigation:
         if place is None:
             # It went on between the two looks.
             return self._once_more(task, depth, chain.lines)
+        nested = threads.runs_above(place[1], chain.frame) if chain.frame else []
+        if nested:
+            return self._nested(task, chain, nested, depth)
         ident, place = place[0], None
         if not self._lasts(ident, chain.frame):
             return self._once_more(task, depth, chain.lines)
@@ -220,6 +223,24 @@ class Investigation:
         if wait is not None:
             why = f"it waits for {wait.what} on the thread of its event loop"
         return Finding(Cause.EVENT_LOOP_BLOCKED, why, own)
+
+    def _nested(self, task: Task, chain: Chain, runs: list[Any], depth: int) -> Finding:
+        """Return what a task waits for that runs a loop within its own.
+
+        *runs* is what that loop runs for, and then those begun on top of it: done or
+        not, it returns when they have.
+        """
+        own = Link("task", _name_of(task), chain.lines)
+        upstream = Upstream()
+        pending = next((each for each in runs if not each.done()), None)
+        chains.resolve(pending, self.stacks, upstream)
+        why = "it runs a loop within its loop"
+        if pending is not runs[0]:
+            why = f"{why}, which is done and waits for one that was begun later"
+        below = self._below(upstream, depth) if depth < _MAX_LINKS else None
+        if below is None:
+            return Finding(Cause.SUBTASK, why, own)
+        return Finding(below.cause, f"{why}: {below.why}", own, *below.links)
 
     def _once_more(self, task: Task, depth: int, lines: list[Line]) -> Finding:
         """Look again at a task that is just making a step."""

@@ -22,9 +22,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import safety
+from agenttrace.lazy import no_fork_at_first
 from agenttrace.model import LinkData
 from agenttrace.watchdog import turns
 from agenttrace.watchdog.blocks import Gap, Rate
@@ -95,6 +96,7 @@ class LoopMonitor:
         self._occupied = 0.0
         self._threads: dict[int, float | None] = {}
         self._parked: dict[int, tuple[int, int]] = {}
+        self._nests: set[tuple[bytes, str]] = set()
 
     def tick(self) -> None:
         """Look once.  Called by the ticker."""
@@ -155,6 +157,10 @@ class LoopMonitor:
                 watched.dump = dump.stack_of(sight.thread)
             self._judge(sight, watched, now)
         self._looked, self._threads = now, threads
+        if found.nests:
+            safety.guarded(
+                "loops.nests", _noting().tell_nests, found.nests, self._nests
+            )
         if found.threads or "uvloop" in sys.modules:
             # A loop of uvloop's is seen in the middle of a step alone, and that may be
             # the step that is kept by a collection.
@@ -244,7 +250,7 @@ class LoopMonitor:
 
         What a callback did before the span was opened is not the span's.
         """
-        span = current_in(sight)
+        span = current_in(sight.context)
         if span is None:
             watched.links = self._waiting(sight.thread)
             return True
@@ -252,7 +258,7 @@ class LoopMonitor:
         found = blamed(span, wall - int(self._after * 1e9))
         if found is None:
             return False
-        watched.parent, started_at = found
+        watched.parent, started_at, watched.name = found
         watched.began = max(watched.began, now - (wall - started_at) / 1e9)
         return True
 
@@ -295,6 +301,8 @@ class LoopMonitor:
         if parent is not None and not parent.trace_flags.sampled:
             return
         safety.count(safety.Count.LOOPS_BLOCKED)
+        seconds = watched.lasted(end, self._excused)
+        safety.guarded("loops.note", _noting().note_block, watched, seconds)
         refused = self._rate.refused
         if self._rate.allows(time.monotonic()):
             self._rate.refused = 0
@@ -303,6 +311,12 @@ class LoopMonitor:
                 watched, end, collected=collected, goes_on=goes_on, untold=refused
             )
             safety.guarded("loops.emit", self._emit, form)
+
+
+def _noting() -> Any:  # noqa: ANN401 - the module
+    with no_fork_at_first("noting"):
+        from agenttrace.watchdog import noting  # noqa: PLC0415 - most loops turn
+    return noting
 
 
 def _is_where(dump: Dump | None, sight: Sight) -> bool:

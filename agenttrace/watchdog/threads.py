@@ -160,17 +160,41 @@ def awaited_by(top: FrameType) -> object:
             return local(frame, "self")
         if code.co_qualname == "CurrentThreadExecutor.run_until_future":
             return local(frame, "future")
-        if code in _LOOPS:
-            return local(frame, _LOOPS[code])
+        run = _run_in(frame)
+        if run is not None:
+            return run
     return None
 
 
 def main_task_in(top: FrameType) -> object:
     """Return the task for which the thread with the frame *top* runs its loop."""
-    for frame in outwards(top):
-        name = _LOOPS.get(frame.f_code)
-        if name is not None:
-            return local(frame, name)
+    return next(filter(None, map(_run_in, outwards(top))), None)
+
+
+def runs_above(top: FrameType, frame: FrameType) -> list[Any]:
+    """Return what the loops run that were begun within *frame*, the outermost first.
+
+    Those are loops within a loop: each can return only when those above it have.
+    """
+    found: list[Any] = []
+    for each in outwards(top):
+        if each is frame:
+            return found[::-1]
+        run = _run_in(each)
+        if run is not None:
+            found.append(run)
+    return []  # it is not on this stack any more
+
+
+def _run_in(frame: FrameType) -> object:
+    """Return what *frame* runs a loop for until it is done, None where it does not."""
+    code = frame.f_code
+    name = _LOOPS.get(code)
+    if name is not None:
+        return local(frame, name)
+    if code.co_name == "run_until_complete" and _is_of_a_loop(frame):
+        # `nest_asyncio` keeps what it was given beside the task that it made of it.
+        return local(frame, "f")
     return None
 
 
@@ -182,6 +206,11 @@ def is_turn(frame: FrameType) -> bool:
     """
     code = frame.f_code
     return code is _TURN or (code.co_name == "_run_once" and _is_of_a_loop(frame))
+
+
+def is_nestable(turn: FrameType) -> bool:
+    """Return whether other turns may come within *turn*: it is not asyncio's own."""
+    return turn.f_code is not _TURN
 
 
 def loop_of(frame: FrameType) -> asyncio.AbstractEventLoop | None:

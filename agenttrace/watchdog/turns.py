@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from agenttrace.watchdog.tasks import context_of
 from agenttrace.watchdog.threads import (
+    is_nestable,
     is_turn,
+    local,
     loop_of,
     outwards,
     stacks,
@@ -58,7 +60,8 @@ class Sight:
         thread: The thread that runs it.
         loop: The loop.
         mark: Equal at two looks only if it is the same callback that is running, where
-            *is_exact*; else it may be another one that the same task has asked for.
+            *is_exact*; else it may be another one that the same task has asked for, or
+            others may have run within it.
         began: When this turn of the loop began (`time.monotonic`); None = unknown.
         is_first: Whether the callback is the first one of its turn: then it began with
             the turn.
@@ -112,16 +115,30 @@ class Place(NamedTuple):
         return f'File "{self.file}", line {self.line} in {name}'
 
 
+class Nest(NamedTuple):
+    """A callback in which a loop turns, which is itself a callback of a loop.
+
+    Args:
+        stack: Where the loop within was begun, innermost first.
+        context: The context of the callback around it, None where it is not known.
+    """
+
+    stack: list[Place]
+    context: contextvars.Context | None
+
+
 class Look(NamedTuple):
     """What one look has found.
 
     Args:
         threads: Threads whose loop was seen, at rest or not.
         sights: Those that are in a callback.
+        nests: Loops within loops.
     """
 
     threads: frozenset[int]
     sights: list[Sight]
+    nests: list[Nest]
 
 
 def look(parked: dict[int, tuple[int, int]]) -> Look:
@@ -140,6 +157,8 @@ def _look(parked: dict[int, tuple[int, int]]) -> Look:
     frames = stacks()
     threads: set[int] = set()
     sights: list[Sight] = []
+    nests: list[Nest] = []
+    nested: set[int] = set()
     hidden: list[asyncio.AbstractEventLoop] = []
     for gone in parked.keys() - frames.keys():
         del parked[gone]
@@ -160,11 +179,15 @@ def _look(parked: dict[int, tuple[int, int]]) -> Look:
         sight = _in_turn(thread, top, *found)
         if sight is not None:
             sights.append(sight)
-    seen = {id(sight.loop) for sight in sights}
+        if is_nestable(found[0]):
+            nests += _nests(found[0])
+            # While it waits, a task around it is the current one of its loop.
+            nested.add(id(local(found[0], "self")))
+    seen = {id(sight.loop) for sight in sights} | nested
     for loop, task in _at_work(hidden):
         if id(loop) not in seen:
             sights.extend(_in_task(loop, task, frames, threads))
-    return Look(frozenset(threads), sights)
+    return Look(frozenset(threads), sights, nests)
 
 
 def _at_work(
@@ -251,6 +274,9 @@ def _in_turn(
         return None
     index = values.get("i", values.get("_"))  # the latter where nest_asyncio patches it
     has_real_clock = getattr(type(loop), "time", None) is _TIME
+    # The loop may have turned within this callback: then it is neither as old as this
+    # turn, nor the same as at the last look for having the same number.
+    may_nest = is_nestable(turn)
     return Sight(
         thread,
         loop,
@@ -258,9 +284,25 @@ def _in_turn(
         stack=_places(top, turn),
         context=_context(loop, values.get("handle")),
         began=end_time if has_real_clock else None,
-        is_first=has_real_clock and index == 0,
-        is_exact=type(index) is int,
+        is_first=has_real_clock and index == 0 and not may_nest,
+        is_exact=type(index) is int and not may_nest,
     )
+
+
+def _nests(turn: FrameType) -> Iterator[Nest]:
+    """Yield the callbacks in which *turn* and those around it came to be."""
+    frame = turn.f_back
+    for _ in range(_DEPTH):
+        found = None if frame is None else _turn(frame)
+        if frame is None or found is None:
+            return
+        outer = found[0]
+        context: object = getattr(local(outer, "handle"), "_context", None)
+        yield Nest(
+            _places(frame, outer),
+            context if isinstance(context, contextvars.Context) else None,
+        )
+        frame = outer.f_back
 
 
 def _in_task(

@@ -48,6 +48,7 @@ class Watched(Suspicion):
         "dump",
         "is_told",
         "links",
+        "name",
         "parent",
         "piece",
         "probe",
@@ -70,6 +71,8 @@ class Watched(Suspicion):
         self.stack: Sequence[Place] | None = None
         """Set once it is a block."""
         self.parent: SpanContext | None = None
+        self.name = ""
+        """Of the span that is to blame."""
         self.links: Sequence[LinkData] = ()
         self.dump: str | None = None
         self.piece = piece
@@ -93,9 +96,8 @@ class Watched(Suspicion):
         return None if self.probe is None else self.probe.answered
 
 
-def current_in(sight: Sight) -> trace.Span | None:
-    """Return the span that is current in the callback; None without one."""
-    context = sight.context
+def current_in(context: contextvars.Context | None) -> trace.Span | None:
+    """Return the span that is current in *context*; None without one."""
     runtime = _otel.runtime_context()
     variable = (
         runtime.variable
@@ -112,8 +114,8 @@ def current_in(sight: Sight) -> trace.Span | None:
     return span if span.get_span_context().is_valid else None
 
 
-def blamed(span: trace.Span, before: int) -> tuple[SpanContext, int] | None:
-    """Return which span blocks, of *span* and those around it, and when it began.
+def blamed(span: trace.Span, before: int) -> tuple[SpanContext, int, str] | None:
+    """Return which span blocks, of *span* and those around it, since when, its name.
 
     The innermost that has been open for long enough: neither one of many short ones
     that a callback opens in turn, nor one that was opened only in the end.
@@ -128,10 +130,11 @@ def blamed(span: trace.Span, before: int) -> tuple[SpanContext, int] | None:
     """
     record = tracing.record_of(span)
     if record is None:
-        return span.get_span_context(), 0
+        return span.get_span_context(), 0, ""
     while record is not None:
         if record.started_at <= before:
-            return (_api_of(record()) or span).get_span_context(), record.started_at
+            context = (_api_of(record()) or span).get_span_context()
+            return context, record.started_at, record.name
         record = record.parent
     return None
 

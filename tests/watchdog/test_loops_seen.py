@@ -6,7 +6,6 @@ import asyncio
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 import pytest
@@ -18,17 +17,23 @@ from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.runtimes import fresh_runtime
 from agenttrace.watchdog.loops import LoopMonitor
 from agenttrace.watchdog.watched import blamed
+from tests.watchdog import looking
+from tests.watchdog.looking import (
+    ANY_TIME,
+    NEVER_LATE,
+    TIME_LIMIT,
+    Driven,
+    Gate,
+    running,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Generator
     from contextvars import Context
 
     from agenttrace.model import SpanData
 
 Ts = TypeVarTuple("Ts")
-TIME_LIMIT = 60
-ANY_TIME = 1e-6
-NEVER_LATE = 1e9
 
 
 def loops() -> list[Any]:
@@ -44,39 +49,6 @@ def loops() -> list[Any]:
 every_loop = pytest.mark.parametrize("new_loop", loops())
 
 
-class Gate:
-    """A place where code on another thread stands still until it is let through."""
-
-    def __init__(self) -> None:
-        self._reached = threading.Event()
-        self._open = threading.Event()
-
-    def pass_through(self) -> None:
-        self._reached.set()
-        assert self._open.wait(TIME_LIMIT)
-
-    def reached(self) -> None:
-        assert self._reached.wait(TIME_LIMIT)
-
-    def open(self) -> None:
-        self._open.set()
-
-
-class Driven:
-    """A monitor that looks when it is told to, and what it has told."""
-
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of the monitor
-        self.told: list[SpanData] = []
-        given: dict[str, Any] = {"after": ANY_TIME, "interval": NEVER_LATE, **options}
-        self.monitor = LoopMonitor(PROCESS.spans, self.told.append, **given)
-
-    def look(self, times: int = 1) -> None:
-        for _ in range(times):
-            self.monitor.tick()
-            # Whoever is in a callback has been there for longer the next time.
-            time.sleep(0.001)
-
-
 @pytest.fixture
 def driven() -> Generator[Driven]:
     """Return a monitor, beside a runtime that has none of its own."""
@@ -84,31 +56,6 @@ def driven() -> Generator[Driven]:
         made = Driven()
         yield made
         made.monitor.stop()
-
-
-@contextmanager
-def running(
-    main: Callable[[], Coroutine[Any, Any, object]],
-    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
-) -> Generator[None]:
-    """Run *main* on a loop in another thread until it returns."""
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            with asyncio.Runner(loop_factory=new_loop) as runner:
-                runner.run(main())
-        except BaseException as error:  # noqa: BLE001 - raised by the test
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(TIME_LIMIT)
-    assert not thread.is_alive()
-    assert not failed
 
 
 @every_loop
@@ -143,7 +90,7 @@ def test_a_callback_that_is_found_again_blocks_its_loop(
     assert told.name == "agenttrace.event_loop.blocked"
     assert int.from_bytes(told.parent_id, "big") == ids[0]
     assert told.start_time < told.end_time <= time.time_ns()
-    assert told.attributes[semconv.CODE_FILE_PATH] == __file__
+    assert told.attributes[semconv.CODE_FILE_PATH] == looking.__file__
     assert str(told.attributes[semconv.CODE_FUNCTION_NAME]).endswith(
         "Gate.pass_through"
     )
@@ -379,8 +326,8 @@ def test_a_span_is_blamed_only_if_it_has_been_open_for_so_long() -> None:
             )
             as_nobody = blamed(inner, record.started_at - 1)
 
-    assert as_inner == (inner.get_span_context(), inner_record.started_at)
-    assert as_outer == (outer.get_span_context(), record.started_at)
+    assert as_inner == (inner.get_span_context(), inner_record.started_at, "inner")
+    assert as_outer == (outer.get_span_context(), record.started_at, "outer")
     assert as_nobody is None
 
 

@@ -24,7 +24,8 @@ from agenttrace.errors import SettingError
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
 from agenttrace.watchdog.pauses import Collections
-from tests.watchdog.test_loops_seen import TIME_LIMIT, every_loop
+from tests.watchdog.looking import TIME_LIMIT
+from tests.watchdog.test_loops_seen import every_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

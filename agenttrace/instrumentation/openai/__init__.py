@@ -8,6 +8,7 @@ those of raw responses are made later, out of the response.
 
 | module | owns |
 |---|---|
+| `clients` | what is wrong with a client: its time-outs, loops that share it |
 | `calls` | which request becomes a call, and by which recorder |
 | `requests` | what is read of a request: who is called, with which parameters |
 | `recording` | what the recorders share: bodies, streams, the time of the first chunk |

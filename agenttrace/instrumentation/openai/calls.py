@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
 
-from agenttrace import _otel, tracing
+from agenttrace import _otel, safety, tracing
 from agenttrace.boundary import shared, streams
-from agenttrace.instrumentation.openai import background, recording, requests
+from agenttrace.instrumentation.openai import (
+    background,
+    clients,
+    recording,
+    requests,
+)
 from agenttrace.instrumentation.openai.chat import ChatRecorder
 from agenttrace.instrumentation.openai.embeddings import EmbeddingsRecorder
 from agenttrace.instrumentation.openai.responses import ResponsesRecorder
@@ -48,6 +53,7 @@ def call_of(
     context = otel.get_current()
     if context and _otel.is_suppressed(context):
         return None
+    safety.guarded("openai.client", clients.look, client, options)
     reader = recorder(requests.Request(client, options, streamed=streamed))
     # In the background it outlives whatever asks for it.
     lasting = isinstance(reader, ResponsesRecorder) and reader.in_background

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from opentelemetry import context as otel
 
 from agenttrace import safety, semconv, settings, tracing
+from agenttrace.boundary.left import on_behalf_of, who_knows
 from agenttrace.boundary.opened import Stopped, comes_no_more, task_here
 from agenttrace.boundary.recorder import PlainRecorder
 from agenttrace.boundary.silent import Silent
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.context.context import Context
 
+    from agenttrace.boundary.left import Knows, Work
     from agenttrace.boundary.opened import OpenedStream
     from agenttrace.context.request import Request
     from agenttrace.instrumentation.openai_agents.mirrors import Mirror
@@ -46,11 +48,11 @@ class Run(Stopped):
     """One run, from its call to its end.
 
     Args:
-        outer: The run in which it was started, if it was.
+        outer: On whose behalf it was started, if there is anybody to ask.
         result: Of a streamed run, what the SDK gives to those who listen.
     """
 
-    def __init__(self, outer: Run | None, result: object = None) -> None:
+    def __init__(self, outer: Knows | None, result: object = None) -> None:
         self._outer = outer
         self._result = None if result is None else weakref.ref(result)
         self._task: asyncio.Task[Any] | None = None
@@ -66,6 +68,12 @@ class Run(Stopped):
         self._was_heard = False
         self._after_turn = False
         self._stopping = False
+        self._was_cancelled = False
+        if outer is not None:
+            outer.started(self)
+
+    def started(self, work: Work) -> None:
+        """Hear of a run within it, which is its own task's to stop."""
 
     # What its spans ask.
 
@@ -144,6 +152,7 @@ class Run(Stopped):
         """Hear that the application cancels it."""
         if self._stopping:
             return
+        self._was_cancelled = True
         if self._abandoned is not EndedBy.DISCONNECT:
             request = self._request
             # The SDK cancels it when the server cancels who listens.
@@ -203,7 +212,7 @@ class Run(Stopped):
         task: asyncio.Task[Any] | None = getattr(result, "run_loop_task", None)
         if task is None or task.done():
             return
-        if self._abandoned is None:
+        if self._abandoned is None and not self._was_cancelled:
             self._abandoned = ended_by
             self._say_so()
         if cancel is None:
@@ -242,7 +251,8 @@ class _Guarded(Silent):
     __slots__ = ("_run",)
 
     def __init__(self, run: Run, context: Context) -> None:
-        super().__init__(_UNREAD, otel.set_value(_KEY, run, context), run.over)
+        context = on_behalf_of(run, otel.set_value(_KEY, run, context))
+        super().__init__(_UNREAD, context, run.over)
         self._run = run
 
     def begin(self) -> bool:
@@ -288,7 +298,7 @@ def begin(arguments: dict[str, Any]) -> Silent | None:
     context = otel.get_current()
     result = arguments.get("streamed_result")
     if result is None:
-        return _Guarded(Run(run_in(context)), context)
+        return _Guarded(Run(who_knows(context)), context)
     run = _run_of(result, context)
     _hear_of_the_client(run)
     return _Guarded(run, context)
@@ -330,7 +340,7 @@ def _run_of(result: object, context: Context) -> Run:
     held = vars(result)
     run = held.get(_KEY)
     if not isinstance(run, Run):
-        held[_KEY] = run = Run(run_in(context), result)
+        held[_KEY] = run = Run(who_knows(context), result)
     return run
 
 
