@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from agenttrace.cli.group import group
 from agenttrace.diagnosis.state_directory import kind_of
+from agenttrace.noticed import Notice
 from agenttrace.settings import INSTANCES
 from tests.cli.given import NOBODY, die
 from tests.delivery.collector import Collector
@@ -197,3 +200,84 @@ def test_the_deepest_and_latest_mount_says_the_kind() -> None:
     assert kind_of(Path("/var/my dir/state"), mounts) == "nfs4"
     assert kind_of(Path("/var/my"), mounts) == "ext4"
     assert kind_of(Path("/var"), "") is None
+
+
+NOTICES = """
+    import asyncio, os, pathlib, sys, time
+
+    import agenttrace
+
+    state = pathlib.Path(os.environ["AGENTTRACE_STATE_DIR"])
+
+    @agenttrace.tool
+    def search():
+        time.sleep(3)
+
+    async def main():
+        await asyncio.sleep(0)
+        search()
+        while not list((state / "instances").glob("*.noticed")):
+            await asyncio.sleep(0.05)
+        print("noticed", flush=True)
+        sys.stdin.read()
+
+    with agenttrace.configure(loop_blocked_after=0.25), agenttrace.span("run"):
+        asyncio.run(main())
+"""
+
+
+def test_what_a_process_has_noticed_is_told_with_its_line(tmp_path: Path) -> None:
+    """Only that process can know; the next one need not find it out again."""
+    pid = 4711
+    path = tmp_path / INSTANCES / f"{pid}-0123456789abcdef.noticed"
+    path.parent.mkdir()
+    notices = [
+        Notice("loop_blocked", "/app/tools.py:12 in search", "tool", "for 3.0 s", 7),
+        Notice("client_shared", "/app/web.py:3 in ask", "", "AsyncOpenAI"),
+        Notice("of_a_later_version", "x.py:1 in f"),
+    ]
+    path.write_text(json.dumps([each._asdict() for each in notices]))
+    (path.parent / "4712-0123456789abcdef.noticed").write_text("[{")
+
+    code, found = examine(tmp_path)
+    result = CliRunner().invoke(
+        group, ["doctor", str(pid), "--json", "--state-dir", str(tmp_path)]
+    )
+
+    assert code == 0
+    blocked = found["loop blocked"]
+    assert blocked["level"] == "warning"
+    assert "/app/tools.py:12 in search" in blocked["message"]
+    assert "7 times" in blocked["message"]
+    assert "to_thread" in blocked["remedy"]
+    assert "client for each loop" in found["client shared"]["remedy"]
+    assert "application" not in found
+    assert [each["check"] for each in json.loads(result.stdout)] == [
+        "loop blocked",
+        "client shared",
+    ]
+
+
+@posix
+def test_a_process_writes_down_what_it_notices_and_takes_it_along(
+    tmp_path: Path,
+) -> None:
+    """The file is the user's alone, and gone with a process that ends well."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(NOTICES)],
+        env={**os.environ, "AGENTTRACE_STATE_DIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "noticed\n"
+    [file] = (tmp_path / INSTANCES).glob("*.noticed")
+    mode = file.stat().st_mode & 0o777
+    _, found = examine(tmp_path)
+    process.communicate("", timeout=60)
+
+    assert mode == 0o600
+    assert "execute_tool search" in found["loop blocked"]["message"]
+    assert "in search" in found["loop blocked"]["message"]
+    assert not file.exists()

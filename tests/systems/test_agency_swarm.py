@@ -19,6 +19,7 @@ from agenttrace.testing.garbage import collect_garbage
 from agenttrace.testing.model_server import ModelServer, Reply, Request, text, tool_call
 from tests.context.runners import RUNNERS
 from tests.context.serving import PATIENCE, Service, served
+from tests.examples.test_examples import ask_twice, outcomes_of
 from tests.instrumentation.given_agents import until
 
 if TYPE_CHECKING:
@@ -80,7 +81,12 @@ def spans() -> Iterator[CapturedSpans]:
 def agency(models: ModelServer, *names: str) -> Any:  # noqa: ANN401 - an Agency
     """Return an agency of new agents, whose client is for the loop that runs it."""
     client = AsyncOpenAI(
-        base_url=models.base_url, api_key="unused", max_retries=0, timeout=PATIENCE
+        base_url=models.base_url,
+        api_key="unused",
+        max_retries=0,
+        timeout=PATIENCE,
+        # Nobody can close the client of a loop that is closed: it keeps nothing.
+        default_headers={"Connection": "close"},
     )
     made = {
         name: agency_swarm.Agent(
@@ -253,12 +259,23 @@ def test_a_stream_that_is_left_says_how(
 
 def test_taken_out_it_leaves_the_library_as_it_was() -> None:
     """The very functions, and no wrapper of ours below."""
-    kind: Any = agency_swarm.Agent
-    before: object = vars(kind)["get_response"]
+    kind: dict[str, object] = agency_swarm.Agent.__dict__
+    before = kind["get_response"]
 
     agenttrace.instrument("agency-swarm")
-    during: object = vars(kind)["get_response"]
+    during = kind["get_response"]
     agenttrace.uninstrument("agency-swarm")
 
     assert during is not before
-    assert vars(kind)["get_response"] is before
+    assert kind["get_response"] is before
+
+
+@pytest.mark.timeout(180)
+def test_the_example_tells_a_read_stream_from_one_that_was_left() -> None:
+    """What `docs/how-to/trace-agency-swarm.md` says that its reader will see."""
+    whole, errors = ask_twice("agency_with_fastapi.py")
+
+    assert "It shows ships" in whole
+    assert "Failed to detach" not in errors
+    name, service = "invoke_workflow Desk", "agency-example"
+    assert outcomes_of(name, service) == {"ok", "abandoned"}
