@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from agenttrace.instrumentation._patching import Instrumentor
 
 _HOMES: Final = {
-    "agent-framework": "agent_framework",
     "agency-swarm": "agency_swarm",
+    "agent-framework": "agent_framework",
     "django": "django",
     "openai": "openai",
     "openai-agents": "openai_agents",
