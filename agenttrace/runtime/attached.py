@@ -189,7 +189,7 @@ class AttachedPipeline:
             as_error=frozenset(Outcome(word) for word in settings.error_outcomes),
         )
         self._hand_over = HandOver(self.attachment, provider, behind)
-        self._loops = LoopWatch(settings, registry, lambda: self._tell)
+        self._loops = LoopWatch(settings, registry, lambda: self.tell)
         # Without a gate nobody would know when a slot is to be freed.
         if settings.durable and self.attachment.has_gate:
             self._durability = Durability(settings.state_dir / INSTANCES, _WINDOW)
@@ -225,6 +225,16 @@ class AttachedPipeline:
             self._durability.end(settled=True)
         return flushed
 
+    def tell(self, form: SpanData) -> None:
+        """Send *form*, a span that nobody has started, as this process's.
+
+        Its processors may hang, and this is the ticker's thread.
+        """
+        if PROCESS.errands.is_full:
+            safety.count(safety.Count.SPANS_DROPPED)
+        else:
+            PROCESS.errands.ask("emit", partial(self._emit, form))
+
     def tick(self) -> None:
         """Look for siblings that have died, and for loops that are blocked."""
         if self.attachment.has_gate:
@@ -255,16 +265,6 @@ class AttachedPipeline:
     def status(self) -> SpoolerStatus | None:
         """Return None: the queue is the provider's."""
         return None
-
-    def _tell(self, form: SpanData) -> None:
-        """Send *form*, a span that nobody has started, as this process's.
-
-        Its processors may hang, and this is the ticker's thread.
-        """
-        if PROCESS.errands.is_full:
-            safety.count(safety.Count.SPANS_DROPPED)
-        else:
-            PROCESS.errands.ask("loops.emit", partial(self._emit, form))
 
     def _emit(self, form: SpanData) -> None:
         with no_fork_at_first("telling"):

@@ -28,7 +28,6 @@ from agenttrace.settings import Settings, resolve, use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
-    from types import TracebackType
 
     from opentelemetry import metrics, trace
     from opentelemetry.sdk.trace import sampling
@@ -75,12 +74,7 @@ class Runtime:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown()
 
     @property
@@ -194,12 +188,12 @@ class Runtime:
         self.judge(time.monotonic_ns())
 
     def judge(self, steady: int) -> None:
-        """Have the watchdog look at what is due, unless there are no rules.
+        """Have the watchdog look at what is due, unless there is nothing to look for.
 
         Args:
             steady: A clock that nobody sets, in nanoseconds.
         """
-        if self.settings.on_stuck != "off" and not self._stopped:
+        if self.settings.watches and not self._stopped:
             PROCESS.ticker.busy_with(partial(self._watch().tick, COARSE.now, steady))
 
     def _watch(self) -> Watchdog:
@@ -208,7 +202,7 @@ class Runtime:
             with no_fork():
                 from agenttrace.runtime import watching  # noqa: PLC0415 - see there
             self._watchdog = watching.watchdog_of(
-                self.settings, self.spans, PROCESS.errands
+                self.settings, self.spans, PROCESS.errands, self._pipeline.tell
             )
         return self._watchdog
 
@@ -255,6 +249,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     max_duration: float | Mapping[str, float] | None = None,
     on_stuck: str | None = None,
     stuck_hooks: Iterable[Callable[[Report], object]] | None = None,
+    visible_after: float | None = None,
     state_dir: str | None = None,
     durable: bool | None = None,
     on_abandon: str | None = None,
@@ -298,6 +293,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
         on_stuck: What happens when either passes: `off`, `observe`, `warn`, `fail` or
             `cancel`.
         stuck_hooks: Called with the report of each.
+        visible_after: Seconds until a marker shows an open span; `math.inf` = never.
         state_dir: Where agenttrace keeps its files.
         durable: Keep open and unsent spans in files that survive the process.
         on_abandon: What happens to a streamed agent run that nobody listens to any

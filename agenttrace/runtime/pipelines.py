@@ -72,6 +72,10 @@ class Pipeline(Protocol):
         """Deliver what has ended and take nothing more."""
         ...
 
+    def tell(self, form: SpanData, /) -> None:
+        """Send *form*, a span that nobody has started; waits for nothing."""
+        ...
+
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
         ...
@@ -218,6 +222,10 @@ class OwnPipeline:
             self._durability.end(settled=settled)
         return settled
 
+    def tell(self, form: SpanData) -> None:
+        """Send *form*, a span that nobody has started, as this process's."""
+        self.provider.tell(form)
+
     def tick(self) -> None:
         """Look for siblings that have died, and for loops that are blocked."""
         # Apart: neither may keep the other from its work.
@@ -270,6 +278,9 @@ class NoPipeline:
     def stop(self, _timeout: float, /) -> bool:
         """Find nothing to stop."""
         return True
+
+    def tell(self, form: SpanData, /) -> None:
+        """Find nobody to send *form* to."""
 
     def tick(self) -> None:
         """Find nothing to do."""

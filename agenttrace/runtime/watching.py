@@ -9,14 +9,19 @@ something to investigate.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.lazy import no_fork_at_first
 from agenttrace.watchdog.limits import Limits
+from agenttrace.watchdog.markers import Markers
 from agenttrace.watchdog.watch import Watchdog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agenttrace.model import SpanData
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.settings import Settings
     from agenttrace.watchdog.errands import Errands
@@ -29,8 +34,14 @@ one: late is worse for most of what hangs at the same time, for the same reason.
 """
 
 
-def watchdog_of(settings: Settings, spans: OpenSpans, errands: Errands) -> Watchdog:
-    """Return what judges *spans* as *settings* say, and has *errands* run."""
+def watchdog_of(
+    settings: Settings,
+    spans: OpenSpans,
+    errands: Errands,
+    emit: Callable[[SpanData], object],
+) -> Watchdog:
+    """Return what judges *spans* as *settings* say, has *errands* run, and *emit*s."""
+    after = settings.visible_after
     return Watchdog(
         spans,
         Limits(settings.heartbeat_timeout, settings.max_duration),
@@ -39,6 +50,7 @@ def watchdog_of(settings: Settings, spans: OpenSpans, errands: Errands) -> Watch
         describe=_Reports(),
         cancel=_cancel,
         errands=errands,
+        markers=None if math.isinf(after) else Markers(after, emit),
     )
 
 

@@ -145,6 +145,12 @@ class Settings:
         (),
         "Called with the report of each, on a thread of their own.",
     )
+    visible_after: float = _setting(
+        values.read_limit,
+        10.0,
+        "Seconds for which a span has to be open before a marker, a span of its own, "
+        "makes it visible in the backend; `inf`: never.",
+    )
     state_dir: Path = _setting(
         values.read_directory,
         lambda: state_dir(),  # noqa: PLW0108 - defined below
@@ -245,6 +251,11 @@ class Settings:
         for each in DESCRIBED:
             default = each.default() if callable(each.default) else each.default
             setattr(self, each.name, values.get(each.name, default))
+
+    @property
+    def watches(self) -> bool:
+        """Whether open spans are looked at: there are rules, or markers."""
+        return self.on_stuck != "off" or self.visible_after < math.inf
 
 
 DESCRIBED: Final = tuple(

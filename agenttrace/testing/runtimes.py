@@ -96,6 +96,7 @@ def fresh_runtime(
             "durable": False,
             # A machine that is slow now and then must not add a span to a test's.
             "loop_blocked_after": math.inf,
+            "visible_after": math.inf,
             **settings,
         }
         runtime = core.configure(**given)
@@ -118,7 +119,10 @@ def runtime_without_destination() -> Generator[Runtime]:
             before = settings.use(None)
             try:
                 runtime = core.configure(
-                    span_exporter=Nowhere(), durable=False, loop_blocked_after=math.inf
+                    span_exporter=Nowhere(),
+                    durable=False,
+                    loop_blocked_after=math.inf,
+                    visible_after=math.inf,
                 )
             except BaseException:  # a setting of the environment's that cannot be meant
                 content.install(policy)

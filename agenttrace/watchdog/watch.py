@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.watchdog.errands import Errands
     from agenttrace.watchdog.limits import Limits
+    from agenttrace.watchdog.markers import Markers
     from agenttrace.watchdog.verdict import Report, Verdict
 
+OFF: Final = "off"
 OBSERVE: Final = "observe"
 WARN: Final = "warn"
 FAIL: Final = "fail"
@@ -69,7 +71,7 @@ class Watchdog:
     Args:
         registry: Whose spans.
         limits: The limits of each.
-        on_stuck: `observe`, `warn`, `fail` or `cancel`: how far it goes.
+        on_stuck: `off`, `observe`, `warn`, `fail` or `cancel`: how far it goes.
         hooks: Called with the report of each verdict, on a thread of their own.
         describe: Returns what is known of where a span hangs, None if nothing is; must
             neither wait nor hang.
@@ -77,6 +79,7 @@ class Watchdog:
             there was one.
         errands: Where the application's processors are called, and its handlers of
             the log; None = at once, on the thread that ticks.
+        markers: Tells of what is open for long; None = nobody does.
         clock: The time in seconds, by which a tick has its time.
     """
 
@@ -90,6 +93,7 @@ class Watchdog:
         describe: Callable[[OpenSpan, Verdict], Report | None] | None = None,
         cancel: Callable[[OpenSpan, str], bool] | None = None,
         errands: Errands | None = None,
+        markers: Markers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
@@ -99,6 +103,7 @@ class Watchdog:
         self._describe = describe
         self._cancel = cancel
         self._errands = errands
+        self._markers = markers
         self._clock = clock
         self._timeline = Timeline()
         self._agenda = Agenda()
@@ -125,11 +130,19 @@ class Watchdog:
         if not in_time:
             return
         self._look_at_due(wall)
+        if self._markers is not None:
+            self._mark(self._markers, wall)
         if self._agenda.tidy(len(self._registry)):
             told = self._told.items()
             self._told = {span: at for span, at in told if span.is_open}
         if self._parents and not self._is_fresh():
             self._parents = set()
+
+    def _mark(self, markers: Markers, wall: int) -> None:
+        """Tell of what has been open for long, unless verdicts wait to be told."""
+        if self._errands is None or not self._errands.is_waiting:
+            markers.tick(self._timeline.now, wall)
+        markers.tidy(len(self._registry))
 
     def _look_at_due(self, wall: int) -> None:
         """Look at what is due, for as long as a tick may take."""
@@ -168,6 +181,10 @@ class Watchdog:
             if span.started_at < backdated:
                 # It says that it started earlier, but it is only just there.
                 span.beat()
+            if self._markers is not None:
+                self._markers.put(span, self._timeline.now)
+            if self._on_stuck == OFF:
+                continue
             if span.heartbeat_timeout is None and span.max_duration is None:
                 # Most are over by then, and have cost next to nothing.
                 self._agenda.put(span, soon)

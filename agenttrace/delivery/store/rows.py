@@ -3,6 +3,9 @@
 Protobuf reads the request and writes each span back as one piece; resource and scope
 are written once per group and put in front of it.  No attribute is encoded anew.
 
+Markers get no row: they are for backends that know nothing of what is open.  Whoever
+reads the store finds that in the journals beside it.
+
 Importing protobuf takes longer than all the rest, so it happens on the thread that
 sends, when the first frame comes.
 """
@@ -140,11 +143,20 @@ def _rows_of(group: ResourceSpans) -> Iterator[Row | None]:
             scope=spans.scope, schema_url=spans.schema_url
         ).SerializeToString()
         for span in spans.spans:
+            if _is_marker(span):
+                continue
             # The order of fields means nothing in protobuf: what stands around a
             # span is the same for all of its neighbours, and comes first.
             one = scope + delimited(_SPAN, span.SerializeToString())
             otlp = delimited(_RESOURCE_SPANS, resource + delimited(_SCOPE_SPANS, one))
             yield _row(span, _text(service), otlp)
+
+
+def _is_marker(span: Span) -> bool:
+    # By its name first: most spans have no other look taken at them.
+    return span.name.startswith(semconv.MARKER_NAME) and any(
+        pair.key == semconv.MARKER for pair in span.attributes
+    )
 
 
 def _row(span: Span, service: str | None, otlp: bytes) -> Row | None:
