@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "recover": "Deliver what processes that died have left, once.",
     "top": "Show what is open now, the most urgent first.",
     "tree": "Show the last runs as trees.",
+    "view": "Show runs in a browser, as they happen.",
     "where": "Show the stack of an open span of a running process.",
 }
 """Every command and its short help, so that `--help` imports none of them.

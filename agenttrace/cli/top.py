@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from agenttrace import clock
+from agenttrace.cli.endless import ended_by_sigterm
 from agenttrace.cli.group import json_option, state_dir_option
-from agenttrace.live import Live
+from agenttrace.live import Live, picture_as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
     from agenttrace.cli.keyboard import Wait
     from agenttrace.cli.top_table import Draw
-    from agenttrace.live import Dead, Picture, Process, Step
+    from agenttrace.live import Picture
 
 NOTHING: Final = 1
 """Exit code of `--once` where there was no process to show."""
 _EVERY: Final = 0.25
 _SHARE: Final = 4
 """How many times as long it rests as a look has taken: it is a guest on the machine."""
-_MAX_DEPTH: Final = 200
-"""Levels that the JSON nests; what is deeper follows flat, for readers that recurse."""
 
 
 @click.command(
@@ -84,7 +79,7 @@ def command(  # noqa: PLR0913 - one argument per option
     if once or not (as_json or _is_screen()):
         picture = view.look()
         if as_json:
-            click.echo(json.dumps(_picture_as_json(picture), indent=2))
+            click.echo(json.dumps(picture_as_json(picture), indent=2))
         else:
             from agenttrace.cli import top_table  # noqa: PLC0415 - not needed for JSON
 
@@ -92,7 +87,7 @@ def command(  # noqa: PLR0913 - one argument per option
         if not picture.processes:
             ctx.exit(NOTHING)
         return
-    with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm():
+    with contextlib.suppress(KeyboardInterrupt), ended_by_sigterm():
         if as_json:
             _print_lines(view, every)
         else:
@@ -127,20 +122,6 @@ def _is_screen() -> bool:
     return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Generator[None]:
-    """Have SIGTERM end it like Ctrl-C: the terminal is not left as it is."""
-    # Off the main thread, as in a test, there are no signals to come.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _watch(view: _View, state_dir: Path, every: float) -> None:
     from agenttrace.cli import top_table  # noqa: PLC0415 - not needed for JSON
     from agenttrace.cli.keyboard import QUIT, keys  # noqa: PLC0415 - the same
@@ -172,78 +153,9 @@ def _draw_until_key(view: _View, every: float, draw: Draw, key: Wait) -> str:
 def _print_lines(view: _View, every: float) -> None:
     while True:
         begun = time.monotonic()
-        click.echo(json.dumps(_picture_as_json(view.look())))
+        click.echo(json.dumps(picture_as_json(view.look())))
         time.sleep(_rest(every, time.monotonic() - begun))
 
 
 def _rest(every: float, taken: float) -> float:
     return max(every - taken, _SHARE * taken)
-
-
-def _picture_as_json(picture: Picture) -> dict[str, object]:
-    return {
-        "time": clock.iso(picture.now),
-        "processes": [_process_as_json(each) for each in picture.processes],
-        "dead": [_dead_as_json(each) for each in picture.dead],
-        "unreadable": [each._asdict() for each in picture.unreadable],
-    }
-
-
-def _process_as_json(process: Process) -> dict[str, object]:
-    forest = process.forest
-    return {
-        "pid": process.pid,
-        "service": process.service,
-        "instances": list(process.instances),
-        "last_tick": clock.iso(process.last_tick),
-        "silence": round(process.silence, 3),
-        "frozen": process.is_frozen,
-        "step_count": len(forest.steps),
-        "judged_count": forest.judged,
-        "runs": _nested(forest.tops),
-    }
-
-
-def _dead_as_json(dead: Dead) -> dict[str, object]:
-    return {**dead._asdict(), "last_tick": clock.iso(dead.last_tick)}
-
-
-def _nested(tops: list[Step]) -> list[dict[str, object]]:
-    told: list[dict[str, object]] = []
-    waiting = [(step, told, 1) for step in reversed(tops)]
-    while waiting:
-        step, beside, depth = waiting.pop()
-        below: list[dict[str, object]] = []
-        beside.append(_step_as_json(step, below))
-        at = (below, depth + 1) if depth < _MAX_DEPTH else (beside, depth)
-        waiting.extend((child, *at) for child in reversed(step.children))
-    return told
-
-
-def _step_as_json(step: Step, below: list[dict[str, object]]) -> dict[str, object]:
-    slot = step.slot
-    pressure = step.pressure
-    return {
-        "trace_id": slot.trace_id.hex(),
-        "span_id": slot.span_id.hex(),
-        "parent_id": slot.parent_id.hex() or None,
-        "name": slot.name,
-        "operation": slot.operation,
-        "agent": step.agent,
-        "tool": step.tool,
-        "model": step.model,
-        "provider": step.provider,
-        "conversation": step.conversation,
-        "scope": slot.scope_name,
-        "start": clock.iso(slot.started_at),
-        "last_heartbeat": clock.iso(step.last_beat),
-        "open": round(step.age, 3),
-        "max_duration": step.max_duration,
-        "idle": round(step.idle, 3),
-        "heartbeat_timeout": step.limit,
-        "waiting": step.is_waiting,
-        "pressure": round(pressure, 3) if math.isfinite(pressure) else None,
-        "judged": step.is_judged,
-        "verdict": step.verdict,
-        "children": below,
-    }

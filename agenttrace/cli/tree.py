@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from agenttrace import clock, render
+from agenttrace import render
 from agenttrace.cli.group import json_option, state_dir_option
 from agenttrace.delivery.store import FILE_NAME, Node, Reader, Run, build_forest
+from agenttrace.delivery.store.as_json import run_as_json, span_as_json
 from agenttrace.model import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -153,18 +152,7 @@ def _print_json(reader: Reader, runs: Sequence[Run]) -> None:
 
 
 def _run_as_json(run: Run, forest: Sequence[Node]) -> dict[str, object]:
-    return {
-        "trace_id": run.trace_id,
-        "name": run.name,
-        "service": run.service,
-        "outcome": run.outcome,
-        **_times(run.started, run.started + round(run.duration * 1e9)),
-        "span_count": run.spans,
-        "error_count": run.errors,
-        "input_tokens": run.tokens[0],
-        "output_tokens": run.tokens[1],
-        "spans": _nested(forest),
-    }
+    return {**run_as_json(run), "spans": _nested(forest)}
 
 
 def _nested(forest: Sequence[Node]) -> list[dict[str, object]]:
@@ -173,69 +161,7 @@ def _nested(forest: Sequence[Node]) -> list[dict[str, object]]:
     while waiting:
         node, beside, depth = waiting.pop()
         below: list[dict[str, object]] = []
-        beside.append(_span_as_json(node, below))
+        beside.append({**span_as_json(node), "children": below})
         at = (below, depth + 1) if depth < _MAX_DEPTH else (beside, depth)
         waiting.extend((child, *at) for child in reversed(node.children))
     return told
-
-
-def _span_as_json(node: Node, below: list[dict[str, object]]) -> dict[str, object]:
-    span = node.span
-    return {
-        "span_id": span.span_id.hex(),
-        "parent_id": span.parent_id.hex() or None,
-        "parent_elsewhere": node.parent_elsewhere,
-        "name": span.name,
-        "kind": span.kind.name.lower(),
-        "service": span.resource.attributes.get("service.name"),
-        "scope": span.scope.name,
-        "outcome": node.outcome,
-        "ended_by": node.ended_by,
-        **_times(span.start_time, span.end_time),
-        "status": span.status.name.lower(),
-        "status_message": span.status_message,
-        "error": node.error,
-        "attributes": _plain(span.attributes),
-        "events": [
-            {
-                "name": event.name,
-                "time": clock.iso(event.time, "auto"),
-                "time_ns": event.time,
-                "attributes": _plain(event.attributes),
-            }
-            for event in span.events
-        ],
-        "links": [
-            {
-                "trace_id": link.trace_id.hex(),
-                "span_id": link.span_id.hex(),
-                "attributes": _plain(link.attributes),
-            }
-            for link in span.links
-        ],
-        "children": below,
-    }
-
-
-def _times(start: int, end: int) -> dict[str, object]:
-    return {
-        "start": clock.iso(start, "auto"),
-        "start_ns": start,
-        "end": clock.iso(end, "auto"),
-        "end_ns": end,
-        "duration": max(0, end - start) / 1e9,
-    }
-
-
-def _plain(value: object) -> object:
-    """Return *value* as JSON can say it: bytes as base64, as OTLP's JSON does."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        pairs = cast("Mapping[object, object]", value)
-        return {str(key): _plain(item) for key, item in pairs.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in cast("tuple[object, ...]", value)]
-    return value

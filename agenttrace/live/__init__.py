@@ -9,6 +9,7 @@ How they are drawn is the command line's business; what a process has left when 
 recovery's.
 """
 
+from agenttrace.live.as_json import dead_as_json, picture_as_json, step_as_json
 from agenttrace.live.chosen import Row, choose
 from agenttrace.live.processes import Dead, Live, Picture, Process, Unreadable
 from agenttrace.live.steps import Step, forest
@@ -22,5 +23,8 @@ __all__ = [
     "Step",
     "Unreadable",
     "choose",
+    "dead_as_json",
     "forest",
+    "picture_as_json",
+    "step_as_json",
 ]

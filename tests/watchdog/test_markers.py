@@ -106,10 +106,13 @@ def test_what_is_over_by_then_has_no_marker() -> None:
 
 def test_what_was_judged_before_has_no_marker() -> None:
     """Its final form is there: it says more."""
-    with fresh_runtime(visible_after=AFTER) as fresh, ManualClock() as clock:
-        with agenttrace.span("search", heartbeat_timeout=5):
-            clock.advance(20)
-            told = names(fresh)
+    with (
+        fresh_runtime(visible_after=AFTER) as fresh,
+        ManualClock() as clock,
+        agenttrace.span("search", heartbeat_timeout=5),
+    ):
+        clock.advance(20)
+        told = names(fresh)
 
     assert told == ["search"]
 
