@@ -51,6 +51,7 @@ _SAID_BY_OUTCOME: Final = frozenset(
     {None, TIMEOUT_ERROR_TYPE, STUCK_ERROR_TYPE, LOST_ERROR_TYPE}
 )
 _UNKNOWN: Final = ("·", ".", "dim")
+_OPEN: Final = ("▶", ">", "blue")
 
 
 def render(
@@ -127,6 +128,8 @@ def label(node: Node, *, ascii_only: bool = False) -> Text:
 
     outcome = node.outcome
     symbol, in_ascii, style = _UNKNOWN if outcome is None else _SYMBOLS[outcome]
+    if node.going_on is not None and outcome is None:
+        symbol, in_ascii, style = _OPEN
     name = plain(node.span.name, _MAX_NAME)
     line = Text().append(in_ascii if ascii_only else symbol, style).append(" ")
     line.append(name or "(no name)", "" if node.is_fine else "bold")
@@ -136,7 +139,8 @@ def label(node: Node, *, ascii_only: bool = False) -> Text:
     if ended_by not in (None, "return"):
         line.append(f" ({plain(ended_by or '', _MAX_NAME)})", "dim")
     line.append(f"  {duration(node.duration)}")
-    facts = _tokens(node.tokens)
+    facts = f"  {node.going_on}" if node.going_on else ""
+    facts += _tokens(node.tokens)
     if node.items is not None:
         facts += "  1 item" if node.items == 1 else f"  {node.items:,} items"
     model = node.model

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import sys
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from agenttrace.cli.endless import ended_by_sigterm
+from agenttrace.cli.endless import draw, ended_by_sigterm, is_screen, print_lines
 from agenttrace.cli.group import json_option, state_dir_option
 from agenttrace.live import Live, picture_as_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agenttrace.cli.keyboard import Wait
-    from agenttrace.cli.top_table import Draw
     from agenttrace.live import Picture
 
 NOTHING: Final = 1
 """Exit code of `--once` where there was no process to show."""
 _EVERY: Final = 0.25
-_SHARE: Final = 4
-"""How many times as long it rests as a look has taken: it is a guest on the machine."""
 
 
 @click.command(
@@ -76,7 +69,7 @@ def command(  # noqa: PLR0913 - one argument per option
     else one picture is printed, as with --once.
     """
     view = _View(state_dir, service, stuck_only=stuck_only)
-    if once or not (as_json or _is_screen()):
+    if once or not (as_json or is_screen()):
         picture = view.look()
         if as_json:
             click.echo(json.dumps(picture_as_json(picture), indent=2))
@@ -89,9 +82,11 @@ def command(  # noqa: PLR0913 - one argument per option
         return
     with contextlib.suppress(KeyboardInterrupt), ended_by_sigterm():
         if as_json:
-            _print_lines(view, every)
+            print_lines(lambda: [picture_as_json(view.look())], every)
         else:
-            _watch(view, state_dir, every)
+            from agenttrace.cli import top_table  # noqa: PLC0415 - not needed for JSON
+
+            draw(view.look, partial(top_table.screen, state_dir), every)
 
 
 class _View:
@@ -114,48 +109,3 @@ class _View:
         if self._stuck_only:
             processes = [each.stuck_only() for each in processes if not each.rank[0]]
         return picture._replace(processes=processes, dead=dead)
-
-
-def _is_screen() -> bool:
-    from rich.console import Console  # noqa: PLC0415 - not needed for JSON
-
-    return sys.stdout.isatty() and not Console().is_dumb_terminal
-
-
-def _watch(view: _View, state_dir: Path, every: float) -> None:
-    from agenttrace.cli import top_table  # noqa: PLC0415 - not needed for JSON
-    from agenttrace.cli.keyboard import QUIT, keys  # noqa: PLC0415 - the same
-
-    while True:
-        with keys() as key, top_table.screen(state_dir) as draw:
-            pressed = _draw_until_key(view, every, draw, key)
-        if pressed == QUIT:
-            return
-        # With the terminal as the shell expects it, and not as it is while we draw.
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def _draw_until_key(view: _View, every: float, draw: Draw, key: Wait) -> str:
-    """Draw what there is to see until a key is pressed that means something."""
-    from agenttrace.cli.keyboard import QUIT, STOP  # noqa: PLC0415 - as above
-
-    while True:
-        begun = time.monotonic()
-        draw(view.look())
-        now = time.monotonic()
-        look_at = now + _rest(every, now - begun)
-        while (left := look_at - time.monotonic()) > 0:
-            pressed = key(left).lower()
-            if pressed in {QUIT, STOP}:
-                return pressed
-
-
-def _print_lines(view: _View, every: float) -> None:
-    while True:
-        begun = time.monotonic()
-        click.echo(json.dumps(picture_as_json(view.look())))
-        time.sleep(_rest(every, time.monotonic() - begun))
-
-
-def _rest(every: float, taken: float) -> float:
-    return max(every - taken, _SHARE * taken)

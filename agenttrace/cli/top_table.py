@@ -7,31 +7,28 @@ and its control characters do not reach the terminal.
 from __future__ import annotations
 
 import math
-import sys
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console, Group
-from rich.live import Live as Screen
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from agenttrace.cli import drawn as drawn_on
+from agenttrace.cli.drawn import PIPE_WIDTH, console
 from agenttrace.live import choose
 from agenttrace.render import badge, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from agenttrace.live import Picture, Process, Row, Step
 
-    Draw = Callable[[Picture], None]
-
 _MAX_NAME: Final = 80
-_PIPE_WIDTH: Final = 10_000
 _MOST_LINES: Final = 1_000
 """Of one picture that is printed; JSON has all of it."""
 _BAR: Final = 8
@@ -51,39 +48,17 @@ _MANY: Final = 100
 
 def show(picture: Picture, state_dir: Path) -> None:
     """Print *picture* once."""
-    console = _console()
-    if not console.is_terminal:
-        # Whoever reads the pipe wants one line a step, not 80 columns.
-        console.width = _PIPE_WIDTH
-    console.print(_drawn(picture, state_dir, console, _MOST_LINES))
+    on = console()
+    on.print(_drawn(picture, state_dir, on, _MOST_LINES))
 
 
-@contextmanager
-def screen(state_dir: Path) -> Generator[Draw]:
-    """Yield what fills the terminal with a picture, over the one before.
+def screen(state_dir: Path) -> AbstractContextManager[Callable[[Picture], None]]:
+    """Return what fills the terminal with a picture, over the one before."""
 
-    What was on it before is there again afterwards.
-    """
-    console = _console()
-    with Screen(
-        console=console, screen=True, auto_refresh=False, vertical_overflow="crop"
-    ) as drawn:
+    def drawn(picture: Picture, on: Console) -> RenderableType:
+        return _drawn(picture, state_dir, on, on.size.height, is_live=True)
 
-        def draw(picture: Picture) -> None:
-            lines = console.size.height
-            drawn.update(
-                _drawn(picture, state_dir, console, lines, is_live=True), refresh=True
-            )
-
-        yield draw
-
-
-def _console() -> Console:
-    # A name that the terminal's encoding does not have must not end the command.
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="replace")
-    return Console(highlight=False, markup=False, emoji=False)
+    return drawn_on.screen(drawn)
 
 
 def _drawn(
@@ -148,7 +123,7 @@ def _notices(picture: Picture) -> list[Text]:
 
 
 def _table(rows: Sequence[Row], width: int, *, ascii_only: bool) -> Table:
-    fills = width < _PIPE_WIDTH
+    fills = width < PIPE_WIDTH
     table = Table(
         box=None,
         pad_edge=False,

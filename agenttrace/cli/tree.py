@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from agenttrace import render
+from agenttrace.cli.endless import draw, ended_by_sigterm, is_screen, print_lines
 from agenttrace.cli.group import json_option, state_dir_option
+from agenttrace.cli.tree_watch import Watch, screen
 from agenttrace.delivery.store import FILE_NAME, Node, Reader, Run, build_forest
 from agenttrace.delivery.store.as_json import run_as_json, span_as_json
 from agenttrace.model import Outcome
@@ -18,21 +22,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rich.console import Console
-
 NOTHING: Final = 1
 """Exit code where there was nothing to show."""
 _LAST: Final = 5
+_EVERY: Final = 0.5
+"""Seconds between two looks of `--watch`."""
 _READ_PER_LIMIT: Final = 20
 """Spans that are read for each that is drawn: the most telling are chosen of these."""
 _MAX_DEPTH: Final = 200
 """Levels that the JSON nests; what is deeper follows flat, for readers that recurse."""
-_PIPE_WIDTH: Final = 10_000
 
 
 @click.command(
     name="tree",
-    epilog="Exit codes: 0 runs were found, 1 nothing was found, 2 wrong usage.",
+    epilog="Exit codes: 0 runs were found, or --watch was ended, 1 nothing was found, "
+    "2 wrong usage.",
 )
 @click.argument("trace", required=False, metavar="[TRACE]")
 @click.option(
@@ -47,6 +51,11 @@ _PIPE_WIDTH: Final = 10_000
     type=click.Choice([outcome.value for outcome in Outcome]),
     help="Only runs in which a step ended so; ok: in which every step did.",
 )
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on until q or Ctrl-C, and show what is open as well.",
+)
 @click.option("--all", "everything", is_flag=True, help="Draw every span of a run.")
 @json_option("Print JSON, always complete.")
 @state_dir_option
@@ -58,6 +67,7 @@ def command(  # noqa: PLR0913 - one argument per option
     last: int | None,
     service: str | None,
     outcome: str | None,
+    watch: bool,
     everything: bool,
     as_json: bool,
     state_dir: Path,
@@ -68,6 +78,10 @@ def command(  # noqa: PLR0913 - one argument per option
     the steps that did not end well are drawn first, and the rest is counted.
 
     With --json: a list of runs, the newest first, each with its nested spans.
+
+    With --watch: what is open stands above what is over.  With --json, and where there
+    is no terminal: a line of JSON for each run whenever something of it has begun or
+    ended.
     """
     if trace is not None and (last, service, outcome) != (None, None, None):
         message = (
@@ -81,6 +95,17 @@ def command(  # noqa: PLR0913 - one argument per option
             "last runs."
         )
         raise click.UsageError(message)
+    chosen = Outcome(outcome) if outcome else None
+    if watch:
+        watched = Watch(
+            state_dir, last or _LAST, trace=trace, service=service, outcome=chosen
+        )
+        with contextlib.suppress(KeyboardInterrupt), ended_by_sigterm():
+            if as_json or not is_screen():
+                print_lines(watched.changed, _EVERY)
+            else:
+                draw(watched.look, partial(screen, state_dir), _EVERY)
+        return
     reader = Reader(state_dir / FILE_NAME)
     if trace is not None:
         found = reader.run(trace)
@@ -89,15 +114,15 @@ def command(  # noqa: PLR0913 - one argument per option
         runs = reader.runs(
             min(last or _LAST, sys.maxsize),  # SQLite's integers end there
             service=service,
-            outcome=Outcome(outcome) if outcome else None,
+            outcome=chosen,
         )
     if as_json:
         _print_json(reader, runs)
     else:
         _print_trees(reader, runs, limit=None if everything else render.LIMIT)
     if not runs:
-        chosen = service is not None or outcome is not None
-        click.echo(_why_nothing(reader, trace, chosen=chosen), err=True)
+        narrowed = service is not None or outcome is not None
+        click.echo(_why_nothing(reader, trace, chosen=narrowed), err=True)
         ctx.exit(NOTHING)
 
 
@@ -114,7 +139,9 @@ def _why_nothing(reader: Reader, trace: str | None, *, chosen: bool) -> str:
 
 
 def _print_trees(reader: Reader, runs: Sequence[Run], *, limit: int | None) -> None:
-    console = _console()
+    from agenttrace.cli import drawn  # noqa: PLC0415 - not needed for JSON
+
+    console = drawn.console()
     ascii_only = console.options.ascii_only
     for index, run in enumerate(reversed(runs)):
         to_read = None if limit is None else limit * _READ_PER_LIMIT
@@ -130,20 +157,6 @@ def _print_trees(reader: Reader, runs: Sequence[Run], *, limit: int | None) -> N
             console.print("No span to show: newer runs took their place, or damage.")
         elif unread > 0:
             console.print(f"{unread:,} more spans were not read: --all shows them.")
-
-
-def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415 - not needed for JSON
-
-    # A name that the terminal's encoding does not have must not end the command.
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="replace")
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        # Whoever reads the pipe wants one line per span, not 80 columns.
-        console.width = _PIPE_WIDTH
-    return console
 
 
 def _print_json(reader: Reader, runs: Sequence[Run]) -> None:

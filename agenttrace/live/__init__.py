@@ -13,6 +13,7 @@ from agenttrace.live.as_json import dead_as_json, picture_as_json, step_as_json
 from agenttrace.live.chosen import Row, choose
 from agenttrace.live.processes import Dead, Live, Picture, Process, Unreadable
 from agenttrace.live.steps import Step, forest
+from agenttrace.live.trees import trees_of
 
 __all__ = [
     "Dead",
@@ -27,4 +28,5 @@ __all__ = [
     "forest",
     "picture_as_json",
     "step_as_json",
+    "trees_of",
 ]

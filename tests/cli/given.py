@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 TIME_LIMIT = 60
@@ -62,3 +68,83 @@ def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         timeout=TIME_LIMIT,
         check=False,
     )
+
+
+class Terminal:
+    """A command that draws, in a pseudo-terminal."""
+
+    def __init__(
+        self, state_dir: Path, lines: int, columns: int, command: tuple[str, ...]
+    ) -> None:
+        pty = pytest.importorskip("pty")
+        termios = pytest.importorskip("termios")
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (lines, columns))
+        self._theirs = theirs
+        self._modes_of: Callable[[int], object] = termios.tcgetattr
+        self.before = self.modes()
+        self.shown = ""
+        more = {"TERM": "xterm", "COLUMNS": "", "LINES": ""}
+        self.process = subprocess.Popen(
+            [*COMMAND, *command, "--state-dir", str(state_dir)],
+            env=environment(**more),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+
+    def modes(self) -> object:
+        """Return how the terminal is set."""
+        return self._modes_of(self._theirs)
+
+    def read_until(self, text: str) -> None:
+        """Read until *text* is shown."""
+        give_up_at = time.monotonic() + TIME_LIMIT
+        while text not in self.shown:
+            left = max(0.0, give_up_at - time.monotonic())
+            assert select.select([self._ours], [], [], left)[0], self.shown
+            self.shown += os.read(self._ours, 4096).decode(errors="replace")
+
+    def press(self, key: str) -> None:
+        """Press *key*."""
+        os.write(self._ours, key.encode())
+
+    def end(self) -> int:
+        """Wait for its end and return the exit code."""
+        # It may have more to show than a terminal takes that nobody reads.
+        os.set_blocking(self._ours, False)
+        give_up_at = time.monotonic() + TIME_LIMIT
+        while self.process.poll() is None and time.monotonic() < give_up_at:
+            self._drain()
+            time.sleep(0.01)
+        self._drain()
+        return self.process.wait(TIME_LIMIT)
+
+    def _drain(self) -> None:
+        try:
+            while read := os.read(self._ours, 4096):
+                self.shown += read.decode(errors="replace")
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Close it, and kill what still runs in it."""
+        self.process.kill()
+        self.process.wait(TIME_LIMIT)
+        os.close(self._ours)
+        os.close(self._theirs)
+
+
+@contextmanager
+def terminal(
+    state_dir: Path,
+    lines: int = 24,
+    columns: int = 80,
+    command: tuple[str, ...] = ("top",),
+) -> Generator[Terminal]:
+    """Run it in a terminal of that size."""
+    there = Terminal(state_dir, lines, columns, command)
+    try:
+        yield there
+    finally:
+        there.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -20,7 +19,15 @@ from agenttrace.cli.group import group
 from agenttrace.cli.top_table import short
 from agenttrace.live import Live
 from agenttrace.settings import INSTANCES
-from tests.cli.given import COMMAND, DIES, TIME_LIMIT, die, environment, run
+from tests.cli.given import (
+    COMMAND,
+    DIES,
+    TIME_LIMIT,
+    die,
+    environment,
+    run,
+    terminal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -336,81 +343,6 @@ def test_json_is_one_object_a_line_for_each_look(tmp_path: Path) -> None:
     assert [each["processes"][0]["pid"] for each in told] == [process.pid] * 3
     assert told[0]["time"] < told[1]["time"] < told[2]["time"]
     assert (top.returncode, errors) == (0, "")
-
-
-class Terminal:
-    """`agenttrace top` in a pseudo-terminal."""
-
-    def __init__(self, state_dir: Path, lines: int = 24, columns: int = 80) -> None:
-        pty = pytest.importorskip("pty")
-        termios = pytest.importorskip("termios")
-        self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (lines, columns))
-        self._theirs = theirs
-        self._modes_of: Callable[[int], object] = termios.tcgetattr
-        self.before = self.modes()
-        self.shown = ""
-        more = {"TERM": "xterm", "COLUMNS": "", "LINES": ""}
-        self.process = subprocess.Popen(
-            [*COMMAND, "top", "--state-dir", str(state_dir)],
-            env=environment(**more),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        )
-
-    def modes(self) -> object:
-        """Return how the terminal is set."""
-        return self._modes_of(self._theirs)
-
-    def read_until(self, text: str) -> None:
-        """Read until *text* is shown."""
-        give_up_at = time.monotonic() + TIME_LIMIT
-        while text not in self.shown:
-            left = max(0.0, give_up_at - time.monotonic())
-            assert select.select([self._ours], [], [], left)[0], self.shown
-            self.shown += os.read(self._ours, 4096).decode(errors="replace")
-
-    def press(self, key: str) -> None:
-        """Press *key*."""
-        os.write(self._ours, key.encode())
-
-    def end(self) -> int:
-        """Wait for its end and return the exit code."""
-        # It may have more to show than a terminal takes that nobody reads.
-        os.set_blocking(self._ours, False)
-        give_up_at = time.monotonic() + TIME_LIMIT
-        while self.process.poll() is None and time.monotonic() < give_up_at:
-            self._drain()
-            time.sleep(0.01)
-        self._drain()
-        return self.process.wait(TIME_LIMIT)
-
-    def _drain(self) -> None:
-        try:
-            while read := os.read(self._ours, 4096):
-                self.shown += read.decode(errors="replace")
-        except BlockingIOError:
-            return
-
-    def close(self) -> None:
-        """Close it, and kill what still runs in it."""
-        self.process.kill()
-        self.process.wait(TIME_LIMIT)
-        os.close(self._ours)
-        os.close(self._theirs)
-
-
-@contextmanager
-def terminal(
-    state_dir: Path, lines: int = 24, columns: int = 80
-) -> Generator[Terminal]:
-    """Run it in a terminal of that size."""
-    there = Terminal(state_dir, lines, columns)
-    try:
-        yield there
-    finally:
-        there.close()
 
 
 @pytest.mark.parametrize("end", ["q", signal.SIGINT, signal.SIGTERM])

@@ -39,12 +39,15 @@ class Node:
         children: By start.
         tokens: Input and output tokens of this span and all beneath it.  A span that
             tells its own usage covers what is beneath it, so nothing counts twice.
+        going_on: What is to be said of a span that is still open; None where it has
+            ended, as all have that are in a store.
     """
 
     span: SpanData
     parent_elsewhere: bool = False
     children: list[Node] = field(default_factory=list["Node"])
     tokens: Tokens = (None, None)
+    going_on: str | None = None
 
     @property
     def outcome(self) -> Outcome | None:
