@@ -242,6 +242,7 @@ _CANCELLATIONS: Final = (
     concurrent.futures.CancelledError,
     KeyboardInterrupt,
 )
+_ENDS_OF_STREAMS: Final = (StopIteration, StopAsyncIteration)
 TIMEOUT_ERROR_TYPE: Final = "timeout"
 STUCK_ERROR_TYPE: Final = "stuck"
 LOST_ERROR_TYPE: Final = "process_lost"
@@ -285,6 +286,19 @@ def ending_of(error: BaseException) -> Ending:
     if _is_timeout(kind) or _is_of_timeouts(error, kind):
         return Ending(Outcome.TIMED_OUT, EndedBy.EXCEPTION, error)
     return Ending(Outcome.ERROR, EndedBy.EXCEPTION, error)
+
+
+def says_nothing(error: BaseException, started_during: int) -> bool:
+    """Return whether *error*, in flight at an end without a word, is none of the span.
+
+    It was in flight at the start already, or it is how a stream says that it is over:
+    who wraps one ends its span while that is handled.
+
+    Args:
+        error: The exception that is being handled at the end.
+        started_during: The `identity_of` the one at the start, or 0.
+    """
+    return issubclass(type(error), _ENDS_OF_STREAMS) or is_same(error, started_during)
 
 
 def identity_of(error: BaseException) -> int:

@@ -19,13 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from opentelemetry import context as otel
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.trace import (
-    INVALID_SPAN_CONTEXT,
-    Link,
-    SpanKind,
-    Status,
-    StatusCode,
-)
+from opentelemetry.trace import SpanKind, StatusCode
 
 from agenttrace import _otel, safety, semconv
 from agenttrace.attributes import flat
@@ -40,9 +34,9 @@ from agenttrace.model import (
     identity_of,
 )
 from agenttrace.registry import Claim, OpenSpan
-from agenttrace.spans.ids import LAST_INSTANT, instant, late_id
+from agenttrace.spans.ids import LAST_INSTANT, instant
 from agenttrace.spans.tracer import silence_of
-from agenttrace.spans.unsaid import said_ending, settled, unsaid
+from agenttrace.spans.unsaid import late_finish_of, said_ending, settled, unsaid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -274,7 +268,7 @@ class Adoption:
         Raises:
             Exception: Whatever a processor raises, as it does without us.
         """
-        adopted = self.open.pop(_id(span), None)
+        adopted = self.open.pop(_id(span), None) or self._collected_with(span)
         claim = Claim.FIRST if adopted is None else self.registry.claim(adopted.record)
         if claim is Claim.STALE:
             # Of the process this one was forked from, which will tell it itself.
@@ -290,6 +284,20 @@ class Adoption:
                 self.send(late_finish_of(span))
             # Not its slot: whoever judges it may be writing there at this moment.
             self.registry.let_go(adopted.record)
+
+    def _collected_with(self, span: sdk.ReadableSpan) -> AdoptedSpan | None:
+        """Return *span* as it was adopted, where it is told to be collected already.
+
+        In a cycle the collector says so first, and then asks finalizers, of which one
+        may be that of a stream that ends its span.  The sweep has not come yet.
+        """
+        span_id, registry = _id(span), self.registry
+        record = registry.find(span_id)
+        if record is None:
+            judged = (each for each in registry.judged() if each.span_id == span_id)
+            record = next(judged, None)
+        live = None if record is None else record()
+        return live if isinstance(live, AdoptedSpan) else None
 
     def send(self, span: sdk.ReadableSpan) -> None:
         """Hand a span of our own making to the processors."""
@@ -356,35 +364,6 @@ class Adoption:
             status = None
         _otel.correct(span, values, status)
         return said_ending(span.attributes or {}, ending)
-
-
-def late_finish_of(real: sdk.ReadableSpan) -> sdk.ReadableSpan:
-    """Return the span that tells *real*, the true end of a span told before.
-
-    The same as `RecordedSpan.late_finish` for spans that are not ours.
-    """
-    context = real.get_span_context() or INVALID_SPAN_CONTEXT
-    status = real.status
-    return sdk.ReadableSpan(
-        name=f"{semconv.LATE_FINISH}: {real.name}",
-        context=_otel.span_context(
-            context.trace_id,
-            late_id(context.span_id),
-            is_remote=False,
-            flags=context.trace_flags,
-            trace_state=context.trace_state,
-        ),
-        parent=context,
-        resource=real.resource,
-        attributes=real.attributes,
-        events=real.events,
-        links=(*real.links, Link(context)),
-        kind=SpanKind.INTERNAL,
-        status=Status() if status.status_code is StatusCode.OK else status,
-        start_time=real.start_time,
-        end_time=real.end_time,
-        instrumentation_scope=real.instrumentation_scope,
-    )
 
 
 def _id(span: sdk.ReadableSpan) -> bytes:

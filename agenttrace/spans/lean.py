@@ -29,8 +29,8 @@ from agenttrace.model import (
     Ending,
     Outcome,
     error_type_of,
-    is_same,
     returned,
+    says_nothing,
     status_of,
 )
 from agenttrace.registry import Claim, OpenSpan, Teller
@@ -192,7 +192,7 @@ class LeanSpan(RecordedSpan):
             error = sys.exception()
             if (
                 error is None
-                or is_same(error, self.started_during)
+                or says_nothing(error, self.started_during)
                 or self._code is StatusCode.OK
             ):
                 ending = returned()

@@ -9,9 +9,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    Link,
+    SpanKind,
+    Status,
+    StatusCode,
+)
 
-from agenttrace import semconv
+from agenttrace import _otel, semconv
 from agenttrace.attributes import flat
 from agenttrace.model import (
     RETURNED,
@@ -19,9 +26,10 @@ from agenttrace.model import (
     Ending,
     Outcome,
     error_type_of,
-    is_same,
+    says_nothing,
     status_of,
 )
+from agenttrace.spans.ids import late_id
 from agenttrace.tracing import ending_of
 
 if TYPE_CHECKING:
@@ -38,7 +46,7 @@ def unsaid(started_during: int) -> Ending:
         started_during: The identity of the exception in flight at the start, or 0.
     """
     error = sys.exception()
-    if error is None or is_same(error, started_during):
+    if error is None or says_nothing(error, started_during):
         return RETURNED
     return ending_of(error)
 
@@ -102,3 +110,32 @@ def said_ending(held: Mapping[str, Any], ending: Ending) -> Ending:
         )
     except (KeyError, ValueError):  # another tool's words
         return ending
+
+
+def late_finish_of(real: sdk.ReadableSpan) -> sdk.ReadableSpan:
+    """Return the span that tells *real*, the true end of a span told before.
+
+    The same as `RecordedSpan.late_finish` for spans that are not ours.
+    """
+    context = real.get_span_context() or INVALID_SPAN_CONTEXT
+    status = real.status
+    return sdk.ReadableSpan(
+        name=f"{semconv.LATE_FINISH}: {real.name}",
+        context=_otel.span_context(
+            context.trace_id,
+            late_id(context.span_id),
+            is_remote=False,
+            flags=context.trace_flags,
+            trace_state=context.trace_state,
+        ),
+        parent=context,
+        resource=real.resource,
+        attributes=real.attributes,
+        events=real.events,
+        links=(*real.links, Link(context)),
+        kind=SpanKind.INTERNAL,
+        status=Status() if status.status_code is StatusCode.OK else status,
+        start_time=real.start_time,
+        end_time=real.end_time,
+        instrumentation_scope=real.instrumentation_scope,
+    )

@@ -11,10 +11,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
 from agenttrace.model import EndedBy, Ending, Outcome, identity_of
-from agenttrace.spans.adopted import late_finish_of
-from agenttrace.spans.unsaid import settled, unsaid
+from agenttrace.spans.unsaid import late_finish_of, settled, unsaid
 from agenttrace.testing.garbage import collect_garbage
-from tests.spans.given import Beside, beside, ended_as
+from tests.spans.given import Beside, beside, ended_as, lean
 
 if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan
@@ -26,6 +25,10 @@ NONE: frozenset[Outcome] = frozenset()
 def found(span: OpenSpan) -> Ending:
     """Return the ending of what was collected, as the runtime says it."""
     return Ending(Outcome.ABANDONED, EndedBy.GC, end_time=span.last_beat)
+
+
+def over(kind: type[Exception]) -> None:
+    raise kind
 
 
 def sweep(given: Beside) -> int:
@@ -174,6 +177,57 @@ def test_an_exception_of_the_start_says_nothing_about_the_end() -> None:
         outcomes += [unsaid(identity_of(error)).outcome, unsaid(0).outcome]
 
     assert outcomes == [Outcome.OK, Outcome.OK, Outcome.ERROR]
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+def test_the_end_of_a_stream_is_no_error_of_its_span(kind: type[Exception]) -> None:
+    """Who wraps a stream ends its span where that exception is being handled."""
+    ours, theirs = lean(), beside()
+
+    for given in (ours, theirs):
+        span = given.tracer.start_span("stream")
+        try:
+            over(kind)
+        except kind:
+            span.end()
+
+    for given in (ours, theirs):
+        told = given.one("stream")
+        assert ended_as(told) == ("ok", "return")
+        assert told.status.status_code is StatusCode.UNSET
+
+
+@pytest.mark.parametrize("was_judged", [False, True], ids=["open", "judged"])
+def test_a_finalizer_that_ends_its_span_is_not_contradicted(
+    *, was_judged: bool
+) -> None:
+    """In a cycle the collector tells us of the span first, and its stream after."""
+    given = beside()
+
+    class Stream:
+        def __init__(self) -> None:
+            self.span = given.tracer.start_span("stream")
+            self.itself = self
+
+        def __del__(self) -> None:
+            self.span.end()
+
+    stream = Stream()
+    if was_judged:
+        assert given.judge("stream")
+    del stream
+    collect_garbage()
+    sweep(given)
+
+    told = {span.name: ended_as(span) for span in given.sent()}
+    late = {"agenttrace.late_finish: stream": ("ok", "return")}
+    assert len(given.sent()) == len(told)
+    assert told == (
+        {"stream": ("stuck", "watchdog"), **late}
+        if was_judged
+        else {"stream": ("ok", "return")}
+    )
+    assert len(given.registry) == 0
 
 
 def test_an_exception_is_known_again_however_far_it_has_come_since() -> None:
