@@ -133,6 +133,25 @@ def meter_provider() -> Any:  # noqa: ANN401 - the SDK must not be imported here
     return provider if is_real else None
 
 
+def give_up_provider(provider: object) -> bool:
+    """Let another tracer provider be set globally, if *provider* is the global one.
+
+    Returns:
+        Whether the next one that is set will be.
+    """
+    from opentelemetry import trace  # noqa: PLC0415 - see the header
+
+    api: Any = trace
+    once = getattr(api, "_TRACER_PROVIDER_SET_ONCE", None)
+    if provider is None or getattr(api, "_TRACER_PROVIDER", None) is not provider:
+        return False
+    if once is None:
+        return False
+    api._TRACER_PROVIDER_SET_ONCE = type(once)()  # noqa: SLF001 - this file's purpose
+    api._TRACER_PROVIDER = None  # noqa: SLF001 - this file's purpose
+    return True
+
+
 def renew_lock_of(provider: Any) -> None:  # noqa: ANN401 - an SDK tracer provider
     """Give *provider* a lock that nobody holds, in a child process."""
     if hasattr(provider, "_tracers_lock"):

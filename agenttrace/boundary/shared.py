@@ -36,6 +36,8 @@ class SharedSpan:
         span: The owner's.
 
     Attributes:
+        current: The span that is current in the owner: the owner's, or what another
+            tool has put in its place.
         is_taken: Whether a call goes on in it, or has.
         ending: How that call ended; None while it has not, and where it failed and
             another one was made.
@@ -45,10 +47,11 @@ class SharedSpan:
 
     lasts: ClassVar = False
 
-    __slots__ = ("_span", "ending", "is_taken")
+    __slots__ = ("_span", "current", "ending", "is_taken")
 
     def __init__(self, span: TracedSpan) -> None:
         self._span = span
+        self.current: object = span.api
         self.is_taken = False
         self.ending: Ending | None = None
 
@@ -135,7 +138,7 @@ def call_in(
         or operation != semconv.CHAT
         or (lasting and not offered.lasts)
         # Something else has begun below it.
-        or context.get(_otel.span_key()) is not offered.api
+        or context.get(_otel.span_key()) is not offered.current
     ):
         return Call(recorder, context)
     if offered.is_taken:

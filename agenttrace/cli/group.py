@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "doctor": "Check whether spans are kept and delivered here.",
     "guard": "Stay, and deliver what processes leave when they die.",
     "recover": "Deliver what processes that died have left, once.",
+    "run": "Trace a program without a change of its code.",
     "top": "Show what is open now, the most urgent first.",
     "tree": "Show the last runs as trees.",
     "view": "Show runs in a browser, as they happen.",

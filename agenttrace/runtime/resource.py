@@ -16,6 +16,7 @@ from opentelemetry.sdk.environment_variables import OTEL_EXPERIMENTAL_RESOURCE_D
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from agenttrace import attributes, semconv
+from agenttrace.settings import PROGRAM_VARIABLE
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -39,9 +40,19 @@ def resource_of(settings: Settings) -> Resource:
         given[semconv.SERVICE_NAME] = settings.service_name
     resource = Resource(_defaults()).merge(_detected()).merge(Resource(given))
     if not resource.attributes.get(semconv.SERVICE_NAME):
-        name = f"{UNKNOWN_SERVICE}:{Path(sys.argv[0] or 'python').stem or 'python'}"
+        name = f"{UNKNOWN_SERVICE}:{_program()}"
         resource = resource.merge(Resource({semconv.SERVICE_NAME: name}))
     return resource
+
+
+def _program() -> str:
+    """Return the name of the program, also before the interpreter has read it."""
+    first = sys.argv[0]
+    if first == "-m" and first in sys.orig_argv[:-1]:
+        return sys.orig_argv[sys.orig_argv.index(first) + 1]
+    if first == "-c":  # the worker of a program that was started by `agenttrace run`
+        return os.environ.get(PROGRAM_VARIABLE, first)
+    return Path(first or "python").stem or "python"
 
 
 def of_this_process(resource: Resource) -> Resource:

@@ -35,6 +35,8 @@ DUMP_SUFFIX: Final = ".dump"
 NOTICED_SUFFIX: Final = ".noticed"
 """Of the file there in which it says what it has noticed of the application."""
 CAPTURE_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+PROGRAM_VARIABLE: Final = "AGENTTRACE_PROGRAM"
+"""What `agenttrace run` was asked to run; for its processes that have no name."""
 
 __all__ = [
     "CAPTURE_VARIABLE",
@@ -43,6 +45,7 @@ __all__ = [
     "INSTANCES",
     "MEBIBYTE",
     "NOTICED_SUFFIX",
+    "PROGRAM_VARIABLE",
     "SMALLEST_STORE",
     "STATE_DIR_VARIABLE",
     "STORE_FILE",

@@ -125,7 +125,7 @@ def run(directory: Path, program: str, *, own: bool) -> Ran:
             env=env,
             capture_output=True,
             text=True,
-            timeout=2 * LONGEST,
+            timeout=4 * LONGEST,
             check=False,
         )
         seconds = time.monotonic() - started

@@ -114,10 +114,17 @@ class Mirror:
 
     def put_into(self, context: Context) -> None:
         """Put what is current inside this span into *context*, a new copy."""
-        put = _otel.put_into
-        put(context, _otel.span_key(), self.span.api)
-        if self._shared is not None:
-            put(context, OFFER_KEY, self._shared)
+        put, key = _otel.put_into, _otel.span_key()
+        if self._shared is None:
+            put(context, key, self.span.api)
+            return
+        put(context, OFFER_KEY, self._shared)
+        # Another tool that follows the SDK has a span of its own for a model call, and
+        # its instrumentation of the client asks whether that is the current one.  Ours
+        # has been offered the mirror, and no code of the application runs in there.
+        found = context.get(key)
+        self._shared.current = found if _is_foreign(found) else self.span.api
+        put(context, key, self._shared.current)
 
     def inside(self) -> Context:
         """Return the context of a child that names this one as its parent."""
@@ -263,6 +270,12 @@ def follow_span(span: Any) -> None:  # noqa: ANN401 - the SDK's Span
     _open[span.span_id] = mirror
 
 
+def _is_foreign(span: object) -> bool:
+    """Return whether *span*, which is current, is one that another tool has made."""
+    scope: Any = getattr(span, "instrumentation_scope", None)
+    return scope is not None and scope.name != _OUR_SCOPE
+
+
 def _remember(trace: Any, span: TracedSpan) -> None:  # noqa: ANN401 - the SDK's Trace
     """Keep where the run of *trace* is found, should it be taken up again."""
     _past[trace.trace_id] = span.api.get_span_context()
@@ -304,6 +317,7 @@ def _is_below(context: Context, span: Any) -> bool:  # noqa: ANN401 - the SDK's 
     )
 
 
+_OUR_SCOPE: Final = "agenttrace"
 _MOST_PAST: Final = 1_000
 _past: OrderedDict[str, SpanContext] = OrderedDict()
 """By the SDK's id of a trace, the span of ours; of the last ones that have ended."""
