@@ -30,6 +30,9 @@ os.environ["AGENTTRACE_STRICT"] = "1"
 # no test is to find a span more for that.  Those that are about it say so.
 os.environ["AGENTTRACE_LOOP_BLOCKED_AFTER"] = "inf"
 
+# Where a test gives an endpoint, it is about spans.  Those about metrics say so.
+os.environ["OTEL_METRICS_EXPORTER"] = "none"
+
 # No deadlines: on two shared cores they measure the neighbours.  `few` is for the
 # interpreters that come second; asked for with --hypothesis-profile=few.
 hypothesis.settings.register_profile("dev", deadline=None)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Encode = Callable[[Sequence[SpanData]], Frame]
+Observe = Callable[[Sequence[SpanData]], object]
 
 _MAX_FRAME: Final = 1_000_000
 """Bytes of payload that a frame is meant to have at most: large spans, small batches.
@@ -99,6 +100,8 @@ class Encoder:
         self._batch = self._next_batch = batch
         self._max_queued = max_queued
         self._prepare = prepare
+        self.observe: Observe | None = None
+        """Shown the final form of every span, once its slot was freed."""
         self._is_prepared = False
         self._hurried = False
         self._closed = False
@@ -264,6 +267,11 @@ class Encoder:
         if lost:
             self._backlog.drop(lost)
         _written(items)
+        if self.observe is not None:
+            try:
+                self.observe(spans)
+            except Exception as error:  # noqa: BLE001 - nor must it cost the next batch
+                note("delivery.observe", error)
         if dropped:
             log_once(
                 "delivery.full",

@@ -1,6 +1,6 @@
 """What the `OTEL_EXPORTER_OTLP_*` variables say, resolved once and checked.
 
-A variable for traces goes before the one for every signal, and an empty variable is an
+A variable for one signal goes before the one for all, and an empty variable is an
 unset one (https://opentelemetry.io/docs/specs/otel/protocol/exporter/).  A value that
 cannot be meant is an error here, when something is configured: the alternative is
 spans that go nowhere, and a line in a log that nobody reads.
@@ -29,7 +29,7 @@ DEFAULT_TIMEOUT: Final = 10.0
 """Seconds that one request may take."""
 _LONGEST_TIMEOUT: Final = 86_400.0
 """Whoever says more means no limit; the timers of sockets hold 24 days."""
-_TRACES_PATH: Final = "/v1/traces"
+_TRACES: Final = "traces"
 # Patterns, not compiled: most starts need one of them, and each costs some of it.
 # What `parse_env_headers` accepts.  It is asked only about what matches, because it
 # writes what it does not accept, credentials and all, into the log.
@@ -61,7 +61,7 @@ class Compression(StrEnum):
 
 
 DEFAULT_ENDPOINTS: Final[Mapping[Protocol, str]] = {
-    Protocol.HTTP: f"http://localhost:4318{_TRACES_PATH}",
+    Protocol.HTTP: "http://localhost:4318/v1/traces",
     Protocol.GRPC: "http://localhost:4317",
 }
 
@@ -97,8 +97,8 @@ class OtlpSettings(NamedTuple):
         return f"<OtlpSettings {self.protocol} {self.endpoint}>"
 
 
-def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings:
-    """Return what *environ* says about sending traces by OTLP.
+def otlp_settings(environ: Mapping[str, str], signal: str = _TRACES) -> OtlpSettings:
+    """Return what *environ* says about sending *signal* by OTLP.
 
     >>> otlp_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}).endpoint
     'http://collector:4318/v1/traces'
@@ -107,24 +107,24 @@ def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings:
         SettingError: A variable has a value that cannot be meant, or names a file
             that cannot be read.
     """
-    protocol = _protocol(_Variable.of(environ, "PROTOCOL"))
-    endpoint = _Variable.of(environ, "ENDPOINT")
-    client_key = _file(_Variable.of(environ, "CLIENT_KEY"))
-    client_certificate = _Variable.of(environ, "CLIENT_CERTIFICATE")
+    protocol = _protocol(_Variable.of(environ, signal, "PROTOCOL"))
+    endpoint = _Variable.of(environ, signal, "ENDPOINT")
+    client_key = _file(_Variable.of(environ, signal, "CLIENT_KEY"))
+    client_certificate = _Variable.of(environ, signal, "CLIENT_CERTIFICATE")
     if client_key is not None and not client_certificate.value:
         raise SettingError(
             client_certificate.name, "", "set where a client key is: the two are a pair"
         )
     return OtlpSettings(
-        endpoint=_endpoint(endpoint, protocol),
+        endpoint=_endpoint(endpoint, protocol, signal),
         protocol=protocol,
-        headers=_headers(_Variable.of(environ, "HEADERS"), protocol),
-        timeout=_timeout(_Variable.of(environ, "TIMEOUT")),
-        compression=_compression(_Variable.of(environ, "COMPRESSION")),
-        certificate=_file(_Variable.of(environ, "CERTIFICATE")),
+        headers=_headers(_Variable.of(environ, signal, "HEADERS"), protocol),
+        timeout=_timeout(_Variable.of(environ, signal, "TIMEOUT")),
+        compression=_compression(_Variable.of(environ, signal, "COMPRESSION")),
+        certificate=_file(_Variable.of(environ, signal, "CERTIFICATE")),
         client_key=client_key,
         client_certificate=_file(client_certificate),
-        insecure=_insecure(_Variable.of(environ, "INSECURE")),
+        insecure=_insecure(_Variable.of(environ, signal, "INSECURE")),
         is_default=not endpoint.value,
     )
 
@@ -174,15 +174,15 @@ class _Variable(NamedTuple):
 
     name: str
     value: str
-    for_traces: bool
+    for_signal: bool
 
     @classmethod
-    def of(cls, environ: Mapping[str, str], what: str) -> _Variable:
-        for_traces = f"OTEL_EXPORTER_OTLP_TRACES_{what}"
+    def of(cls, environ: Mapping[str, str], signal: str, what: str) -> _Variable:
+        for_signal = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}"
         for_all = f"OTEL_EXPORTER_OTLP_{what}"
-        if value := environ.get(for_traces, "").strip():
-            return cls(for_traces, value, for_traces=True)
-        return cls(for_all, environ.get(for_all, "").strip(), for_traces=False)
+        if value := environ.get(for_signal, "").strip():
+            return cls(for_signal, value, for_signal=True)
+        return cls(for_all, environ.get(for_all, "").strip(), for_signal=False)
 
 
 def _protocol(variable: _Variable) -> Protocol:
@@ -196,10 +196,10 @@ def _protocol(variable: _Variable) -> Protocol:
         ) from None
 
 
-def _endpoint(variable: _Variable, protocol: Protocol) -> str:
+def _endpoint(variable: _Variable, protocol: Protocol, signal: str) -> str:
     url = variable.value
     if not url:
-        return DEFAULT_ENDPOINTS[protocol]
+        return DEFAULT_ENDPOINTS[protocol].replace(_TRACES, signal)
     if protocol is Protocol.GRPC:
         parts = _split(url if "://" in url else f"//{url}")
         if parts is None or not parts.hostname:
@@ -211,10 +211,10 @@ def _endpoint(variable: _Variable, protocol: Protocol) -> str:
             raise SettingError(variable.name, shown(url), allowed)
         return url
     http_endpoint(variable.name, url)
-    if variable.for_traces:
+    if variable.for_signal:
         return url
     parts = urlsplit(url)
-    return parts._replace(path=parts.path.rstrip("/") + _TRACES_PATH).geturl()
+    return parts._replace(path=f"{parts.path.rstrip('/')}/v1/{signal}").geturl()
 
 
 def _split(url: str) -> SplitResult | None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from agenttrace.delivery.backlog import Notice
     from agenttrace.delivery.bell import Bell
-    from agenttrace.delivery.encoder import Encode, Ended
+    from agenttrace.delivery.encoder import Encode, Ended, Observe
     from agenttrace.delivery.frames import Frame
     from agenttrace.delivery.segments import Segments
     from agenttrace.delivery.senders import Sender
@@ -129,6 +129,7 @@ class Spooler:
         self._max_queued = max_queued
         self._segments = segments
         self._name = name
+        self._observe: Observe | None = None
         self._begin()
         self._start()
 
@@ -136,6 +137,10 @@ class Spooler:
     def threads(self) -> tuple[threading.Thread, ...]:
         """Its threads, for reports that leave ours out."""
         return (*(lane.thread for lane in self._lanes), self._encoder.thread)
+
+    def show_to(self, observe: Observe | None) -> None:
+        """Show *observe* what is written from now on, on the encoder's thread."""
+        self._observe = self._encoder.observe = observe
 
     def put(self, item: Ended) -> None:
         """Queue *item*.  Takes no lock, never blocks, never raises."""
@@ -289,6 +294,7 @@ class Spooler:
             prepare=self._prepare,
             name=self._name,
         )
+        self._encoder.observe = self._observe
         self._queue = self._encoder.queue
         self._bell = self._encoder.bell
 

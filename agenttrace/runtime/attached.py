@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from opentelemetry import trace
     from opentelemetry.sdk import trace as sdk
+    from opentelemetry.sdk.resources import Resource
 
     from agenttrace import tracing
     from agenttrace.delivery.frames import Frame
@@ -197,6 +198,11 @@ class AttachedPipeline:
             self._durability.recover_with(self._hand_over.take)
 
     @property
+    def resource(self) -> Resource | None:
+        """Who this process is, by what its provider says."""
+        return safety.guarded("provider.resource", lambda: self._behind.resource)
+
+    @property
     def journal(self) -> Journal | None:
         """Where open spans survive the process; None where they do not."""
         return None if self._durability is None else self._durability.journal
@@ -276,8 +282,8 @@ class AttachedPipeline:
         self.attachment.pass_on(to_readable(whose))
 
     def _resource(self) -> ResourceData:
-        """Return who this process is, by what its provider says."""
-        said = safety.guarded("provider.resource", lambda: self._behind.resource)
+        """Return the same as data."""
+        said = self.resource
         return ResourceData({}) if said is None else resource_data(said)
 
 

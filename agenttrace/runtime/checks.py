@@ -19,6 +19,8 @@ from agenttrace import safety
 from agenttrace.errors import SettingError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opentelemetry.sdk import trace as sdk
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -35,6 +37,32 @@ _LIMITS: Final = (
     variables.OTEL_SPAN_EVENT_COUNT_LIMIT,
     variables.OTEL_SPAN_LINK_COUNT_LIMIT,
 )
+METRICS_EXPORTER: Final = "OTEL_METRICS_EXPORTER"
+_METRICS: Final = (
+    METRICS_EXPORTER,
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
+
+
+def wants_metrics() -> bool:
+    """Return whether a variable says anything of where metrics are to go."""
+    return any(os.environ.get(name, "").strip() for name in _METRICS)
+
+
+def metric_exporters(settings: Settings, provider: object) -> Sequence[str]:
+    """Return the exporters of metrics that we are asked to make.
+
+    Raises:
+        SettingError: A variable cannot be meant.
+    """
+    if settings.disabled or provider is not None or not wants_metrics():
+        return ()
+    from agenttrace.runtime.meters import (  # noqa: PLC0415 - most processes have no meters
+        asked_for,
+    )
+
+    return asked_for()
 
 
 def check_propagators() -> None:

@@ -21,13 +21,13 @@ from agenttrace.lazy import no_fork
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.runtime import checks
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
-from agenttrace.runtime.pipelines import Pipeline, choose, version
+from agenttrace.runtime.pipelines import Pipeline, choose
 from agenttrace.runtime.process import PROCESS, left_until
 from agenttrace.runtime.status import Status, nothing_recovered
 from agenttrace.settings import Settings, resolve, use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from opentelemetry import metrics, trace
     from opentelemetry.sdk.trace import sampling
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan, OpenSpans
+    from agenttrace.runtime.measuring import Measuring
     from agenttrace.watchdog.verdict import Report
     from agenttrace.watchdog.watch import Watchdog
 
@@ -49,6 +50,7 @@ class Runtime:
     Attributes:
         settings: What it was configured with.
         spans: The registry of open spans.
+        measuring: What it reports as metrics, None where there is nobody to report to.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Runtime:
         self.spans = spans
         self._pipeline = pipeline
         self._stopped = False
-        self._instruments: object | None = None
+        self.measuring: Measuring | None = None
         self._watchdog: Watchdog | None = None
         self._policy = content.Policy(
             settings.capture_content, settings.redact, settings.max_content_characters
@@ -124,8 +126,9 @@ class Runtime:
             self.spans.judge(span, Ending(Outcome.LOST, EndedBy.EXIT, message=_EXIT))
         told = PROCESS.finish_errands(left_until(deadline), self._pipeline.journal)
         delivered = self._pipeline.stop(left_until(deadline)) and told
-        if not PROCESS.is_exiting:  # else the last figures are still to be read
-            self._instruments = None
+        if self.measuring is not None:
+            # At exit the last figures are still to be read.
+            self.measuring.stop(left_until(deadline), is_last=PROCESS.is_exiting)
         if current() is self:
             tracing.install(None)
             content.install(content.Policy())
@@ -144,7 +147,8 @@ class Runtime:
             deadline = time.monotonic() + timeout
             PROCESS.finish_errands(timeout)
             self._pipeline.stop(left_until(deadline))
-            self._instruments = None
+            if self.measuring is not None:
+                self.measuring.stop(left_until(deadline), is_last=False)
 
     def recover(self, timeout: float = 30.0) -> Recovered:
         """Deliver what processes that died have left in the same state directory.
@@ -159,32 +163,21 @@ class Runtime:
         """
         return self._pipeline.recover(timeout) or nothing_recovered()
 
-    def report_to(self, meter_provider: metrics.MeterProvider) -> None:
-        """Have the figures of `status` read by the instruments of *meter_provider*.
+    def measure(self, provider: object, exporters: Sequence[str]) -> None:
+        """Report to *provider*, or by exporters of ours where there is none."""
+        from agenttrace.runtime import measuring  # noqa: PLC0415 - most have no meters
 
-        Args:
-            meter_provider: A real one.
-        """
-        from agenttrace.metrics import (  # noqa: PLC0415 - most processes have no meters
-            instruments_of,
+        self.measuring = measuring.Measuring(
+            self.status, self.settings, self._pipeline, _speaking
         )
-
-        self._instruments = instruments_of(
-            meter_provider, _status_for, version=version()
-        )
-
-    def status_for(self, instruments: object) -> Status | None:
-        """Return the status, if it is *instruments* that report it.
-
-        Args:
-            instruments: Those of some meter provider.
-        """
-        return self.status() if self._instruments is instruments else None
+        self.measuring.begin(provider, exporters)
 
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
         # Apart: neither may keep the other from its work.
         safety.guarded("tick: pipeline", self._pipeline.tick)
+        if self.measuring is not None:
+            safety.guarded("tick: metrics", self.measuring.tick)
         self.judge(time.monotonic_ns())
 
     def judge(self, steady: int) -> None:
@@ -201,8 +194,9 @@ class Runtime:
         if self._watchdog is None:
             with no_fork():
                 from agenttrace.runtime import watching  # noqa: PLC0415 - see there
+            note = None if self.measuring is None else self.measuring.judged
             self._watchdog = watching.watchdog_of(
-                self.settings, self.spans, PROCESS.errands, self._pipeline.tell
+                self.settings, self.spans, PROCESS.errands, self._pipeline.tell, note
             )
         return self._watchdog
 
@@ -213,6 +207,8 @@ class Runtime:
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
         self._watchdog = None
+        if self.measuring is not None:
+            self.measuring.after_fork()
         self._pipeline.after_fork()
 
     def status(self) -> Status:
@@ -328,14 +324,15 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     settings = resolve(said)
     global _current  # noqa: PLW0603 - one runtime is the current one
     with PROCESS.lock:
+        meters = meter_provider or _otel.meter_provider()
+        exporters = checks.metric_exporters(settings, meters)
         pipeline = choose(settings, tracer_provider, span_exporter, sampler)
         if _current is not None:
             _current.retire()
         _current = runtime = Runtime(settings, pipeline, PROCESS.spans)
         PROCESS.enter(runtime)
-        meters = meter_provider or _otel.meter_provider()
-        if meters is not None and not settings.disabled:
-            safety.guarded("metrics", runtime.report_to, meters)
+        if not settings.disabled and (meters is not None or exporters):
+            runtime.measure(meters, exporters)
         if settings.on_sigterm == "flush":
             PROCESS.flush_on_sigterm()
     if settings.continue_trace and not settings.disabled:
@@ -346,10 +343,11 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     return runtime
 
 
-def _status_for(instruments: object) -> Status | None:
-    """Return what *instruments* are to report; None where they have had their time."""
-    runtime = _current
-    return None if runtime is None else runtime.status_for(instruments)
+def _speaking(instruments: object) -> Measuring | None:
+    """Return whom *instruments* speak for; None where they have had their time."""
+    measuring = None if _current is None else _current.measuring
+    is_theirs = measuring is not None and measuring.instruments is instruments
+    return measuring if is_theirs else None
 
 
 def current() -> Runtime | None:

@@ -60,6 +60,11 @@ class Pipeline(Protocol):
         ...
 
     @property
+    def resource(self) -> Resource | None:
+        """Who this process is, None where nobody says."""
+        ...
+
+    @property
     def tracer(self) -> tracing.Tracer:
         """What the port is to use."""
         ...
@@ -198,6 +203,11 @@ class OwnPipeline:
             self._durability.recover_with(self.spooler.resume)
 
     @property
+    def resource(self) -> Resource:
+        """Who this process is."""
+        return self.provider.resource
+
+    @property
     def journal(self) -> Journal | None:
         """Where open spans survive the process; None where they do not."""
         return None if self._durability is None else self._durability.journal
@@ -266,6 +276,7 @@ class NoPipeline:
 
     destinations: tuple[str, ...] = ()
     journal = None
+    resource = None
 
     def __init__(self, mode: str, tracer: tracing.Tracer) -> None:
         self.mode = mode

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agenttrace.watchdog.errands import Errands
     from agenttrace.watchdog.report import HangReport
     from agenttrace.watchdog.verdict import Verdict
+    from agenttrace.watchdog.watch import Note
 
 _BUDGET: Final = 0.3
 """Seconds of one tick that may go into reports.  What is judged then is told without
@@ -39,8 +40,17 @@ def watchdog_of(
     spans: OpenSpans,
     errands: Errands,
     emit: Callable[[SpanData], object],
+    note: Note | None,
 ) -> Watchdog:
-    """Return what judges *spans* as *settings* say, has *errands* run, and *emit*s."""
+    """Return what judges *spans* as *settings* say.
+
+    Args:
+        settings: They.
+        spans: Those that are open.
+        errands: Where the application is called.
+        emit: Sends a marker.
+        note: Told of each verdict.
+    """
     after = settings.visible_after
     return Watchdog(
         spans,
@@ -51,6 +61,7 @@ def watchdog_of(
         cancel=_cancel,
         errands=errands,
         markers=None if math.isinf(after) else Markers(after, emit),
+        note=note,
     )
 
 

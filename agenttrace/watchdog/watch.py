@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from agenttrace.watchdog.markers import Markers
     from agenttrace.watchdog.verdict import Report, Verdict
 
+    Note = Callable[[OpenSpan, Report, list[OpenSpan]], object]
+
 OFF: Final = "off"
 OBSERVE: Final = "observe"
 WARN: Final = "warn"
@@ -80,6 +82,8 @@ class Watchdog:
         errands: Where the application's processors are called, and its handlers of
             the log; None = at once, on the thread that ticks.
         markers: Tells of what is open for long; None = nobody does.
+        note: Told of each verdict before anybody else: of which span, what is known of
+            it, and its open ancestors, the nearest first.
         clock: The time in seconds, by which a tick has its time.
     """
 
@@ -94,6 +98,7 @@ class Watchdog:
         cancel: Callable[[OpenSpan, str], bool] | None = None,
         errands: Errands | None = None,
         markers: Markers | None = None,
+        note: Note | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
@@ -104,6 +109,7 @@ class Watchdog:
         self._cancel = cancel
         self._errands = errands
         self._markers = markers
+        self._note = note
         self._clock = clock
         self._timeline = Timeline()
         self._agenda = Agenda()
@@ -300,8 +306,10 @@ class Watchdog:
             tell = self._registry.take_over(span)
             if tell is None:
                 return  # it has ended in this moment
+            self._take_note(span, report, above)
             self._call("judge", partial(tell, _ending_of(span, verdict, report)))
         else:
+            self._take_note(span, report, above)
             self._told[span] = None if verdict.rule == OVERDUE else self._timeline.now
             if span.parent is not None:
                 # That it was judged is progress: the parent may still see to it.
@@ -319,6 +327,10 @@ class Watchdog:
             if safety.guarded("watchdog.cancel", self._cancel, span, message):
                 safety.count(safety.Count.TASKS_CANCELLED)
         self._hooks.call(report)
+
+    def _take_note(self, span: OpenSpan, report: Report, above: list[OpenSpan]) -> None:
+        if self._note is not None:
+            safety.guarded("watchdog.note", self._note, span, report, above)
 
     def _call(self, site: str, call: Callable[[], object]) -> None:
         """Make a call that ends in code of the application's."""

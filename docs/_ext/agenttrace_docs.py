@@ -14,8 +14,13 @@ tables the names in `agenttrace.semconv` that begin like this, with their docstr
     ```{metrics}
     ```
 
-tables the metrics of `agenttrace.semconv.METRICS`: name, instrument, unit, meaning, and
-where the status has the same number.
+tables the metrics of `agenttrace.semconv.metrics.METRICS`: name, instrument, unit,
+meaning, and where the status has the same number.
+
+    ```{measures}
+    ```
+
+tables those of its `MEASURES`: name, instrument, unit, attributes and meaning.
 
     ```{settings}
     ```
@@ -47,8 +52,9 @@ import click
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-from agenttrace import semconv, settings
+from agenttrace import settings
 from agenttrace.cli.group import group
+from agenttrace.semconv import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,15 +118,32 @@ class Metrics(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return a table of all metrics in the order of their declaration."""
-        self.env.note_dependency(inspect.getfile(semconv))
+        self.env.note_dependency(inspect.getfile(metrics))
         rows = [
             "| metric | instrument | unit | meaning | in the status |",
             "|---|---|---|---|---|",
         ]
         rows += [
             f"| `{name}` | {_INSTRUMENTS[kind]} | `{unit}` | {meaning} | `{where}` |"
-            for name, kind, unit, where, meaning in semconv.METRICS
+            for name, kind, unit, where, meaning in metrics.METRICS
         ]
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
+class Measures(SphinxDirective):
+    """Tables every metric that is made of spans."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table of all of them in the order of their declaration."""
+        self.env.note_dependency(inspect.getfile(metrics))
+        rows = [
+            "| metric | instrument | unit | attributes | meaning |",
+            "|---|---|---|---|---|",
+        ]
+        for name, (kind, unit, keys, _, meaning) in metrics.MEASURES.items():
+            told = ", ".join(f"`{key}`" for key in keys)
+            shown = _INSTRUMENTS.get(kind, kind)
+            rows.append(f"| `{name}` | {shown} | `{unit}` | {told} | {meaning} |")
         return self.parse_text_to_nodes("\n".join(rows))
 
 
@@ -270,6 +293,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("public", Public)
     app.add_directive("names", Names)
     app.add_directive("metrics", Metrics)
+    app.add_directive("measures", Measures)
     app.add_directive("settings", SettingsTable)
     app.add_directive("help", Help)
     app.add_directive("format", Format)

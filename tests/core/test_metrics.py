@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.metrics import MeterProvider as AnyMeterProvider
@@ -19,9 +19,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import agenttrace
-from agenttrace import SettingError, metrics, safety, semconv
+from agenttrace import SettingError, metrics, safety
+from agenttrace.metrics import instruments
+from agenttrace.registry import OpenSpans
+from agenttrace.semconv.metrics import MEASURES, METRICS
 from agenttrace.testing import fresh_runtime
 from agenttrace.testing.garbage import collect_garbage
+from tests.core.conftest import Meters
 from tests.core.programs import run
 from tests.delivery.collector import Collector, Reply
 
@@ -32,6 +36,16 @@ if TYPE_CHECKING:
 
     from agenttrace.runtime import Status
 
+OBSERVED = (
+    "agenttrace.spans.open",
+    "agenttrace.spans.stuck",
+    "agenttrace.spans.idle",
+    "agenttrace.spans.idle.limit",
+    "agenttrace.process.heartbeat",
+    "agenttrace.spans.ended",
+    "agenttrace.runs",
+)
+"""Measures that are read when a reader asks."""
 KINDS = {"counter": True, "updowncounter": False}
 ACKNOWLEDGED = "agenttrace.delivery.acknowledged"
 METERS = """
@@ -51,48 +65,6 @@ metrics.set_meter_provider(meters)
 """
 
 
-class Meters(NamedTuple):
-    """A meter provider of the SDK, and what reads it."""
-
-    provider: MeterProvider
-    reader: InMemoryMetricReader
-
-    def series(self) -> list[tuple[str, str, bool, int]]:
-        """Return name, unit, monotony and value of each series that there is."""
-        # The SDK's own types are not complete.
-        read: Any = self.reader
-        data: Any = read.get_metrics_data()
-        found: list[tuple[str, str, bool, int]] = []
-        resources: Any = () if data is None else data.resource_metrics
-        for of_resource in resources:
-            for of_scope in of_resource.scope_metrics:
-                assert of_scope.scope.name == "agenttrace"
-                for metric in of_scope.metrics:
-                    for point in metric.data.data_points:
-                        assert not point.attributes
-                        is_monotonic = metric.data.is_monotonic
-                        found.append(
-                            (metric.name, metric.unit, is_monotonic, point.value)
-                        )
-        return found
-
-    def values(self) -> Mapping[str, int]:
-        """Return the values by name; one that is there twice fails the test."""
-        series = self.series()
-        values = {name: value for name, _, _, value in series}
-        assert len(values) == len(series)
-        return values
-
-
-@pytest.fixture
-def meters() -> Iterator[Meters]:
-    """Give a provider whose metrics are read when the test wants to know."""
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
-    yield Meters(provider, reader)
-    provider.shutdown()
-
-
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """Give a backend for metrics."""
@@ -109,6 +81,7 @@ def arrived(backend: Collector) -> Mapping[str, int]:
         for of_resource in request.resource_metrics
         for of_scope in of_resource.scope_metrics
         for metric in of_scope.metrics
+        if metric.name not in MEASURES
         for point in metric.sum.data_points
     }
 
@@ -131,7 +104,7 @@ def test_every_metric_of_the_table_is_reported(meters: Meters) -> None:
         fresh.runtime.flush()
 
     assert [each[:3] for each in series] == [
-        (name, unit, KINDS[kind]) for name, kind, unit, *_ in semconv.METRICS
+        (name, unit, KINDS[kind]) for name, kind, unit, *_ in METRICS
     ]
 
 
@@ -145,7 +118,7 @@ def test_the_status_says_the_same_numbers(meters: Meters) -> None:
         status = fresh.runtime.status()
 
     assert values == {
-        name: number_at(status, where) for name, _, _, where, _ in semconv.METRICS
+        name: number_at(status, where) for name, _, _, where, _ in METRICS
     }
     assert values[ACKNOWLEDGED] == 1
     assert values["agenttrace.journal.size"] > 0
@@ -153,10 +126,10 @@ def test_the_status_says_the_same_numbers(meters: Meters) -> None:
 
 def test_names_and_units_are_those_that_backends_expect() -> None:
     """Prometheus adds unit and `_total` by itself; with both it says them twice."""
-    names = [name for name, *_ in semconv.METRICS]
+    names = [name for name, *_ in METRICS]
 
     assert sorted(set(names)) == sorted(names)
-    for name, kind, unit, where, meaning in semconv.METRICS:
+    for name, kind, unit, where, meaning in METRICS:
         assert name.startswith("agenttrace.")
         assert not {"bytes", "count", "seconds", "total"} & {*name.split(".")}
         assert unit in {"By", "{span}", "s", "1"}
@@ -200,7 +173,7 @@ def test_the_provider_of_before_falls_silent(meters: Meters) -> None:
         )
 
         assert meters.values() == {}
-        assert len(second.values()) == len(semconv.METRICS)
+        assert len(second.values()) == len(METRICS)
     second.provider.shutdown()
 
 
@@ -219,7 +192,7 @@ def test_a_runtime_that_is_put_aside_reports_again_afterwards(meters: Meters) ->
         with fresh_runtime():
             assert meters.values() == {}
 
-        assert len(meters.values()) == len(semconv.METRICS)
+        assert len(meters.values()) == len(METRICS)
 
 
 def test_an_attached_runtime_reports_what_it_has(meters: Meters) -> None:
@@ -234,7 +207,7 @@ def test_an_attached_runtime_reports_what_it_has(meters: Meters) -> None:
         values = meters.values()
 
     assert values["agenttrace.journal.size"] > 0
-    missing = {name for name, *_ in semconv.METRICS} - values.keys()
+    missing = {name for name, *_ in METRICS} - values.keys()
     assert missing == {"agenttrace.delivery.queued", "agenttrace.delivery.buffered"}
 
 
@@ -262,33 +235,38 @@ def test_a_provider_that_fails_costs_the_metrics_alone() -> None:
 def test_figures_that_cannot_be_had_cost_themselves_alone(meters: Meters) -> None:
     """Whoever reads metrics reads the application's as well."""
 
-    def read(_instruments: object) -> object:
+    def read(_instruments: object) -> None:
         raise LookupError
 
     with fresh_runtime(swallows={"metrics.observe"}):
-        metrics.instruments_of(meters.provider, read, version="1.0")
+        metrics.instruments_of(meters.provider, read, version="1.0", spans=OpenSpans())
 
         assert meters.values() == {}
-        assert safety.guard_hits() == {"metrics.observe": len(semconv.METRICS)}
+        assert safety.guard_hits() == {"metrics.observe": len(METRICS) + len(OBSERVED)}
 
 
 def test_instruments_do_not_keep_their_provider_alive(meters: Meters) -> None:
     """Test suites make one for each test."""
 
-    def read(_instruments: object) -> object:
+    def read(_instruments: object) -> None:
         return None
 
     class Short(NoOpMeterProvider):
         pass
 
-    first = metrics.instruments_of(Short(), read, version="1.0")
+    first = metrics.instruments_of(Short(), read, version="1.0", spans=OpenSpans())
     collect_garbage()
-    kept = metrics.instruments_of(meters.provider, read, version="1.0")
+    kept = metrics.instruments_of(
+        meters.provider, read, version="1.0", spans=OpenSpans()
+    )
 
-    made = [instruments for _, instruments in vars(metrics)["_made"]]
-    assert first not in made
-    assert kept in made
-    assert metrics.instruments_of(meters.provider, read, version="1.0") is kept
+    known = [made for _, made in vars(instruments)["_made"]]
+    assert first not in known
+    assert kept in known
+    assert (
+        metrics.instruments_of(meters.provider, read, version="1.0", spans=OpenSpans())
+        is kept
+    )
 
 
 def test_a_provider_that_cannot_be_referred_to_has_its_instruments_once() -> None:
@@ -301,14 +279,17 @@ def test_a_provider_that_cannot_be_referred_to_has_its_instruments_once() -> Non
         def get_meter(self, *_args: object, **_kwargs: object) -> Meter:
             return NoOpMeterProvider().get_meter("any")
 
-    def read(_instruments: object) -> object:
+    def read(_instruments: object) -> None:
         return None
 
     provider: Any = Slots()
 
-    first = metrics.instruments_of(provider, read, version="1.0")
+    first = metrics.instruments_of(provider, read, version="1.0", spans=OpenSpans())
 
-    assert metrics.instruments_of(provider, read, version="1.0") is first
+    assert (
+        metrics.instruments_of(provider, read, version="1.0", spans=OpenSpans())
+        is first
+    )
     assert isinstance(first, metrics.Instruments)
     assert not isinstance(provider, AnyMeterProvider)
 

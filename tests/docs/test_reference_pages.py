@@ -16,6 +16,7 @@ import pytest
 
 from agenttrace import render, semconv
 from agenttrace.cli import asked
+from agenttrace.semconv.metrics import HUNG, MEASURES, METRICS
 from tests.docs.pages import ROOT, blocks
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from agenttrace.model import Outcome
 
 CLI = (ROOT / "docs/reference/cli.md").read_text()
-METRICS = (ROOT / "docs/reference/metrics.md").read_text()
+METRICS_PAGE = (ROOT / "docs/reference/metrics.md").read_text()
 STORE = (ROOT / "docs/reference/store.md").read_text()
 TESTING = (ROOT / "docs/reference/testing.md").read_text()
 TUTORIAL = (ROOT / "docs/tutorial/first-trace.md").read_text()
@@ -127,11 +128,13 @@ def test_the_metrics_of_the_page_are_those_that_are_reported() -> None:
 
     The table of all of them is made of the same one as the instruments.
     """
-    named = set(re.findall(r"`(agenttrace\.\w+\.\w+)`", METRICS))
+    named = set(re.findall(r"`(agenttrace(?:\.\w+)+)`", METRICS_PAGE))
 
-    assert "```{metrics}\n```" in METRICS
+    assert "```{metrics}\n```" in METRICS_PAGE
+    assert "```{measures}\n```" in METRICS_PAGE
     assert named
-    assert named <= {name for name, *_ in semconv.METRICS}
+    attributes = {semconv.ENDED_BY, HUNG}
+    assert named - attributes <= {name for name, *_ in METRICS} | MEASURES.keys()
 
 
 def test_everything_that_the_pytest_plugin_adds_is_documented(

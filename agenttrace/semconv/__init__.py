@@ -1,11 +1,11 @@
-"""Every attribute, event and metric name that agenttrace writes, and nothing else.
+"""Every attribute, event and span name that agenttrace writes, and nothing else.
 
 This is the only file that knows which version of the semantic conventions is meant:
 `gen_ai.*`, `code.*`, `error.*`, `server.*`, `exception.*` and `user.*` are
 OpenTelemetry's (GenAI conventions, Development, as of
 `opentelemetry-semantic-conventions` 0.66b2; a test compares the two), `agenttrace.*`
-are our own and documented in `docs/reference/attributes.md` and, those of metrics, in
-`docs/reference/metrics.md`.
+are our own and documented in `docs/reference/attributes.md`.  Metrics stand in
+`metrics`, beside what each of them is.
 """
 
 from typing import Final
@@ -110,6 +110,10 @@ HANG_PROGRESS: Final = "agenttrace.hang.progress"
 HANG_CERTAIN: Final = "agenttrace.hang.certain"
 """False where the stack told is not known to be the span's own."""
 
+# What only metrics say.
+OTHER: Final = "_OTHER"
+"""In place of a value that there is not, or of one too many (the word is OTel's)."""
+
 # GenAI.
 GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
 GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
@@ -143,6 +147,7 @@ GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: Final = "gen_ai.usage.reasoning.output_tok
 GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
 GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - no secret
 
 # Core conventions.
 CODE_FILE_PATH: Final = "code.file.path"
@@ -171,127 +176,3 @@ RETRIEVAL: Final = "retrieval"
 INVOKE_AGENT: Final = "invoke_agent"
 INVOKE_WORKFLOW: Final = "invoke_workflow"
 EXECUTE_TOOL: Final = "execute_tool"
-
-# Metrics (ours).
-METRICS: Final = (
-    (
-        "agenttrace.delivery.queued",
-        "updowncounter",
-        "{span}",
-        "delivery.queued",
-        "Spans that have ended and are not encoded yet.",
-    ),
-    (
-        "agenttrace.delivery.buffered",
-        "updowncounter",
-        "{span}",
-        "delivery.buffered_spans",
-        "Spans that are encoded, and some destination has not acknowledged.",
-    ),
-    (
-        "agenttrace.delivery.acknowledged",
-        "counter",
-        "{span}",
-        "counts.spans_acknowledged",
-        "Spans that every destination has acknowledged.",
-    ),
-    (
-        "agenttrace.delivery.retries",
-        "counter",
-        "1",
-        "counts.export_retries",
-        "Attempts to send that were put off, to be made again.",
-    ),
-    (
-        "agenttrace.delivery.failures",
-        "counter",
-        "1",
-        "counts.export_failures",
-        "Attempts to send that failed: put off, refused, or taken in part.",
-    ),
-    (
-        "agenttrace.delivery.dropped",
-        "counter",
-        "{span}",
-        "counts.spans_dropped",
-        "Spans that some destination will never have.",
-    ),
-    (
-        "agenttrace.delivery.left",
-        "counter",
-        "{span}",
-        "counts.spans_left",
-        "Spans that a shutdown out of time left on disk, for the next process.",
-    ),
-    (
-        "agenttrace.journal.size",
-        "updowncounter",
-        "By",
-        "journal_bytes",
-        "Size of the journal's file; 0 where there is none.",
-    ),
-    (
-        "agenttrace.journal.missed",
-        "counter",
-        "{span}",
-        "counts.spans_not_journaled",
-        "Spans that found no room in the journal: a crash would lose them.",
-    ),
-    (
-        "agenttrace.spool.size",
-        "updowncounter",
-        "By",
-        "spool_bytes",
-        "Bytes on disk of what has ended and is not settled.",
-    ),
-    (
-        "agenttrace.spool.missed",
-        "counter",
-        "{span}",
-        "counts.spans_not_spooled",
-        "Spans that could not be written to disk before they were sent.",
-    ),
-    (
-        "agenttrace.spool.damaged",
-        "counter",
-        "1",
-        "counts.segments_damaged",
-        "Files of the spool that could not be read to their end.",
-    ),
-    (
-        "agenttrace.watchdog.late",
-        "counter",
-        "1",
-        "counts.ticks_late",
-        "Ticks that came a second late or more, and judged nobody.",
-    ),
-    (
-        "agenttrace.watchdog.put_off",
-        "counter",
-        "1",
-        "counts.looks_put_off",
-        "Looks at a span that a tick had no time for: they came with a later one.",
-    ),
-    (
-        "agenttrace.watchdog.hung",
-        "counter",
-        "1",
-        "counts.calls_hung",
-        "Calls of processors or log handlers that did not come back for seconds.",
-    ),
-    (
-        "agenttrace.recovery.recovered",
-        "counter",
-        "{span}",
-        "counts.spans_recovered",
-        "Spans that dead processes had open, or had ended and not sent, told here.",
-    ),
-    (
-        "agenttrace.recovery.redelivered",
-        "counter",
-        "{span}",
-        "counts.spans_redelivered",
-        "Spans that stood in the spool of dead processes, sent from here.",
-    ),
-)
-"""Name, instrument, unit, where `Runtime.status()` has the same number, meaning."""

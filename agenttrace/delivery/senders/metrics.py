@@ -1,0 +1,116 @@
+"""Exporters of metrics: what the senders of spans are to spans.
+
+By http they go through the sender that spans go through, with its TLS, proxies and time
+limits.  Nothing is kept or tried again: figures add up, and the next export has all of
+them.  What a backend says that takes no metrics is told once, and it is asked no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricExporter,
+    MetricExportResult,
+    PeriodicExportingMetricReader,
+)
+
+from agenttrace.delivery import otlp_env
+from agenttrace.delivery.frames import Frame
+from agenttrace.delivery.senders import Delivered, Refused
+from agenttrace.safety import log_once
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
+
+_OK: Final = MetricExportResult.SUCCESS
+_FAILED: Final = MetricExportResult.FAILURE
+
+
+class HttpMetrics(MetricExporter):
+    """Posts metrics by OTLP/HTTP.
+
+    Args:
+        settings: Where to, and how.
+    """
+
+    def __init__(self, settings: otlp_env.OtlpSettings) -> None:
+        super().__init__()
+        from agenttrace.delivery.senders.http import (  # noqa: PLC0415 - only where it is asked for
+            HttpSender,
+        )
+
+        self._sender = HttpSender.from_settings(settings)
+        self._timeout = settings.timeout
+        self._is_refused = False
+
+    def export(
+        self,
+        metrics_data: MetricsData,
+        timeout_millis: float = 10_000,
+        **_: Any,  # noqa: ANN401 - the SDK's signature
+    ) -> MetricExportResult:
+        """Post them once."""
+        if self._is_refused:
+            return _FAILED
+        frame = Frame((), encode_metrics(metrics_data).SerializeToString())
+        timeout = min(timeout_millis / 1000, self._timeout)
+        answer = self._sender.send(frame, timeout)
+        if isinstance(answer, Delivered):
+            return _OK
+        if isinstance(answer, Refused):
+            self._is_refused = True
+            log_once(
+                "metrics.refused",
+                logging.INFO,
+                "%s takes no metrics (%s): none are sent any more",
+                self._sender,
+                answer.reason,
+            )
+        return _FAILED
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK's signature
+        """Find nothing to flush."""
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:  # noqa: ANN401, ARG002 - the SDK's signature
+        """Close the connection."""
+        self._sender.close()
+
+
+class Reader(PeriodicExportingMetricReader):
+    """The SDK's reader, until it is over.
+
+    Attributes:
+        is_over: Whether nothing is to be exported any more: the SDK has its thread
+            begin anew in a forked child, where it would speak for the parent.
+    """
+
+    is_over = False
+
+    def _receive_metrics(
+        self,
+        metrics_data: MetricsData,
+        timeout_millis: float = 10_000,
+        **kwargs: Any,  # noqa: ANN401 - the SDK's signature
+    ) -> None:
+        if not self.is_over:
+            super()._receive_metrics(metrics_data, timeout_millis, **kwargs)  # pyright: ignore[reportUnknownMemberType]  # its types are not complete
+
+
+def exporter_of(name: str) -> MetricExporter:
+    """Return the exporter called *name*, as the environment has it: otlp, console."""
+    if name == "console":
+        return ConsoleMetricExporter()
+    settings = otlp_env.otlp_settings(os.environ, "metrics")
+    if settings.protocol is otlp_env.Protocol.GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415 - only where it is asked for
+            OTLPMetricExporter,
+        )
+
+        return OTLPMetricExporter()
+    return HttpMetrics(settings)

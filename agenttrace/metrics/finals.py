@@ -1,0 +1,283 @@
+"""Measurements of final forms, and of verdicts.
+
+Ends and runs are counted here and read by the reader: what OpenTelemetry's own counters
+take is more than what it takes to encode a span.  What is measured of a few spans, the
+calls of models, verdicts and blocks, goes there at once, in the context of its span: so
+exemplars lead to the trace.
+
+A *run* is an agent or a workflow that has none above it, in this process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from agenttrace import semconv
+from agenttrace.metrics.open_work import agent_of, attributes_of, step_of
+from agenttrace.model import EndedBy, Outcome
+from agenttrace.semconv import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from agenttrace.metrics.bounded import Bounded, Values
+    from agenttrace.metrics.open_work import Step
+    from agenttrace.model import SpanData
+    from agenttrace.registry import OpenSpan, OpenSpans
+
+_OURS: Final = "agenttrace"
+_PREFIX: Final = f"{_OURS}."
+_RUNS: Final = frozenset({semconv.INVOKE_AGENT, semconv.INVOKE_WORKFLOW})
+_SECOND: Final = 1_000_000_000
+_MOST: Final = 10_000
+"""How many are remembered of what is soon of no use."""
+_DEEPEST: Final = 1_000
+"""Spans that are gone up to find an agent."""
+_TOKENS: Final = (
+    (semconv.GEN_AI_USAGE_INPUT_TOKENS, "input"),
+    (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, "output"),
+)
+_LEAKED: Final[Values] = {
+    semconv.OUTCOME: Outcome.ABANDONED.value,
+    semconv.ENDED_BY: EndedBy.GC.value,
+}
+_CALL: Final = (
+    semconv.GEN_AI_OPERATION_NAME,
+    semconv.GEN_AI_PROVIDER_NAME,
+    semconv.GEN_AI_REQUEST_MODEL,
+    semconv.GEN_AI_RESPONSE_MODEL,
+    semconv.SERVER_ADDRESS,
+    semconv.SERVER_PORT,
+)
+
+Key = tuple[tuple[str, str | int | bool], ...]
+
+
+class Finals:
+    """What is measured of spans that have ended, or were judged.
+
+    Args:
+        bounded: What attributes are taken from.
+        record: Takes name, value, attributes and context of a measurement.
+        spans: The registry, for what is above a span.
+    """
+
+    def __init__(
+        self,
+        bounded: Bounded,
+        record: Mapping[str, Any],
+        spans: OpenSpans,
+    ) -> None:
+        self._bounded = bounded
+        self._record = record
+        self._spans = spans
+        self._keys: dict[tuple[object, ...], Key] = {}
+        """What ends are counted as, by what spans say."""
+        self._ended: dict[Key, int] = {}
+        self._runs: dict[Key, int] = {}
+        self._hung: dict[bytes, None] = {}
+        """Runs that hang, or have a step that does."""
+        self.steps: dict[bytes, Step] = {}
+        """What was judged lately, and what it was a step of."""
+        self._agents: dict[bytes, bytes] = {}
+        """Agents and workflows that have ended, and the span above each."""
+
+    def forget(self) -> None:
+        """Begin at nothing: what was counted is the parent process's."""
+        for known in (self._ended, self._runs, self._hung, self.steps, self._agents):
+            known.clear()
+
+    def ended(self) -> Iterator[tuple[int, Values]]:
+        """Return how many spans have ended, and how."""
+        return _told(self._ended)
+
+    def runs(self) -> Iterator[tuple[int, Values]]:
+        """Return how many runs have ended, and how."""
+        return _told(self._runs)
+
+    def observe(self, spans: Sequence[SpanData]) -> None:
+        """Take final forms, of spans that have ended at about the same time."""
+        batch: dict[bytes, SpanData] | None = None
+        for span in spans:
+            if span.name.startswith(_PREFIX):
+                self._observe_ours(span)
+                continue
+            values = span.attributes
+            operation = values.get(semconv.GEN_AI_OPERATION_NAME)
+            outcome = values.get(semconv.OUTCOME) or _outcome_of(span)
+            agent = values.get(semconv.GEN_AI_AGENT_NAME)
+            if agent is None and operation in _RUNS:
+                # By the conventions a name begins with the operation.
+                agent = span.name.removeprefix(f"{operation} ")
+            self._count_end((operation, agent, outcome, values.get(semconv.ENDED_BY)))
+            if operation in _RUNS:
+                batch = batch or {each.span_id: each for each in spans}
+                self._observe_agent(span, batch, agent, outcome)
+            elif operation and span.kind is SpanKind.CLIENT:
+                self._observe_call(span, judged=_is_judged(span))
+
+    def judged(self, span: OpenSpan, report: object, above: Sequence[OpenSpan]) -> None:
+        """Take a verdict.
+
+        Args:
+            span: Which was judged.
+            report: What is known of it (`watchdog.verdict.Report`).
+            above: Its open ancestors, the nearest first.
+        """
+        lineage = (span, *above)
+        run = [each for each in lineage if each.operation in _RUNS]
+        if run:
+            self._remember(self._hung, run[-1].span_id, None)
+        told: Any = report
+        cause = str(getattr(report, "cause", "unknown"))
+        step = step_of(span.operation, agent_of(lineage), self._bounded)
+        self._remember(self.steps, span.span_id, step)
+        values = attributes_of(step) | self._bounded.values(
+            ((semconv.HANG_CAUSE, cause), (semconv.HANG_RULE, told.rule))
+        )
+        where = _context(span.trace_id, span.span_id, is_sampled=span.sampled)
+        self._record[metrics.STALLS](1, values, where)
+        self._record[metrics.STALL_DURATION](told.idle, values, where)
+
+    def _observe_ours(self, span: SpanData) -> None:
+        """Take a span that tells of another, or of a loop: it is no step itself."""
+        if span.name == semconv.LOOP_BLOCKED:
+            self._record[metrics.BLOCK_DURATION](_seconds(span), {}, _context_of(span))
+        elif span.name.startswith(semconv.LATE_FINISH):
+            # That it took so long was told with the verdict, what it used was not.
+            self._observe_tokens(span, self._call_of(span), _context_of(span))
+
+    def _observe_agent(
+        self,
+        span: SpanData,
+        batch: Mapping[bytes, SpanData],
+        agent: object,
+        outcome: object,
+    ) -> None:
+        above = self._agent_above(span.parent_id, batch)
+        self._remember(self._agents, span.span_id, span.parent_id)
+        if above:
+            return
+        hung = span.span_id in self._hung or _is_judged(span)
+        self._hung.pop(span.span_id, None)
+        values = self._bounded.values(
+            (
+                (semconv.GEN_AI_AGENT_NAME, agent),
+                (semconv.OUTCOME, outcome),
+                (metrics.HUNG, hung),
+            )
+        )
+        key = tuple(values.items())
+        self._runs[key] = self._runs.get(key, 0) + 1
+        # What has not happened yet begins at nothing: a rate cannot see a first one.
+        self._runs.setdefault(tuple((values | {metrics.HUNG: True}).items()), 0)
+
+    def _agent_above(self, span_id: bytes, batch: Mapping[bytes, SpanData]) -> bool:
+        """Return whether an agent or a workflow is above who has this parent.
+
+        Looked for among what is open, was judged, or has just ended: of what ended long
+        before, nothing is known any more.
+        """
+        judged = {each.span_id: each for each in self._spans.judged()}
+        for _ in range(_DEEPEST):
+            if not span_id:
+                return False
+            if span_id in self._agents:
+                return True
+            ended = batch.get(span_id)
+            if ended is not None:
+                if ended.attributes.get(semconv.GEN_AI_OPERATION_NAME) in _RUNS:
+                    return True
+                span_id = ended.parent_id
+                continue
+            is_open = self._spans.find(span_id) or judged.get(span_id)
+            if is_open is None:
+                return False
+            if is_open.operation in _RUNS:
+                return True
+            span_id = is_open.parent_id
+        return False
+
+    def _observe_call(self, span: SpanData, *, judged: bool) -> None:
+        if span.scope.name != _OURS:
+            return  # whoever made the span may measure it as well
+        values, where = self._call_of(span), _context_of(span)
+        failed = self._bounded.values(
+            ((semconv.ERROR_TYPE, span.attributes.get(semconv.ERROR_TYPE)),)
+        )
+        self._record[metrics.CALL_DURATION](_seconds(span), values | failed, where)
+        first = span.attributes.get(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
+        if isinstance(first, int | float):
+            self._record[metrics.TIME_TO_FIRST_CHUNK](first, values, where)
+        if not judged:
+            self._observe_tokens(span, values, where)
+
+    def _observe_tokens(self, span: SpanData, values: Values, where: Context) -> None:
+        for name, kind in _TOKENS:
+            used = span.attributes.get(name)
+            if isinstance(used, int):
+                told = values | {semconv.GEN_AI_TOKEN_TYPE: kind}
+                self._record[metrics.TOKEN_USAGE](used, told, where)
+
+    def _call_of(self, span: SpanData) -> Values:
+        return self._bounded.values((name, span.attributes.get(name)) for name in _CALL)
+
+    def _count_end(self, said: tuple[object, ...]) -> None:
+        key = self._keys.get(said)
+        if key is None:
+            operation, agent, outcome, ended_by = said
+            values = attributes_of(step_of(operation, agent, self._bounded))
+            self._ended.setdefault(tuple((values | _LEAKED).items()), 0)
+            how = ((semconv.OUTCOME, outcome), (semconv.ENDED_BY, ended_by))
+            key = tuple((values | self._bounded.values(how)).items())
+            self._remember(self._keys, said, key)
+        self._ended[key] = self._ended.get(key, 0) + 1
+
+    def _remember(self, known: dict[Any, Any], key: object, value: object) -> None:
+        if len(known) >= _MOST:
+            known.pop(next(iter(known)), None)
+        known[key] = value
+
+
+def _is_judged(span: SpanData) -> bool:
+    return span.attributes.get(semconv.ENDED_BY) == EndedBy.WATCHDOG
+
+
+def _outcome_of(span: SpanData) -> str:
+    """Return the outcome of a span that does not say it."""
+    return Outcome.ERROR if span.status is StatusCode.ERROR else Outcome.OK
+
+
+def _seconds(span: SpanData) -> float:
+    return max(span.end_time - span.start_time, 0) / _SECOND
+
+
+def _told(counts: Mapping[Key, int]) -> Iterator[tuple[int, Values]]:
+    for key, count in tuple(counts.items()):
+        yield count, dict(key)
+
+
+def _context_of(span: SpanData) -> Context:
+    return _context(span.trace_id, span.span_id, is_sampled=True)
+
+
+def _context(trace_id: bytes, span_id: bytes, *, is_sampled: bool) -> Context:
+    """Return the context of a span, for a measurement that is made elsewhere."""
+    flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
+    span = SpanContext(
+        int.from_bytes(trace_id, "big"),
+        int.from_bytes(span_id, "big"),
+        is_remote=False,
+        trace_flags=flags,
+    )
+    return set_span_in_context(NonRecordingSpan(span), Context())

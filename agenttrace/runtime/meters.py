@@ -1,0 +1,163 @@
+"""A meter provider of our own, where OpenTelemetry's variables ask for metrics.
+
+`OTEL_METRICSMETRICS_EXPORTER` says which exporters (`otlp`, `prometheus`, `console`, or
+`none`); not set, an OTLP endpoint for all signals, or for metrics, is enough.  What the
+variables mean is read when something is configured, what they ask for is imported later
+(see `measuring`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from agenttrace import safety
+from agenttrace.delivery import otlp_env
+from agenttrace.errors import SettingError
+from agenttrace.lazy import no_fork
+from agenttrace.runtime import checks
+from agenttrace.runtime.checks import METRICS_EXPORTER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
+
+    from agenttrace.delivery.senders.metrics import Reader
+
+_ALLOWED: Final = ("otlp", "prometheus", "console")
+_PROMETHEUS: Final = "opentelemetry.exporter.prometheus"
+_PORT: Final = 9464
+"""The specification's."""
+
+
+def asked_for() -> tuple[str, ...]:
+    """Return the names of the exporters that the environment asks for.
+
+    Raises:
+        SettingError: A variable cannot be meant, or names what is not installed.
+    """
+    said = os.environ.get(METRICS_EXPORTER, "").strip()
+    if not said:
+        return ("otlp",) if checks.wants_metrics() else ()
+    names = tuple(dict.fromkeys(each.strip().lower() for each in said.split(",")))
+    if names == ("none",):
+        return ()
+    if not set(names) <= set(_ALLOWED):
+        message = f"{', '.join(_ALLOWED)} (any of them, with commas) or none"
+        raise SettingError(METRICS_EXPORTER, said, message)
+    if "otlp" in names:
+        otlp_env.otlp_settings(os.environ, "metrics")
+    if "prometheus" in names:
+        if not _is_installed(_PROMETHEUS):
+            message = "a name whose exporter is installed: the extra 'prometheus'"
+            raise SettingError(METRICS_EXPORTER, said, message)
+        _scraped_at()
+    return names
+
+
+class OwnMeters:
+    """A meter provider, and all that is to be stopped with it.
+
+    Args:
+        names: Of the exporters.
+        resource: Who this process is.
+
+    Attributes:
+        names: As given.
+        provider: The provider.
+    """
+
+    def __init__(self, names: Sequence[str], resource: Resource) -> None:
+        self.names = names
+        self._stops: list[Callable[[], object]] = []
+        self._readers: list[Reader] = []
+        with no_fork():
+            # Its readers take the words of the variables for interval and time-out.
+            from opentelemetry.sdk.metrics import (  # noqa: PLC0415 - see the header
+                MeterProvider,
+            )
+
+            readers = [self._reader(name) for name in names]
+        self.provider: MeterProvider = MeterProvider(
+            [reader for reader in readers if reader is not None],
+            resource,
+            # After our last spans, and so by us.
+            shutdown_on_exit=False,
+        )
+
+    def stop(self, timeout: float) -> None:
+        """Export once more, and end.
+
+        Args:
+            timeout: Longest wait in seconds; with none left nothing is exported.
+        """
+        if timeout <= 0:
+            self.abandon()
+        self.provider.shutdown(timeout_millis=max(timeout, 0.001) * 1000)
+        for stop in self._stops:
+            stop()
+
+    def abandon(self) -> None:
+        """Export nothing more."""
+        for reader in self._readers:
+            reader.is_over = True
+
+    def _reader(self, name: str) -> MetricReader | None:
+        if name == "prometheus":
+            return safety.guarded("metrics.prometheus", self._scraped)
+        from agenttrace.delivery.senders.metrics import (  # noqa: PLC0415 - see the header
+            Reader,
+            exporter_of,
+        )
+
+        reader = Reader(exporter_of(name))
+        self._readers.append(reader)
+        return reader
+
+    def _scraped(self) -> MetricReader | None:
+        """Return a reader that a Prometheus scrapes; None where it has no port."""
+        exporter: Any = importlib.import_module(_PROMETHEUS)
+        client: Any = importlib.import_module("prometheus_client")
+        host, port = _scraped_at()
+        try:
+            server, _ = client.start_http_server(port, addr=host)
+        except OSError as error:
+            safety.log_once(
+                "metrics.prometheus",
+                logging.WARNING,
+                "no metrics can be scraped from %s:%s (%s): they are told nowhere",
+                host,
+                port,
+                error,
+            )
+            return None
+        self._stops.extend((server.shutdown, server.server_close))
+        reader: MetricReader = exporter.PrometheusMetricReader()
+        return reader
+
+
+def _scraped_at() -> tuple[str, int]:
+    """Return host and port that metrics are scraped from."""
+    name = "OTELMETRICS_EXPORTER_PROMETHEUS_PORT"
+    said = os.environ.get(name, "").strip()
+    try:
+        port = int(said or _PORT)
+    except ValueError:
+        port = 0
+    if not 0 < port < 65536:  # noqa: PLR2004 - ports are what they are
+        raise SettingError(name, said, "the number of a port")
+    host = os.environ.get("OTELMETRICS_EXPORTER_PROMETHEUS_HOST", "").strip()
+    return host or "localhost", port
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

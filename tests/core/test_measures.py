@@ -1,0 +1,323 @@
+"""What open spans, ends, runs, verdicts and calls of models are as metrics."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+
+import agenttrace
+from agenttrace import semconv
+from agenttrace.metrics.bounded import Bounded
+from agenttrace.semconv import metrics
+from agenttrace.testing import ManualClock, fresh_runtime
+from agenttrace.testing.garbage import collect_garbage
+from agenttrace.testing.model_server import ModelServer
+from tests.core.conftest import Meters, series_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from agenttrace.testing import FreshRuntime
+
+OPERATION, AGENT = semconv.GEN_AI_OPERATION_NAME, semconv.GEN_AI_AGENT_NAME
+OUTCOME, ENDED_BY = semconv.OUTCOME, semconv.ENDED_BY
+HANG = 300.0
+"""Seconds, of which a manual clock makes none."""
+
+
+@pytest.fixture
+def fresh(meters: Meters) -> Iterator[FreshRuntime]:
+    """Give a runtime that reports to the meters."""
+    with fresh_runtime(meter_provider=meters.provider) as made:
+        yield made
+
+
+@agenttrace.tool
+def search() -> None:
+    """Find nothing."""
+
+
+@agenttrace.agent
+def triage() -> None:
+    """Ask another agent, and a tool."""
+    billing()
+    search()
+
+
+@agenttrace.agent
+def billing() -> None:
+    """Do nothing."""
+
+
+@agenttrace.agent
+def stream() -> Generator[int]:
+    """Yield for as long as somebody reads."""
+    yield 1
+    yield 2
+
+
+def test_ends_are_counted_by_operation_agent_and_outcome(
+    fresh: FreshRuntime, meters: Meters
+) -> None:
+    """The panel that shows how steps end, and by what."""
+    triage()
+    search()
+    with pytest.raises(LookupError), agenttrace.span("plan"):
+        raise LookupError
+    fresh.runtime.flush()
+
+    ended = [each for each in meters.of(metrics.SPANS_ENDED) if each[1]]
+
+    tool = {OPERATION: "execute_tool", OUTCOME: "ok", ENDED_BY: "return"}
+    plan = {OPERATION: "_OTHER", OUTCOME: "error", ENDED_BY: "exception"}
+    agent = {OPERATION: "invoke_agent", OUTCOME: "ok", ENDED_BY: "return"}
+    assert (tool, 2) in ended
+    assert (plan, 1) in ended
+    assert ({AGENT: "triage", **agent}, 1) in ended
+    assert ({AGENT: "billing", **agent}, 1) in ended
+    assert len(ended) == 4
+
+
+def test_a_run_is_an_agent_with_no_agent_above(
+    fresh: FreshRuntime, meters: Meters
+) -> None:
+    """The rate of runs that hang must not change with how many agents a run has."""
+    with agenttrace.span("request"):
+        triage()
+    fresh.runtime.flush()
+    with agenttrace.span("another step"):
+        billing()
+    fresh.runtime.flush()
+
+    went_well = {OUTCOME: "ok", metrics.HUNG: False}
+    hung = {OUTCOME: "ok", metrics.HUNG: True}
+    assert sorted(meters.of(metrics.RUNS), key=str) == [
+        ({AGENT: "billing", **went_well}, 1),
+        ({AGENT: "billing", **hung}, 0),  # a rate cannot see a series' first value
+        ({AGENT: "triage", **went_well}, 1),
+        ({AGENT: "triage", **hung}, 0),
+    ]
+
+
+def test_an_agent_that_outlives_a_batch_is_still_one_run(
+    fresh: FreshRuntime, meters: Meters
+) -> None:
+    """Inner agents are sent long before the outer one ends."""
+    with agenttrace.span("invoke_workflow w", operation="invoke_workflow"):
+        triage()
+        fresh.runtime.flush()
+        assert meters.of(metrics.RUNS) == []
+    fresh.runtime.flush()
+
+    assert sorted(value for _, value in meters.of(metrics.RUNS)) == [0, 1]
+
+
+def test_what_was_leaked_is_told_by_how_it_ended(
+    fresh: FreshRuntime, meters: Meters
+) -> None:
+    """Spans that only the garbage collector ends are a leak somebody has to find."""
+    leaked = stream()
+    next(leaked)
+    del leaked
+    collect_garbage()
+    fresh.runtime.flush()
+
+    ((attributes, value),) = meters.of(metrics.SPANS_ENDED)
+    assert (attributes[OUTCOME], attributes[ENDED_BY], value) == ("abandoned", "gc", 1)
+
+
+def test_the_longest_silence_is_told_with_its_limit(
+    fresh: FreshRuntime, meters: Meters
+) -> None:
+    """An alert compares the two, and needs no number of its own for each step."""
+    step = {OPERATION: "execute_tool", AGENT: "triage"}
+    agent = {OPERATION: "invoke_agent", AGENT: "triage"}
+    with ManualClock() as clock:
+        with (
+            agenttrace.span("invoke_agent triage", operation="invoke_agent"),
+            agenttrace.span(
+                "execute_tool a", operation="execute_tool", heartbeat_timeout=90
+            ),
+        ):
+            clock.advance(60)
+            opened = meters.of(metrics.SPANS_OPEN)
+            idle = meters.of(metrics.SPANS_IDLE)
+            limits = meters.of(metrics.SPANS_IDLE_LIMIT)
+            with agenttrace.hold("a human"):
+                clock.advance(10)
+                held = meters.of(metrics.SPANS_IDLE)
+        after = meters.of(metrics.SPANS_OPEN)
+
+    assert (step, 1) in opened
+    assert (agent, 1) in opened
+    assert dict(_by(idle))["execute_tool"] == pytest.approx(60, abs=1)
+    assert dict(_by(idle))["invoke_agent"] == 0  # it waits for the tool
+    assert (step, 90) in limits
+    assert dict(_by(held))["execute_tool"] == 0
+    assert sorted(value for _, value in after) == [0, 0]  # and they are still told
+    assert fresh.runtime.status().open == 0
+
+
+def test_a_stall_leads_to_its_trace_and_its_run_is_not_hang_free(
+    fresh: FreshRuntime, meters: Meters
+) -> None:
+    """From the alert to where it hangs is one click, by the exemplar."""
+    with (
+        ManualClock() as clock,
+        agenttrace.span("invoke_agent triage", operation="invoke_agent") as run,
+    ):
+        with agenttrace.span("execute_tool a", operation="execute_tool") as tool:
+            clock.advance(HANG + 1)
+            seen = meters.read()
+        over = meters.of(metrics.SPANS_STUCK)
+        clock.advance(1)
+    fresh.runtime.flush()
+
+    told = {OPERATION: "execute_tool", AGENT: "triage"}
+    assert (told, 1) in series_of(seen, metrics.SPANS_STUCK)
+    assert (told, 0) in over
+    ((attributes, value),) = series_of(seen, metrics.STALLS)
+    assert value == 1
+    assert attributes.items() >= {**told, semconv.HANG_RULE: "silence"}.items()
+    assert semconv.HANG_CAUSE in attributes
+    ((_, histogram),) = series_of(seen, metrics.STALL_DURATION)
+    assert histogram.sum == pytest.approx(HANG, abs=2)
+    (exemplar,) = histogram.exemplars
+    context = tool.get_span_context()
+    assert (exemplar.trace_id, exemplar.span_id) == (context.trace_id, context.span_id)
+    assert exemplar.trace_id == run.get_span_context().trace_id
+    ((attributes, _),) = meters.of(metrics.RUNS)
+    assert attributes == {AGENT: "triage", OUTCOME: "ok", metrics.HUNG: True}
+
+
+def test_calls_of_models_are_told_by_the_conventions(meters: Meters) -> None:
+    """Dashboards of others show them without knowing agenttrace."""
+    agenttrace.instrument("openai")
+    try:
+        with (
+            ModelServer() as server,
+            fresh_runtime(meter_provider=meters.provider) as fresh,
+        ):
+            client: Any = openai.OpenAI(base_url=server.base_url, api_key="none")
+            asked: Any = {"messages": [{"role": "user", "content": "hi"}]}
+            answer = client.chat.completions.create(model="whole", **asked)
+            list(client.chat.completions.create(model="parts", stream=True, **asked))
+            fresh.runtime.flush()
+            port = server.port
+            calls = meters.of(metrics.CALL_DURATION)
+            tokens = meters.of(metrics.TOKEN_USAGE)
+            firsts = meters.of(metrics.TIME_TO_FIRST_CHUNK)
+    finally:
+        agenttrace.uninstrument()
+
+    ((attributes, call),) = [
+        each for each in calls if each[0]["gen_ai.request.model"] == "whole"
+    ]
+    assert attributes == {
+        OPERATION: "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "whole",
+        "gen_ai.response.model": "whole",
+        "server.address": "127.0.0.1",
+        "server.port": port,
+    }
+    assert call.count == 1
+    assert call.explicit_bounds == tuple(0.01 * 2**power for power in range(14))
+    used = {
+        each["gen_ai.token.type"]: point.sum
+        for each, point in tokens
+        if each["gen_ai.request.model"] == "whole"
+    }
+    assert answer.usage is not None
+    assert used == {
+        "input": answer.usage.prompt_tokens,
+        "output": answer.usage.completion_tokens,
+    }
+    assert tokens[0][1].explicit_bounds[-1] == 4**13
+    assert [point.count for _, point in firsts] == [1]  # of the stream alone
+
+
+def test_an_attached_runtime_counts_what_its_provider_is_handed(
+    meters: Meters,
+) -> None:
+    """Whoever has a tracer provider has the same questions."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    with fresh_runtime(
+        meter_provider=meters.provider, tracer_provider=provider, span_exporter=None
+    ):
+        triage()
+        ended = meters.of(metrics.SPANS_ENDED)
+        runs = meters.of(metrics.RUNS)
+
+    assert sum(value for _, value in ended) == 3
+    assert sum(value for _, value in runs) == 1
+
+
+def test_a_value_too_many_is_told_as_other() -> None:
+    """An agent's name that is made up for every call must not make series for ever."""
+    bounded = Bounded()
+
+    told = [bounded.value(AGENT, f"agent {number}") for number in range(1_000)]
+
+    assert told[0] == "agent 0"
+    assert told[-1] == "_OTHER"
+    assert len(set(told)) <= 101
+    assert bounded.value(AGENT, "agent 0") == "agent 0"
+    assert len(str(bounded.value(OPERATION, "x" * 10_000))) <= 128
+
+
+def test_many_agents_add_up(fresh: FreshRuntime, meters: Meters) -> None:
+    """What has no series of its own is still counted."""
+    for number in range(300):
+        with agenttrace.span(
+            "invoke_agent", operation="invoke_agent", attributes={AGENT: str(number)}
+        ):
+            pass
+    fresh.runtime.flush()
+
+    runs = meters.of(metrics.RUNS)
+
+    assert sum(value for _, value in runs) == 300
+    assert len(runs) <= 202
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_the_parent_has_counted_is_not_counted_in_a_child(
+    fresh: FreshRuntime, meters: Meters
+) -> None:
+    """Over all processes it adds up."""
+    search()
+    fresh.runtime.flush()
+    assert fresh.runtime.measuring is not None
+
+    fresh.runtime.measuring.after_fork()
+
+    assert meters.of(metrics.SPANS_ENDED) == []
+
+
+def test_a_second_provider_takes_over(meters: Meters) -> None:
+    """An application that is configured again is reported once."""
+    other = InMemoryMetricReader()
+    provider = MeterProvider([other], shutdown_on_exit=False)
+    with fresh_runtime(meter_provider=meters.provider) as fresh:
+        search()
+        fresh.runtime.flush()
+        agenttrace.configure(
+            meter_provider=provider, durable=False, loop_blocked_after=math.inf
+        )
+        before = meters.of(metrics.SPANS_ENDED)
+    provider.shutdown()
+
+    assert before == []
+
+
+def _by(series: list[tuple[dict[str, Any], Any]]) -> Iterator[tuple[str, Any]]:
+    for attributes, value in series:
+        yield attributes[OPERATION], value
