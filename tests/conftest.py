@@ -17,8 +17,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_KEPT = "AGENTTRACE_BACKENDS"  # where the servers of `tests/e2e` are
 for _name in [name for name in os.environ if name.startswith(("OTEL_", "AGENTTRACE_"))]:
-    del os.environ[_name]
+    if _name != _KEPT:
+        del os.environ[_name]
 
 # The plugin by name too: a checkout that is not installed has no entry points.
 pytest_plugins = ["agenttrace.pytest_plugin", "pytester", "tests.context.table"]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 COMMANDS: Final = {
+    "dashboards": "Write Grafana dashboards and Prometheus rules.",
     "demo": "Watch eight runs go well and wrong, and every span arrive.",
     "doctor": "Check whether spans are kept and delivered here.",
     "guard": "Stay, and deliver what processes leave when they die.",

@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 )
 
 from agenttrace import semconv
-from agenttrace.metrics.open_work import agent_of, attributes_of, step_of
+from agenttrace.metrics.open_work import RUNS, agent_of, attributes_of, name_of, step_of
 from agenttrace.model import EndedBy, Outcome
 from agenttrace.semconv import metrics
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _OURS: Final = "agenttrace"
 _PREFIX: Final = f"{_OURS}."
-_RUNS: Final = frozenset({semconv.INVOKE_AGENT, semconv.INVOKE_WORKFLOW})
 _SECOND: Final = 1_000_000_000
 _MOST: Final = 10_000
 """How many are remembered of what is soon of no use."""
@@ -51,6 +50,13 @@ _LEAKED: Final[Values] = {
     semconv.OUTCOME: Outcome.ABANDONED.value,
     semconv.ENDED_BY: EndedBy.GC.value,
 }
+_USUAL: Final = (
+    (Outcome.OK.value, False),
+    (Outcome.OK.value, True),
+    (Outcome.ERROR.value, False),
+    (Outcome.STUCK.value, True),
+)
+"""How runs end, and whether they have hung."""
 _CALL: Final = (
     semconv.GEN_AI_OPERATION_NAME,
     semconv.GEN_AI_PROVIDER_NAME,
@@ -116,11 +122,10 @@ class Finals:
             operation = values.get(semconv.GEN_AI_OPERATION_NAME)
             outcome = values.get(semconv.OUTCOME) or _outcome_of(span)
             agent = values.get(semconv.GEN_AI_AGENT_NAME)
-            if agent is None and operation in _RUNS:
-                # By the conventions a name begins with the operation.
-                agent = span.name.removeprefix(f"{operation} ")
+            if agent is None and operation in RUNS:
+                agent = name_of(span.name, operation)
             self._count_end((operation, agent, outcome, values.get(semconv.ENDED_BY)))
-            if operation in _RUNS:
+            if operation in RUNS:
                 batch = batch or {each.span_id: each for each in spans}
                 self._observe_agent(span, batch, agent, outcome)
             elif operation and span.kind is SpanKind.CLIENT:
@@ -135,7 +140,7 @@ class Finals:
             above: Its open ancestors, the nearest first.
         """
         lineage = (span, *above)
-        run = [each for each in lineage if each.operation in _RUNS]
+        run = [each for each in lineage if each.operation in RUNS]
         if run:
             self._remember(self._hung, run[-1].span_id, None)
         told: Any = report
@@ -170,17 +175,22 @@ class Finals:
             return
         hung = span.span_id in self._hung or _is_judged(span)
         self._hung.pop(span.span_id, None)
-        values = self._bounded.values(
-            (
-                (semconv.GEN_AI_AGENT_NAME, agent),
-                (semconv.OUTCOME, outcome),
-                (metrics.HUNG, hung),
-            )
-        )
-        key = tuple(values.items())
+        self.begin(agent)
+        key = self._run(agent, outcome, hung)
         self._runs[key] = self._runs.get(key, 0) + 1
-        # What has not happened yet begins at nothing: a rate cannot see a first one.
-        self._runs.setdefault(tuple((values | {metrics.HUNG: True}).items()), 0)
+
+    def begin(self, agent: object) -> None:
+        """Have the usual ends of runs of *agent* begin at nothing.
+
+        A rate does not see the first value of a series: it would be blind for the
+        first hang.
+        """
+        for usual in _USUAL:
+            self._runs.setdefault(self._run(agent, *usual), 0)
+
+    def _run(self, *said: object) -> Key:
+        names = (semconv.GEN_AI_AGENT_NAME, semconv.OUTCOME, metrics.HUNG)
+        return tuple(self._bounded.values(zip(names, said, strict=True)).items())
 
     def _agent_above(self, span_id: bytes, batch: Mapping[bytes, SpanData]) -> bool:
         """Return whether an agent or a workflow is above who has this parent.
@@ -196,14 +206,14 @@ class Finals:
                 return True
             ended = batch.get(span_id)
             if ended is not None:
-                if ended.attributes.get(semconv.GEN_AI_OPERATION_NAME) in _RUNS:
+                if ended.attributes.get(semconv.GEN_AI_OPERATION_NAME) in RUNS:
                     return True
                 span_id = ended.parent_id
                 continue
             is_open = self._spans.find(span_id) or judged.get(span_id)
             if is_open is None:
                 return False
-            if is_open.operation in _RUNS:
+            if is_open.operation in RUNS:
                 return True
             span_id = is_open.parent_id
         return False

@@ -92,7 +92,7 @@ class Instruments:
             make(name, [callback], unit=unit, description=meaning)
         record = {name: _recorder(meter, name) for name in _RECORDED}
         self.finals = Finals(self._bounded, record, spans)
-        self._work = OpenWork(self._bounded, self.finals.steps)
+        self._work = OpenWork(self._bounded, self.finals.steps, self.finals.begin)
         for name in _OF_OPEN_WORK:
             self._observable(meter, name, partial(self._open, name))
         self._observable(meter, metrics.PROCESS_HEARTBEAT, _now)

@@ -17,7 +17,7 @@ from agenttrace.clock import COARSE
 from agenttrace.semconv import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from agenttrace.metrics.bounded import Bounded, Values
     from agenttrace.registry import OpenSpan, OpenSpans
@@ -27,6 +27,9 @@ _FRESH: Final = 1.0
 _SECOND: Final = 1_000_000_000
 _MOST: Final = 1_000
 """Series of each gauge; what is more is told of as one."""
+
+RUNS: Final = frozenset({semconv.INVOKE_AGENT, semconv.INVOKE_WORKFLOW})
+"""Operations of what is a run, where it is the outermost."""
 
 Step = tuple[str, str | None]
 """Operation, and the agent that it is a step of."""
@@ -65,11 +68,18 @@ class OpenWork:
         bounded: What their attributes are taken from.
         judged: What was a step of when it was judged, by its id: records of spans that
             have ended do not know what is above them.
+        begun: Told the name of each run that is open.
     """
 
-    def __init__(self, bounded: Bounded, judged: Mapping[bytes, Step]) -> None:
+    def __init__(
+        self,
+        bounded: Bounded,
+        judged: Mapping[bytes, Step],
+        begun: Callable[[str], object],
+    ) -> None:
         self._bounded = bounded
         self._judged = judged
+        self._begun = begun
         self._groups: dict[Step, _Group] = {}
         self._looked = 0.0
 
@@ -94,6 +104,8 @@ class OpenWork:
         for span in spans:
             group = self._group_of(self._step_of(span))
             group.open += 1
+            if span.operation in RUNS and not _is_below_another(span):
+                self._begun(name_of(span.name, span.operation))
             if span in waiting or span.holds:
                 continue
             idle = max(now - span.last_beat, 0)
@@ -144,9 +156,20 @@ def agent_of(spans: Iterable[OpenSpan]) -> str | None:
     """Return the name of the first of *spans* that is an agent's, None for none."""
     for span in spans:
         if span.operation == semconv.INVOKE_AGENT:
-            # By the conventions a name begins with the operation.
-            return span.name.removeprefix(f"{semconv.INVOKE_AGENT} ")
+            return name_of(span.name, span.operation)
     return None
+
+
+def name_of(name: str, operation: object) -> str:
+    """Return the agent's, tool's or workflow's name in that of a span.
+
+    By the conventions that begins with the operation.
+    """
+    return name.removeprefix(f"{operation} ")
+
+
+def _is_below_another(span: OpenSpan) -> bool:
+    return any(each.operation in RUNS for each in lineage(span.parent))
 
 
 def _value(name: str, group: _Group) -> float | None:

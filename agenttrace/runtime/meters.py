@@ -1,6 +1,6 @@
 """A meter provider of our own, where OpenTelemetry's variables ask for metrics.
 
-`OTEL_METRICSMETRICS_EXPORTER` says which exporters (`otlp`, `prometheus`, `console`, or
+`OTEL_METRICS_EXPORTER` says which exporters (`otlp`, `prometheus`, `console`, or
 `none`); not set, an OTLP endpoint for all signals, or for metrics, is enough.  What the
 variables mean is read when something is configured, what they ask for is imported later
 (see `measuring`).
@@ -144,7 +144,7 @@ class OwnMeters:
 
 def _scraped_at() -> tuple[str, int]:
     """Return host and port that metrics are scraped from."""
-    name = "OTELMETRICS_EXPORTER_PROMETHEUS_PORT"
+    name = "OTEL_EXPORTER_PROMETHEUS_PORT"
     said = os.environ.get(name, "").strip()
     try:
         port = int(said or _PORT)
@@ -152,7 +152,7 @@ def _scraped_at() -> tuple[str, int]:
         port = 0
     if not 0 < port < 65536:  # noqa: PLR2004 - ports are what they are
         raise SettingError(name, said, "the number of a port")
-    host = os.environ.get("OTELMETRICS_EXPORTER_PROMETHEUS_HOST", "").strip()
+    host = os.environ.get("OTEL_EXPORTER_PROMETHEUS_HOST", "").strip()
     return host or "localhost", port
 
 

@@ -259,6 +259,7 @@ class LoopMonitor:
         if found is None:
             return False
         watched.parent, started_at, watched.name = found
+        watched.earliest = started_at
         watched.began = max(watched.began, now - (wall - started_at) / 1e9)
         return True
 

@@ -46,6 +46,7 @@ class Watched(Suspicion):
     __slots__ = (
         "collected",
         "dump",
+        "earliest",
         "is_told",
         "links",
         "name",
@@ -73,6 +74,8 @@ class Watched(Suspicion):
         self.parent: SpanContext | None = None
         self.name = ""
         """Of the span that is to blame."""
+        self.earliest = 0
+        """When that has started, nanoseconds since the epoch."""
         self.links: Sequence[LinkData] = ()
         self.dump: str | None = None
         self.piece = piece
@@ -187,7 +190,8 @@ def form_of(
         trace_state="" if parent is None else parent.trace_state.to_header(),
         name=semconv.LOOP_BLOCKED,
         kind=SpanKind.INTERNAL,
-        start_time=ago + int(watched.began * 1e9),
+        # Two clocks: without this it might begin a moment before its parent.
+        start_time=max(ago + int(watched.began * 1e9), watched.earliest),
         end_time=ago + int(end * 1e9),
         attributes=attributes,
         events=(),
