@@ -91,6 +91,7 @@ class Finals:
         """What ends are counted as, by what spans say."""
         self._ended: dict[Key, int] = {}
         self._runs: dict[Key, int] = {}
+        self._begun: dict[object, None] = {}
         self._hung: dict[bytes, None] = {}
         """Runs that hang, or have a step that does."""
         self.steps: dict[bytes, Step] = {}
@@ -100,7 +101,8 @@ class Finals:
 
     def forget(self) -> None:
         """Begin at nothing: what was counted is the parent process's."""
-        for known in (self._ended, self._runs, self._hung, self.steps, self._agents):
+        counted = (self._ended, self._runs, self._keys, self._begun)
+        for known in (*counted, self._hung, self.steps, self._agents):
             known.clear()
 
     def ended(self) -> Iterator[tuple[int, Values]]:
@@ -185,12 +187,18 @@ class Finals:
         A rate does not see the first value of a series: it would be blind for the
         first hang.
         """
-        for usual in _USUAL:
-            self._runs.setdefault(self._run(agent, *usual), 0)
+        if agent not in self._begun:
+            self._remember(self._begun, agent, None)
+            for usual in _USUAL:
+                self._runs.setdefault(self._run(agent, *usual), 0)
 
     def _run(self, *said: object) -> Key:
-        names = (semconv.GEN_AI_AGENT_NAME, semconv.OUTCOME, metrics.HUNG)
-        return tuple(self._bounded.values(zip(names, said, strict=True)).items())
+        key = self._keys.get(said)
+        if key is None:
+            names = (semconv.GEN_AI_AGENT_NAME, semconv.OUTCOME, metrics.HUNG)
+            key = tuple(self._bounded.values(zip(names, said, strict=True)).items())
+            self._remember(self._keys, said, key)
+        return key
 
     def _agent_above(self, span_id: bytes, batch: Mapping[bytes, SpanData]) -> bool:
         """Return whether an agent or a workflow is above who has this parent.
@@ -198,10 +206,10 @@ class Finals:
         Looked for among what is open, was judged, or has just ended: of what ended long
         before, nothing is known any more.
         """
+        if not span_id:
+            return False
         judged = {each.span_id: each for each in self._spans.judged()}
         for _ in range(_DEEPEST):
-            if not span_id:
-                return False
             if span_id in self._agents:
                 return True
             ended = batch.get(span_id)
@@ -211,7 +219,7 @@ class Finals:
                 span_id = ended.parent_id
                 continue
             is_open = self._spans.find(span_id) or judged.get(span_id)
-            if is_open is None:
+            if is_open is None:  # or there is no parent at all
                 return False
             if is_open.operation in RUNS:
                 return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,7 +100,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> Non
 
 def test_every_file_that_there_is_is_written() -> None:
     """One that is forgotten in the list is in the wheel, and nobody gets it."""
-    home = dashboards.resources.files("agenttrace.dashboards")
+    home = resources.files("agenttrace.dashboards")
     there = {
         f"{folder}/{each.name}"
         for folder in ("grafana", "prometheus")

@@ -13,7 +13,9 @@ import textwrap
 import threading
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -146,12 +148,8 @@ def test_what_is_pushed_and_what_is_scraped_have_the_same_names(tmp_path: Path) 
         program.go_on()
         program.wait()
         for job in ("everything", "scraped"):
-            servers.until(
-                f"a stall of {job}",
-                lambda job=job: prometheus.query(
-                    f'agenttrace_stalls_total{{job="{job}"}}'
-                ),
-            )
+            stalls = f'agenttrace_stalls_total{{job="{job}"}}'
+            servers.until(f"a stall of {job}", partial(prometheus.query, stalls))
         pushed = prometheus.names('{job="everything"}')
         scraped = prometheus.names('{job="scraped"}')
         hung = prometheus.query('agenttrace_runs_total{agenttrace_hung="false"}')
@@ -236,9 +234,7 @@ def test_every_panel_has_something_to_show(
 
 def test_the_rules_are_right() -> None:
     """As whoever has changed them would try them."""
-    with dashboards.resources.as_file(
-        dashboards.resources.files("agenttrace.dashboards")
-    ) as folder:
+    with resources.as_file(resources.files("agenttrace.dashboards")) as folder:
         ran = subprocess.run(
             [
                 PROMETHEUS.program("promtool"),
@@ -264,10 +260,10 @@ class Alerts:
     def wait_for(self, *names: str) -> None:
         """Wait until each of these has fired."""
         for name in names:
-            servers.until(
-                f"the alert {name} ({set(self.heard)})",
-                lambda name=name: (name, "firing") in tuple(self.heard),
-            )
+            servers.until(f"the alert {name}", partial(self._fires, name))
+
+    def _fires(self, name: str) -> bool:
+        return (name, "firing") in tuple(self.heard)
 
 
 @contextmanager
@@ -283,7 +279,7 @@ def webhook() -> Generator[Alerts]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
