@@ -62,7 +62,7 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
     tick: int | None = None
     items = 0
     # As locals: a global costs twice as much to read.
-    coarse, collector, finished = COARSE, COLLECTOR, FINISHED
+    coarse, collector, idle = COARSE, COLLECTOR, FINISHED.stop
     try:
         while True:
             if inner is not outer:
@@ -70,9 +70,10 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
             token = activate(inner)
             item = resume(argument)
             inner = get()
-            put_away(token)
-            # What was sent in, and from which context, is not ours to keep alive.
-            token = argument = None
+            # What was sent in, and from which context, is not ours to keep alive:
+            # this returns None.
+            token = put_away(token)
+            argument = None
             if read is None:
                 items += 1
                 if tick is not coarse.now:
@@ -97,8 +98,11 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
                 resume, argument = throw, error
-            if collector.event is not finished.stop and collector.is_here():
-                get, activate, put_away = scope.accessors()
+            if collector.event is not idle:
+                # It has been at work since, or is: which of the two costs more to ask.
+                idle = FINISHED.stop
+                if collector.event is not idle and collector.is_here():
+                    get, activate, put_away = scope.accessors()
     except StopIteration as stop:
         _put_away_in_mid_step(put_away, token)
         call.items += items
@@ -148,14 +152,15 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
             token = activate(inner)
             item = await resume(argument)
             inner = get()
+            # What was sent in, and from which context, is not ours to keep alive: what
+            # puts it away returns None.
             try:
-                put_away(token)
+                token = put_away(token)
             except (ValueError, RuntimeError):
                 # Somebody drives this by hand and has gone on in another context, in
                 # which nothing is ours.
-                inner = kept
-            # What was sent in, and from which context, is not ours to keep alive.
-            token = argument = None
+                token, inner = None, kept
+            argument = None
             if read is None:
                 items += 1
                 if tick is not coarse.now:

@@ -279,12 +279,13 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 class Accessors(NamedTuple):
     """The current context as three calls, for code that activates step by step.
 
-    `set` returns a token for `reset`; `get` returns a value for `set`.
+    `set` returns a token for `reset`, which returns None; `get` returns a value for
+    `set`.
     """
 
     get: Callable[[], Any]
     set: Callable[[Any], Any]
-    reset: Callable[[Any], None]
+    reset: Callable[[Any], Any]
 
 
 def context_of(value: Value) -> Context:
