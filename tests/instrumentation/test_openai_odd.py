@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -15,6 +16,7 @@ from tests.instrumentation.given import HTTP, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from agenttrace.testing.model_server import ModelServer
     from tests.instrumentation.given import Spans
@@ -346,3 +348,22 @@ def test_the_server_is_the_one_that_the_module_has_been_given(
 
     ports = [Seen(span)["server.port"] for span in spans.all()]
     assert ports == [1, server.port]
+
+
+def test_where_a_client_keeps_its_url_it_is_read_there(spans: Spans) -> None:
+    """From openai 3 on the property imports a module each time, for every call."""
+    askers: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "base_url" and frame.f_back:
+            askers.add(frame.f_back.f_globals["__name__"])
+
+    with client_of(completion({"role": "assistant", "content": "Hi"})) as client:
+        sys.setprofile(note)
+        try:
+            client.chat.completions.create(model="m", messages=[])
+        finally:
+            sys.setprofile(None)
+
+    assert (spans.one().span.attributes or {})["server.address"] == "odd"
+    assert {name.partition(".")[0] for name in askers} == {"openai"}

@@ -214,10 +214,12 @@ class _Kind(NamedTuple):
 @lru_cache(maxsize=64)
 def _kind_of(client: Hashable) -> _Kind:
     bases = cast("type", client).__mro__
-    telling = next((base for base in bases if "base_url" in vars(base)), None)
+    found = (vars(base)["base_url"] for base in bases if "base_url" in vars(base))
+    # Where its function is from: the client's class calls itself one of `openai`.
+    getter = getattr(next(found, None), "fget", None)
     return _Kind(
         any(base.__module__ == "openai.lib.azure" for base in bases),
-        getattr(telling, "__module__", None) in _KEEPERS,
+        getattr(getter, "__module__", None) in _KEEPERS,
     )
 
 
