@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agenttrace.model import EventData
 
 _SCALARS: Final = attributes.SCALARS
+_NAMES: Final = frozenset({str})
 _now: Final = time.time_ns  # `testing.ManualClock` puts itself in its place
 
 
@@ -100,28 +101,25 @@ class RecordedSpan(SdkNames):
             values = self._attributes
         tracer = self._tracer
         if (
-            self._end_time is not None
-            or len(values) + len(given) > tracer.attribute_limit
+            self._end_time is None
+            and len(values) + len(given) <= tracer.attribute_limit
+            and _NAMES.issuperset(map(type, given))
+            and "" not in given
         ):
-            for key, value in given.items():
-                self._set_attribute_with_care(key, value)
-            return
-        # `set_attribute` once more: its calls would cost more than what they do.
-        limit = tracer.text_limit
-        for key, value in given.items():
-            kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
-            if (
-                type(key) is str
-                and (
-                    len(value) <= limit
-                    if kind is str
-                    else kind in _SCALARS or are_few_words(value, limit)
-                )
-                and key
-            ):
-                values[key] = value
+            # All at once: each step that is taken for every one of them counts.
+            limit = tracer.text_limit
+            for value in given.values():
+                kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
+                if kind is str:
+                    if len(value) > limit:
+                        break
+                elif kind not in _SCALARS and not are_few_words(value, limit):
+                    break
             else:
-                self._set_attribute_with_care(key, value)
+                values.update(given)
+                return
+        for key, value in given.items():
+            self.set_attribute(key, value)
 
     def _set_attribute_with_care(self, key: object, value: object) -> None:
         if self._end_time is not None:
