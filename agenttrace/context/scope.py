@@ -187,7 +187,8 @@ class SafeRuntimeContext(_otel.RuntimeContext):
             _note_foreign_detach()
         else:
             below: Value = variable.get()
-            token.token = before(below) if isinstance(below, Scope) else below
+            is_over = isinstance(below, Scope) and below.dead
+            token.token = before(below) if is_over else below
 
     def _untouched(self) -> Value:
         """Return what is current while the collector is at work.
@@ -279,8 +280,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
 class Accessors(NamedTuple):
     """The current context as three calls, for code that activates step by step.
 
-    `set` returns a token for `reset`, which returns None; `get` returns a value for
-    `set`.
+    `set` returns a token for `reset`, which returns None; `get` a value for `set`.
     """
 
     get: Callable[[], Any]

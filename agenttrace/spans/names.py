@@ -39,6 +39,7 @@ _OFTEN_SET: Final = (
     "parent_id",
     "flags",
     "_trace_state",
+    "remote_parent",
     "_start_time",
     "_values",
     "_end_time",
@@ -46,7 +47,6 @@ _OFTEN_SET: Final = (
     "record",
     "queued",
     "_span_context",
-    "remote_parent",
     "_message",
     "_event_list",
     "_link_list",
@@ -68,6 +68,7 @@ class SdkNames(sdk.Span):
     parent_id: bytes
     flags: int
     _trace_state: TraceState | None
+    remote_parent: bool
     _values: dict[str, Any] | None
     """The attributes; None where there are none yet, which is a dict less for most."""
     _start_time: int | None
@@ -83,7 +84,6 @@ class SdkNames(sdk.Span):
     _lost: tuple[int, int, int] = (0, 0, 0)  # attributes, events, links dropped
     started_during: int = 0  # id of the exception that was being handled at the start
     _span_context: SpanContext | None = None
-    remote_parent: bool = False
     is_block: bool = True
     """Whether it was started by a block, which made it current in that very place."""
     is_recorded: bool = True
