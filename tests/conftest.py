@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -23,7 +24,12 @@ for _name in [name for name in os.environ if name.startswith(("OTEL_", "AGENTTRA
         del os.environ[_name]
 
 # The plugin by name too: a checkout that is not installed has no entry points.
-pytest_plugins = ["agenttrace.pytest_plugin", "pytester", "tests.context.table"]
+pytest_plugins = [
+    "agenttrace.pytest_plugin",
+    "pytester",
+    "tests.checks.results",
+    "tests.context.table",
+]
 
 # What the guard swallows in an application is an error here.
 os.environ["AGENTTRACE_STRICT"] = "1"
@@ -35,13 +41,30 @@ os.environ["AGENTTRACE_LOOP_BLOCKED_AFTER"] = "inf"
 # Where a test gives an endpoint, it is about spans.  Those about metrics say so.
 os.environ["OTEL_METRICS_EXPORTER"] = "none"
 
+
+def _not_ignored(_signum: int, _frame: object) -> None:
+    """Do nothing, which the programs that are started do not inherit."""
+
+
+# What starts this may have it ignore Ctrl-C (a shell, in the background) or a hang-up
+# (nohup), and so would every program that a test starts to interrupt it.  What is
+# handled here is not ignored there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, _not_ignored)
+
 # No deadlines: on two shared cores they measure the neighbours.  `few` is for the
-# interpreters that come second; asked for with --hypothesis-profile=few.
-hypothesis.settings.register_profile("dev", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+# interpreters that come second, `many` for whoever looks for something; they are asked
+# for with --hypothesis-profile=few.
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, derandomize=True, max_examples=50
+)
 hypothesis.settings.register_profile(
     "few", deadline=None, derandomize=True, max_examples=15
 )
+hypothesis.settings.register_profile("many", deadline=None, max_examples=2_000)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
@@ -57,6 +80,26 @@ def _a_state_directory_of_its_own(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGENTTRACE_STATE_DIR", str(directory))
         yield
+
+
+@pytest.fixture
+def few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each session of pytest that the test starts load these plugins alone.
+
+    All that are installed here take four times as long to load as the session takes.
+    """
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv(
+        "PYTEST_PLUGINS", "anyio.pytest_plugin,pytest_asyncio.plugin,xdist.plugin"
+    )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run twice as many tests at a time as there are processors, and at most eight.
+
+    Most of their time they wait: for programs that start, servers that answer, clocks.
+    """
+    return min(2 * (os.cpu_count() or 1), 8)
 
 
 def pytest_collection_finish() -> None:
