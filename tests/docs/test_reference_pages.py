@@ -137,6 +137,7 @@ def test_the_metrics_of_the_page_are_those_that_are_reported() -> None:
     assert named - attributes <= {name for name, *_ in METRICS} | MEASURES.keys()
 
 
+@pytest.mark.usefixtures("few_plugins")
 def test_everything_that_the_pytest_plugin_adds_is_documented(
     pytester: pytest.Pytester,
 ) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
+pytestmark = pytest.mark.usefixtures("few_plugins")
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "how-to/assert-closed-spans.md"
 TUTORIAL = DOCS / "tutorial/prove-that-spans-close.md"

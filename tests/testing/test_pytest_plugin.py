@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Run = Callable[..., pytest.RunResult]
 
+pytestmark = pytest.mark.usefixtures("few_plugins")
+
 AGENT = """
     import contextlib
 
@@ -418,8 +420,12 @@ def test_unittest_cases_are_judged_and_can_capture(suite: Run) -> None:
     result.stdout.fnmatch_lines(["ERROR *::Case::test_that_leaks - Failed: 1 span *"])
 
 
-def test_in_parallel_and_in_any_order_the_same_tests_leak(suite: Run) -> None:
+def test_in_parallel_and_in_any_order_the_same_tests_leak(
+    suite: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each worker watches its own process, whatever it is given to run."""
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    monkeypatch.delenv("PYTEST_PLUGINS")
     tests = "\n".join(
         f"    def test_{number}(): {'leak()' if number % 4 == 0 else 'pass'}"
         for number in range(12)
