@@ -119,7 +119,7 @@ def test_a_collector_that_hangs_delays_exit_by_the_flush_timeout_only(
     ran = run(program, OTEL_EXPORTER_OTLP_ENDPOINT=silent_server)
 
     assert ran.code == 0
-    assert ran.seconds < free.seconds + 4
+    assert ran.seconds < free.seconds + 8  # the default is 10
 
 
 def test_exporting_nowhere_is_a_destination_like_any_other() -> None:

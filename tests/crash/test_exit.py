@@ -147,7 +147,7 @@ def test_an_exit_while_the_collector_is_down_is_short_and_loses_nothing(
 
     recover()
     assert ended.code == way.code, ended.err
-    assert ended.seconds < PATIENCE + 4  # of which most is this machine's
+    assert ended.seconds < PATIENCE + 8  # the default is 10
     assert endings(collector) == {
         "done": OK,
         "main": way.main,
@@ -167,7 +167,7 @@ def test_an_exit_while_the_collector_hangs_is_short(
 
     recover()
     assert ended.code == way.code, ended.err
-    assert ended.seconds < PATIENCE + 4  # of which most is this machine's
+    assert ended.seconds < PATIENCE + 8  # the default is 10
     told = {span.name: ending_of(span) for span in collector.spans()}
     assert told == {"done": OK, "main": way.main, "daemon": way.daemon}
 

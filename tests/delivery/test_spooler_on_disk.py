@@ -280,7 +280,7 @@ def test_a_disk_that_stalls_holds_up_no_thread_of_the_application(
         settled = running.flush(LONG)
 
     assert not flushed
-    assert 0.2 <= took < 1
+    assert 0.2 <= took < LONG / 2
     assert status.queued >= 5_000
     assert sorted(durations)[len(durations) // 2] < 20e-6
     assert settled
@@ -308,7 +308,7 @@ def test_a_shutdown_during_a_stall_leaves_the_rest_to_the_journal(
         put(running, 2)  # nobody has a use for these any more
 
     assert not settled
-    assert took < 1
+    assert took < LONG / 2
     assert (status.left, status.dropped) == (7, 0)
     assert "7 spans were not delivered" in caplog.text
     assert not any(item.is_written for item in items[1:])

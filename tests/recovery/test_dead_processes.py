@@ -372,7 +372,7 @@ def test_recovering_keeps_to_its_timeout_while_the_collector_is_down(
     )
 
     assert len(took) == 3
-    assert all(float(each) < 2 for each in took)
+    assert all(float(each) < 10 for each in took)  # the default is 30
 
 
 def test_a_child_that_is_forked_while_its_parent_recovers_has_nothing_of_it(
@@ -408,6 +408,9 @@ def test_a_child_that_is_forked_while_its_parent_recovers_has_nothing_of_it(
         thread.join()
         """
     )
+    # Either may be refused, the child for longer than it waits at its end: what it had
+    # to leave is the next one's.
+    world.recover()
 
     spans = world.spans()
     assert codes == ["0"]
