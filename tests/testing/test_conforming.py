@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from opentelemetry import context as otel
@@ -21,7 +21,13 @@ from agenttrace.spans.lean import LeanSpan
 from agenttrace.testing import capture_spans, conformance, examine, fresh_runtime
 from agenttrace.testing.conforming import Promise
 from agenttrace.testing.conforming.playing import evenly
-from agenttrace.testing.conforming.subjects import InjectedError, Interrupt
+from agenttrace.testing.conforming.subjects import (
+    ASYNC,
+    PLAIN,
+    InjectedError,
+    Interrupt,
+    kind_of,
+)
 from agenttrace.testing.garbage import collect_garbage
 from tests.testing.given import expected
 from tests.testing.planted import BUGS, TREE, Desk, kept
@@ -258,6 +264,33 @@ def test_a_run_that_has_nothing_open_in_the_middle_loses_nothing() -> None:
     assert report.skipped == [
         "the process is killed in the middle: it has no span open in the middle"
     ]
+
+
+class Proxy:
+    """What a library puts around a stream of either kind, with the methods of both."""
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - of either kind
+        self.__wrapped__ = stream
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> object:
+        return next(self.__wrapped__)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> object:
+        return await anext(self.__wrapped__)
+
+
+@pytest.mark.parametrize(("made", "kind"), [(words, PLAIN), (stream, ASYNC)])
+def test_a_proxy_is_read_as_what_it_stands_for(
+    made: Callable[[], Any], kind: str
+) -> None:
+    """Its methods promise both; the stream behind it can do one."""
+    assert kind_of(lambda: Proxy(made())) == kind
 
 
 class Crashing:

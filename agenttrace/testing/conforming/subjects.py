@@ -54,7 +54,7 @@ def kind_of(factory: Callable[[], object]) -> str:
     except Exception as error:  # noqa: BLE001 - the run's own; the first case says so
         wants_a_loop = isinstance(error, RuntimeError) and "event loop" in str(error)
         return ASYNC if wants_a_loop else PLAIN
-    if inspect.isawaitable(made) or hasattr(made, "__aiter__"):
+    if inspect.isawaitable(made) or _is_only_async(made):
         if inspect.iscoroutine(made):
             made.close()
         return ASYNC
@@ -63,6 +63,16 @@ def kind_of(factory: Callable[[], object]) -> str:
     with contextlib.suppress(Exception):
         close_plain(made)
     return PLAIN
+
+
+def _is_only_async(made: object) -> bool:
+    """Return whether *made* can be read on a loop only.
+
+    A proxy may have the methods of both kinds, whatever it stands for: that decides.
+    """
+    if not hasattr(made, "__aiter__"):
+        return False
+    return not hasattr(getattr(made, "__wrapped__", made), "__next__")
 
 
 def is_stream(made: object) -> bool:
