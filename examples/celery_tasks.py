@@ -71,7 +71,7 @@ def main():
         (Path(FOLDER) / name).mkdir()
     command = "-m celery -q -A celery_tasks worker --pool=prefork --concurrency=1"
     quiet = "--loglevel=ERROR --without-gossip --without-mingle --without-heartbeat"
-    worker = subprocess.Popen(  # noqa: S603 - a program of ours
+    worker = subprocess.Popen(
         [sys.executable, *command.split(), *quiet.split()], cwd=Path(__file__).parent
     )
     try:

@@ -20,7 +20,7 @@ def draw(subject: str):
 def illustrate(subject: str):
     program = [sys.executable, __file__, subject]
     # The trace goes along in the environment, and `configure` finds it there.
-    subprocess.run(program, env=agenttrace.environ(), check=True)  # noqa: S603 - itself
+    subprocess.run(program, env=agenttrace.environ(), check=True)
 
 
 if sys.argv[1:]:
