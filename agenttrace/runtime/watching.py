@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.lazy import no_fork_at_first
@@ -60,9 +61,25 @@ def watchdog_of(
         describe=_Reports(),
         cancel=_cancel,
         errands=errands,
-        markers=None if math.isinf(after) else Markers(after, emit),
+        markers=None if math.isinf(after) else Markers(after, _weakly(emit)),
         note=note,
     )
+
+
+def _weakly(emit: Callable[[SpanData], object]) -> Callable[[SpanData], None]:
+    """Return what calls the method *emit* while the object that it is of is there.
+
+    An open span keeps its watchdog until another one watches it; the pipeline of a
+    runtime that was replaced is not to stay for that, and neither is its journal.
+    """
+    method = weakref.WeakMethod(emit)
+
+    def call(form: SpanData) -> None:
+        live = method()
+        if live is not None:
+            live(form)
+
+    return call
 
 
 class _Reports:

@@ -47,7 +47,7 @@ def provider():
         )
 """
 PROGRAM: Final = """
-import gc, os, signal, warnings
+import gc, os, signal, subprocess, sys
 os.environ.update(OPENAI_BASE_URL=MODELS, OPENAI_API_KEY="unused")
 import agents
 import openai
@@ -69,6 +69,13 @@ kept = []
 
 def used_by(agenttrace):
     client = openai.OpenAI(max_retries=0)
+    if sys.argv[1:]:
+        for _ in streamed(client, "killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    if agenttrace is not None:
+        worker = subprocess.Popen(
+            [sys.executable, __file__, "worker"], stderr=subprocess.DEVNULL
+        )
     client.chat.completions.create(model="m", messages=ASKED)
     for _ in streamed(client):
         pass
@@ -82,14 +89,8 @@ def used_by(agenttrace):
     kept.append(streamed(client, "kept"))
     for _ in kept[0]:
         break
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a fork with threads
-        worker = os.fork()
-    if not worker:
-        for _ in streamed(openai.OpenAI(), "killed"):
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(worker, 0)
     if agenttrace is not None:
+        worker.wait()
         agenttrace.recover()
 """
 

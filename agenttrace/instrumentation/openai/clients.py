@@ -27,9 +27,10 @@ _PATIENT: Final = 600.0
 
 def look(client: Any, options: Any) -> None:  # noqa: ANN401 - the library's objects
     """Look at a *client* that is about to make a request with *options*."""
-    held: Any = vars(client._client)  # noqa: SLF001 - whose connections they are: `with_options` copies share it
+    # Whose connections they are: copies of `with_options` share it.
+    held = client._client.__dict__  # noqa: SLF001 - see above
     loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
-    known: Any = held.get(_KEY)
+    known = held.get(_KEY)
     if known is None:
         held[_KEY] = _SYNC if loop is None else weakref.ref(loop)
         _look_at_timeouts(client, options)
