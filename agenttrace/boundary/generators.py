@@ -55,9 +55,8 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
     outer: scope.Value = call.context
     inner = outer
     resume: Any = send
-    argument: Any = None
+    passed: Any = None  # what is sent into the body, or thrown; then its item
     token: Any = None
-    item: Any = None
     # When it last beat: looking at the clock costs a third of what a heartbeat does.
     tick: int | None = None
     items = 0
@@ -68,22 +67,16 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
             if inner is not outer:
                 inner = scope.before(inner)
             token = activate(inner)
-            item = resume(argument)
+            # What was sent in is not ours to keep alive, so the item takes its place;
+            # nor is the context that it came from: putting away returns None.
+            passed = resume(passed)
             inner = get()
-            # What was sent in, and from which context, is not ours to keep alive:
-            # this returns None.
             token = put_away(token)
-            argument = None
-            if read is None:
-                items += 1
-                if tick is not coarse.now:
-                    tick = coarse.now
-                    beat()
-            else:
+            if read is not None:
                 # `Call.take`, whose frame would cost more than what it does.
                 call.items += 1
                 try:
-                    progress = read(item)
+                    progress = read(passed)
                 except Exception as error:  # noqa: BLE001 - runs inside the application
                     progress = call.misread(error)
                 if progress is not _NOTHING:
@@ -92,12 +85,17 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
                         beat()
                     if progress is _FINAL:
                         call.final = True
+            else:
+                items += 1
+                if tick is not coarse.now:
+                    tick = coarse.now
+                    beat()
             try:
                 # Nor is the item: it is the consumer's alone, as if from the body.
-                argument = yield (item, item := None)[0]
+                passed = yield (passed, passed := None)[0]
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
-                resume, argument = throw, error
+                resume, passed = throw, error
             if collector.event is not idle:
                 # It has been at work since, or is: which of the two costs more to ask.
                 idle = FINISHED.stop
@@ -106,7 +104,7 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
     except StopIteration as stop:
         _put_away_in_mid_step(put_away, token)
         call.items += items
-        if isinstance(argument, GeneratorExit):
+        if isinstance(passed, GeneratorExit):
             call.abandon()
         else:
             call.succeed(stop.value)
@@ -118,7 +116,7 @@ def drive(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is o
         raise
     finally:
         # An exception that holds this frame must not be held by it.
-        token = argument = item = None
+        token = passed = None
 
 
 async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a frame; this is one
@@ -137,9 +135,8 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
     inner = outer
     kept = outer
     resume: Any = functools.partial(_first_step, body)
-    argument: Any = None
+    passed: Any = None  # what is sent into the body, or thrown; then its item
     token: Any = None
-    item: Any = None
     # When it last beat: looking at the clock costs a third of what a heartbeat does.
     tick: int | None = None
     items = 0
@@ -150,27 +147,21 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
             if inner is not outer:
                 inner = kept = scope.before(inner)
             token = activate(inner)
-            item = await resume(argument)
+            # What was sent in is not ours to keep alive, so the item takes its place;
+            # nor is the context that it came from: putting away returns None.
+            passed = await resume(passed)
             inner = get()
-            # What was sent in, and from which context, is not ours to keep alive: what
-            # puts it away returns None.
             try:
                 token = put_away(token)
             except (ValueError, RuntimeError):
                 # Somebody drives this by hand and has gone on in another context, in
                 # which nothing is ours.
                 token, inner = None, kept
-            argument = None
-            if read is None:
-                items += 1
-                if tick is not coarse.now:
-                    tick = coarse.now
-                    beat()
-            else:
+            if read is not None:
                 # `Call.take`, whose frame would cost more than what it does.
                 call.items += 1
                 try:
-                    progress = read(item)
+                    progress = read(passed)
                 except Exception as error:  # noqa: BLE001 - runs inside the application
                     progress = call.misread(error)
                 if progress is not _NOTHING:
@@ -179,19 +170,24 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
                         beat()
                     if progress is _FINAL:
                         call.final = True
+            else:
+                items += 1
+                if tick is not coarse.now:
+                    tick = coarse.now
+                    beat()
             try:
                 # Nor is the item: it is the consumer's alone, as if from the body.
-                argument = yield (item, item := None)[0]
+                passed = yield (passed, passed := None)[0]
                 resume = send
             except BaseException as error:  # noqa: BLE001 - forwarded into the body
-                resume, argument = throw, error
+                resume, passed = throw, error
                 call.leave(error)
                 # No finalizer drives it otherwise: that would need a loop of its own.
                 get, activate, put_away = scope.accessors()
     except StopAsyncIteration:
         _put_away_in_mid_step(put_away, token)
         call.items += items
-        if isinstance(argument, GeneratorExit):
+        if isinstance(passed, GeneratorExit):
             call.abandon()
         else:
             call.succeed()
@@ -201,7 +197,7 @@ async def drive_async(  # noqa: C901, PLR0912, PLR0915 - every step costs a fram
         call.fail(error)
         raise
     finally:
-        token = argument = item = None
+        token = passed = None
 
 
 def _first_step(body: AsyncGenerator[Any, Any], argument: None) -> Any:  # noqa: ANN401 - an awaitable of the interpreter's

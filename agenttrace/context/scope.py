@@ -186,9 +186,8 @@ class SafeRuntimeContext(_otel.RuntimeContext):
             variable.set(before(token))
             _note_foreign_detach()
         else:
-            below: Value = variable.get()
-            is_over = isinstance(below, Scope) and below.dead
-            token.token = before(below) if is_over else below
+            old: Value = variable.get()
+            token.token = before(old) if isinstance(old, Scope) and old.dead else old
 
     def _untouched(self) -> Value:
         """Return what is current while the collector is at work.

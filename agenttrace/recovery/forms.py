@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from agenttrace.journal import Header, Slot
     from agenttrace.model import ResourceData
 
+_LATEST: Final = 2**64 - 1
+"""The last instant that OTLP has a number for."""
 _LOST: Final = "its process died while it was open"
 
 
@@ -43,7 +45,9 @@ def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
     message = _LOST
     if slot.state is State.OPEN or outcome is None or ended_by is None:
         outcome, ended_by = Outcome.LOST, EndedBy.RECOVERY
-        end_time = max(header.last_tick, slot.last_beat, slot.started_at)
+        # It took some time, even if no tick came: without, Jaeger warns of it.
+        at_least = min(slot.started_at + 1, _LATEST)
+        end_time = max(header.last_tick, slot.last_beat, at_least)
         attributes[semconv.LAST_HEARTBEAT] = clock.iso(slot.last_beat)
     else:
         end_time = max(slot.end_time, slot.started_at)

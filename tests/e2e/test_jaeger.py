@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Span = dict[str, Any]
+OUTLIVES = re.compile(r"clock skew adjustment disabled; .* delta of -")
 
 
 class Told:
@@ -83,6 +85,9 @@ def test_jaeger_has_nothing_to_warn_of(told: Told) -> None:
         (span["operationName"], warning)
         for span in told.spans
         for warning in span.get("warnings") or ()
+        # A step that is cancelled may end a moment after the one that it is part of:
+        # Jaeger wonders about the clocks then, and changes nothing.
+        if not OUTLIVES.search(warning)
     }
 
     assert warnings == set()

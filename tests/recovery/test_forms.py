@@ -105,6 +105,13 @@ def test_an_open_span_is_lost_at_the_last_tick_of_its_process() -> None:
     assert span.status is StatusCode.ERROR
 
 
+def test_a_span_that_was_lost_before_the_next_tick_has_taken_some_time() -> None:
+    """Jaeger takes a span without any for a mistake, and says so on the page."""
+    span = span_of(slot(1), HEADER._replace(last_tick=STARTED_AT), RESOURCE)
+
+    assert span.end_time > span.start_time
+
+
 @pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.ERROR, Outcome.CANCELLED])
 def test_an_ended_span_keeps_its_own_ending(outcome: Outcome) -> None:
     """It is told by its owner; that its process died afterwards is no part of it."""
