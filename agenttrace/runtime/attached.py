@@ -158,7 +158,7 @@ class HandOver:
 
 
 class AttachedPipeline:
-    """Another provider's processors carry our spans (`pipelines.Pipeline`).
+    """Another provider's processors carry our spans (`ways.Pipeline`).
 
     Args:
         provider: The application's.

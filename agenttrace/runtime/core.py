@@ -21,7 +21,7 @@ from agenttrace.lazy import no_fork
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.runtime import checks
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
-from agenttrace.runtime.pipelines import Pipeline, choose
+from agenttrace.runtime.pipelines import choose
 from agenttrace.runtime.process import PROCESS, left_until
 from agenttrace.runtime.status import Status, nothing_recovered
 from agenttrace.settings import Settings, resolve, use
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.runtime.measuring import Measuring
+    from agenttrace.runtime.ways import Pipeline
     from agenttrace.watchdog.verdict import Report
     from agenttrace.watchdog.watch import Watchdog
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import safety
 from agenttrace.lazy import no_fork, no_fork_at_first
-from agenttrace.runtime.pipelines import OwnPipeline, Pipeline, version
+from agenttrace.runtime.pipelines import OwnPipeline, version
 from agenttrace.runtime.process import PROCESS
 from agenttrace.runtime.resource import resource_of
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.runtime.meters import OwnMeters
     from agenttrace.runtime.status import Status
+    from agenttrace.runtime.ways import Pipeline
     from agenttrace.settings import Settings
     from agenttrace.watchdog.limits import Limits
 

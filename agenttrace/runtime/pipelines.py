@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.environment_variables import (
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from agenttrace.model import SpanData
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpans
+    from agenttrace.runtime.ways import Pipeline
     from agenttrace.settings import Settings
     from agenttrace.watchdog.loops import LoopMonitor
 
@@ -46,60 +47,6 @@ _SHARE: Final = 4
 """What dead processes have left may take this part of the queue: it drops the oldest
 where it is full, and those spans are not the ones that are to go.
 """
-
-
-class Pipeline(Protocol):
-    """How a runtime traces: own, attached, or not at all."""
-
-    mode: str
-    destinations: tuple[str, ...]
-
-    @property
-    def journal(self) -> Journal | None:
-        """Where open spans survive the process; None where they do not."""
-        ...
-
-    @property
-    def resource(self) -> Resource | None:
-        """Who this process is, None where nobody says."""
-        ...
-
-    @property
-    def tracer(self) -> tracing.Tracer:
-        """What the port is to use."""
-        ...
-
-    def flush(self, timeout: float, /) -> bool:
-        """Deliver what has ended."""
-        ...
-
-    def stop(self, timeout: float, /) -> bool:
-        """Deliver what has ended and take nothing more."""
-        ...
-
-    def tell(self, form: SpanData, /) -> None:
-        """Send *form*, a span that nobody has started; waits for nothing."""
-        ...
-
-    def tick(self) -> None:
-        """Do what is to be done now and then while spans are open."""
-        ...
-
-    def rest(self) -> None:
-        """Do what is to be done when no span is open any more."""
-        ...
-
-    def recover(self, timeout: float, /) -> Recovered | None:
-        """Deliver what dead processes have left; None where that cannot be."""
-        ...
-
-    def after_fork(self) -> None:
-        """Begin anew in a child process."""
-        ...
-
-    def status(self) -> SpoolerStatus | None:
-        """Return queue and destinations, where there are any."""
-        ...
 
 
 class LoopWatch:
