@@ -125,7 +125,12 @@ def _collector(target: Path, scratch: Path) -> None:
 
 def _alertmanager(target: Path, scratch: Path) -> None:
     """Unpack Debian's package: installed, it would start a service."""
-    _run("apt-get", "download", "prometheus-alertmanager", cwd=scratch)
+    download = ("apt-get", "download", "prometheus-alertmanager")
+    try:
+        _run(*download, cwd=scratch)
+    except subprocess.CalledProcessError:  # a new machine has no list of packages
+        _run("apt-get", "-qq", "update", cwd=scratch)
+        _run(*download, cwd=scratch)
     (package,) = scratch.glob("*.deb")
     _run("dpkg", "-x", package, target, cwd=scratch)
 
