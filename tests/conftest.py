@@ -8,8 +8,10 @@ imported.  Fixtures that users get as well live in `agenttrace.pytest_plugin`.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import signal
+import warnings
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -53,6 +55,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, _not_ignored)
+
+# The lowest uvicorn imports what is deprecated in the websockets that the Agents SDK
+# needs: here, and not in the middle of a test that listens for warnings.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    importlib.import_module("uvicorn.protocols.websockets.auto")
 
 # No deadlines: on two shared cores they measure the neighbours.  `few` is for the
 # interpreters that come second, `many` for whoever looks for something; they are asked
