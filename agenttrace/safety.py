@@ -26,8 +26,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import CodeType
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,6 +73,8 @@ _counts: Counter[str] = Counter()
 # is counting.
 _lock = threading.RLock()
 _seen: set[str] = set()
+_MOST_COVERED: Final = 8
+"""Exceptions, each raised while the next one was handled, that are looked behind."""
 
 
 def count(what: Count, amount: int = 1) -> None:
@@ -101,20 +103,20 @@ def swallow(site: str, error: Exception) -> None:
     """Take note of *error* at *site*: counted, logged once per site, raised if strict.
 
     Raises:
-        Exception: *error* itself, under `AGENTTRACE_STRICT=1`, and where a signal
-            handler of the application raised it.
+        BaseException: *error* itself, under `AGENTTRACE_STRICT=1`; and what a signal
+            handler of the application raised, also where *error* came in its way.
     """
     if sys.is_finalizing():
         # Modules lose their contents then, one after the other: a generator that is
         # collected now fails here, and there is nobody left to be told.
         return
     try:
-        is_interrupt = _is_of_a_signal_handler(error)
-        first = not is_interrupt and _is_first(site)
+        interrupt = _interrupt_of(error)
+        first = interrupt is None and _is_first(site)
     except RecursionError:
         return
-    if is_interrupt:
-        raise error
+    if interrupt is not None:
+        raise interrupt
     if isinstance(error, RecursionError):
         # The application is at the end of its stack and is about to hear so itself:
         # there may be room for what it still wants to do, but none for a log record.
@@ -180,13 +182,43 @@ def _log(level: int, message: str, *args: object) -> None:
         count(Count.GUARD_HITS)
 
 
-def _is_of_a_signal_handler(error: Exception) -> bool:
-    """Return whether *error* was raised by a handler that runs between two lines."""
-    codes: set[CodeType] = set()
+def _interrupt_of(error: Exception) -> BaseException | None:
+    """Return what a signal handler raised behind the guard; None if it did not.
+
+    It is *error*, or *error* was raised while somebody below us cleaned up after it, as
+    the standard library does.  What the application handles at the moment, and has
+    nothing to do with this, was caught in a frame that is none of *error*'s.
+    """
+    if _is_of_a_signal_handler(error):
+        return error
+    frames = {id(frame) for frame in _frames_of(error)}
+    covered = error.__context__
+    for _ in range(_MOST_COVERED):
+        if covered is None or not any(
+            id(each) in frames for each in _frames_of(covered)
+        ):
+            return None
+        if _is_of_a_signal_handler(covered):
+            return covered
+        covered = covered.__context__
+    return None
+
+
+def _frames_of(error: BaseException) -> Iterator[FrameType]:
     trace = error.__traceback__
     while trace is not None:
-        codes.add(trace.tb_frame.f_code)
+        yield trace.tb_frame
         trace = trace.tb_next
+
+
+def _is_of_a_signal_handler(error: BaseException) -> bool:
+    """Return whether *error* was raised by a handler that runs between two lines.
+
+    Python's own for Ctrl-C is none that can be seen: what it raises is known by type.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    codes = {frame.f_code for frame in _frames_of(error)}
     return any(
         getattr(signal.getsignal(number), "__code__", None) in codes
         for number in signal.valid_signals()

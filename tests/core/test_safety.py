@@ -132,3 +132,31 @@ def test_an_exit_handler_that_traces_is_no_news() -> None:
 
     assert ran.err == ""
     assert list(ran.spans()) == ["at exit"]
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_is_raised_where_something_fails_in_cleaning_up_after_it() -> None:
+    """As in the standard library, which forgets a thread that was not to start."""
+
+    def work() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            _fail()
+
+    with pytest.raises(KeyboardInterrupt):
+        safety.guarded("test", work)
+
+
+@pytest.mark.usefixtures("log")
+def test_an_interrupt_that_the_application_handles_is_not_raised_again() -> None:
+    """What fails of ours meanwhile is swallowed, as ever."""
+    try:
+        _interrupt()
+    except KeyboardInterrupt:
+        safety.guarded("test", _fail)
+
+    assert safety.guard_hits() == {"test": 1}

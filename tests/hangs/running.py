@@ -225,13 +225,13 @@ def _watched(
     expected = workload.expected
     if not isinstance(expected, Verdict):
         wrong = _ended(process)
-        spans = collector.spans()
+        spans = judging.real(collector.spans())
         if isinstance(expected, Healthy):
             return wrong + judging.of_healthy(spans, expected), None
         return wrong + judging.of_block(spans, expected, place_of(workload)), None
     late = _wait_for(expected, process, collector)
     place = None if late is None else place_of(workload)
-    wrong = judging.of_hang(collector.spans(), expected, place, late)
+    wrong = judging.of_hang(judging.real(collector.spans()), expected, place, late)
     ended = process.poll() is not None
     _kill(process)
     noise = process.stderr.read() if process.stderr is not None else ""
