@@ -12,13 +12,13 @@ step has to be told of here; of all others `boundary` knows how they ended.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from opentelemetry import context as otel
 
-from agenttrace.boundary.call import Call
+from agenttrace.boundary.call import Call, is_unstarted
+from agenttrace.boundary.left import on_no_behalf
 from agenttrace.boundary.recorder import PlainRecorder
 from agenttrace.model import EndedBy
 
@@ -44,11 +44,14 @@ def started(
         loop: The loop that is running.
         opening: Of its span; the task has its name.
     """
-    call = Call(PlainRecorder(opening), otel.get_current())
+    # Whoever starts it may leave: a job has no part in that.
+    call = Call(PlainRecorder(opening), on_no_behalf(otel.get_current()))
     call.begin()
     call.loop = loop
     # Others, Cython's for one, would count as a value that is there already.
-    work = call.settle(coro if _is_driven(coro) else _of(coro))
+    kind: object = type(coro)
+    is_driven = kind is CoroutineType and is_unstarted(coro)
+    work = call.settle(coro if is_driven else _of(coro))
     try:
         task: asyncio.Task[T] = loop.create_task(work, name=opening.name)
     except BaseException as error:
@@ -81,14 +84,6 @@ class _Done:
     def __del__(self) -> None:
         if not self._call.done:
             self._call.abandon(EndedBy.GC)
-
-
-def _is_driven(coro: Any) -> bool:  # noqa: ANN401 - of any type
-    kind: Any = type(coro)  # pyright: ignore[reportUnknownVariableType]  # of anything
-    return (
-        kind is CoroutineType
-        and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
-    )
 
 
 async def _of(coro: Coroutine[Any, Any, T]) -> T:

@@ -139,8 +139,8 @@ class Call:
         """End it: nobody wants the rest.  Complete streams are `ok` nevertheless.
 
         Args:
-            ended_by: What ended it; None finds out whether it was closed, dropped, or
-                went down with its event loop.
+            ended_by: What ended it; None finds out whether it was closed or dropped.
+                What goes down with its event loop is `lost` all the same.
         """
         if self.final:
             self.finish(Ending(Outcome.OK, EndedBy.RETURN))
@@ -148,8 +148,8 @@ class Call:
         outcome = Outcome.ABANDONED
         if ended_by is None:
             ended_by = self.left_by()
-            if self.loop is not None and self.loop.is_closed():
-                outcome = Outcome.LOST
+        if self.loop is not None and self.loop.is_closed():
+            outcome = Outcome.LOST
         ending = Ending(outcome, ended_by, message=_MESSAGES.get(outcome))
         if ended_by is EndedBy.GC:
             self._date_back(ending)
@@ -260,7 +260,7 @@ class Call:
         """Return *value* such that the span ends when it does."""
         # By type: a proxy only looks like what it stands for, and is left as it is.
         kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
-        if kind in _DRIVEN and _is_unstarted(value):
+        if kind in _DRIVEN and is_unstarted(value):
             if kind is types.CoroutineType:
                 return self._wrapped(_awaited(self, _Unstarted((value,))), value)
             if kind is types.AsyncGeneratorType:
@@ -317,7 +317,7 @@ class Call:
             self.succeed()
 
 
-def _is_unstarted(value: Any) -> bool:  # noqa: ANN401 - a coroutine or generator
+def is_unstarted(value: Any) -> bool:  # noqa: ANN401 - a coroutine or generator
     """Return whether nothing of *value* has run: else it is somebody's, as it is."""
     kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
     if kind is types.GeneratorType:

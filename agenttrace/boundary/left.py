@@ -52,6 +52,13 @@ def on_behalf_of(known: Knows, context: Context) -> Context:
     return otel.set_value(_KEY, known, context)
 
 
+def on_no_behalf(context: Context) -> Context:
+    """Return *context* with nobody to be asked in it."""
+    return (
+        context if who_knows(context) is None else otel.set_value(_KEY, None, context)
+    )
+
+
 class Behalf:
     """Somebody who reads what others do, and may leave.
 

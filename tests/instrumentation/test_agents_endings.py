@@ -15,9 +15,11 @@ import agents
 import openai
 import pytest
 from agents import GuardrailFunctionOutput, function_tool, input_guardrail
+from opentelemetry import context as otel
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import agenttrace
+from agenttrace.boundary.left import ReadThrough
 from agenttrace.context.request import Request
 from agenttrace.delivery.store.reader import Reader
 from tests.core.programs import run
@@ -34,7 +36,7 @@ from tests.instrumentation.given_agents import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from agents import Agent, RunContextWrapper
 
@@ -373,6 +375,35 @@ def test_a_run_that_is_cancelled_in_a_tool_is_cancelled(
     found = endings(spans)
     assert found.pop("chat tool=wait") == ("ok", "return")
     assert found == all_of((*RUN, "execute_tool wait"), CANCELLED)
+
+
+def test_a_run_of_a_background_job_is_not_left_with_the_stream_that_started_it(
+    desk: Desk, stopping: Spans
+) -> None:
+    """What is put there before is none of the reader's business, who may leave."""
+    jobs: list[asyncio.Task[None]] = []
+
+    async def work() -> None:
+        await hear_all(desk.stream(desk.agent(STALLED)))
+
+    async def starting() -> AsyncGenerator[str]:
+        jobs.append(agenttrace.background(work(), name="job"))
+        yield "started"
+
+    async def left() -> None:
+        stream = ReadThrough(otel.get_current()).settle(starting())
+        async for _ in stream:
+            break
+        await until(lambda: f"chat {STALLED}" in names_open())
+        await stream.aclose()
+        jobs[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await jobs[0]
+        await until(nothing_is_open)
+
+    desk.wait(left())
+
+    assert endings(stopping) == all_of((*RUN, f"chat {STALLED}", "job"), CANCELLED)
 
 
 def test_a_second_cancellation_in_clean_up_leaves_nothing_open(
