@@ -23,6 +23,7 @@ _STACK_LIMIT: Final = 100
 """Innermost frames of a recorded stack: deep recursion must not become megabytes."""
 _MOST: Final = 1000
 """How many exceptions that led to one another are looked at."""
+_MEMBERS: Final[Any] = vars(BaseExceptionGroup)["exceptions"]
 _VALIDATION_ERROR: Final = "pydantic_core._pydantic_core.ValidationError"
 
 
@@ -49,6 +50,15 @@ def class_name(cls: type) -> str:
     except Exception:  # noqa: BLE001 - foreign code runs inside
         plain: str = vars(type)["__name__"].__get__(cls)
         return plain
+
+
+def members_of(group: BaseException) -> tuple[BaseException, ...]:
+    """Return the members of *group*, an exception group.
+
+    Not what a subclass makes of them: that may be foreign code.
+    """
+    members: tuple[BaseException, ...] = _MEMBERS.__get__(group)
+    return members
 
 
 def text_of(error: BaseException) -> str:
@@ -107,8 +117,8 @@ def _family(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         waiting += [x for x in (each.__cause__, each.__context__) if x is not None]
-        if isinstance(each, BaseExceptionGroup):
-            waiting += cast("BaseExceptionGroup[BaseException]", each).exceptions
+        if issubclass(type(each), BaseExceptionGroup):
+            waiting += members_of(each)[:_MOST]
 
 
 def _quotes(error: BaseException) -> bool:

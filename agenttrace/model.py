@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
-from agenttrace.exceptions import class_name, text_of
+from agenttrace.exceptions import class_name, members_of, text_of
 from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -242,6 +242,8 @@ _CANCELLATIONS: Final = (
     concurrent.futures.CancelledError,
     KeyboardInterrupt,
 )
+_MOST_OF_A_GROUP: Final = 100
+"""Members of a group that are looked at; one with more is an error like any other."""
 _ENDS_OF_STREAMS: Final = (StopIteration, StopAsyncIteration)
 TIMEOUT_ERROR_TYPE: Final = "timeout"
 STUCK_ERROR_TYPE: Final = "stuck"
@@ -252,15 +254,18 @@ def _is_timeout(cls: type) -> bool:
     return any(class_name(base) in _TIMEOUTS for base in cls.__mro__)
 
 
-def _is_of_timeouts(error: BaseException, kind: type[BaseException]) -> bool:
-    """Return whether all that a task group came to is that time ran out."""
-    if not issubclass(kind, BaseExceptionGroup):
-        return False
-    group = cast("BaseExceptionGroup[BaseException]", error)
-    return all(
-        _is_timeout(type(each)) or _is_of_timeouts(each, type(each))
-        for each in group.exceptions
-    )
+def _is_of_timeouts(error: BaseException) -> bool:
+    """Return whether it is that time ran out, or that is all a task group came to."""
+    waiting = [error]
+    for _ in range(_MOST_OF_A_GROUP):
+        each = waiting.pop()
+        if not _is_timeout(type(each)):
+            if not issubclass(type(each), BaseExceptionGroup):
+                return False
+            waiting += members_of(each)[:_MOST_OF_A_GROUP]
+        if not waiting:
+            return True
+    return False
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -283,7 +288,7 @@ def ending_of(error: BaseException) -> Ending:
         return Ending(Outcome.ABANDONED, EndedBy.CLOSE, error)
     if issubclass(kind, SystemExit):
         return Ending(Outcome.CANCELLED, EndedBy.EXIT, error)
-    if _is_timeout(kind) or _is_of_timeouts(error, kind):
+    if _is_of_timeouts(error):
         return Ending(Outcome.TIMED_OUT, EndedBy.EXCEPTION, error)
     return Ending(Outcome.ERROR, EndedBy.EXCEPTION, error)
 

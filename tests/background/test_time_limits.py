@@ -12,6 +12,7 @@ import agenttrace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import NoReturn
 
     from agenttrace.testing import CapturedSpans
 
@@ -137,6 +138,57 @@ def test_a_failure_in_a_group_cancels_its_siblings(
     """)
 
 
+def nested(error: Exception, depth: int) -> Exception:
+    """Return *error* within so many groups."""
+    for _ in range(depth):
+        error = ExceptionGroup("of tasks", [error])
+    return error
+
+
+class Guarded(ExceptionGroup[Exception]):
+    """A group that lets nobody see its members."""
+
+    @property
+    def exceptions(self) -> NoReturn:
+        raise PermissionError
+
+
+@pytest.mark.parametrize(
+    ("group", "outcome"),
+    [
+        (nested(TimeoutError(), 50), "timed_out"),
+        (ExceptionGroup("wide", [TimeoutError()] * 50), "timed_out"),
+        (nested(TimeoutError(), 900), "error"),
+        (ExceptionGroup("wide", [TimeoutError()] * 10_000), "error"),
+        (Guarded("shy", [TimeoutError()]), "timed_out"),
+        (Guarded("shy", [LookupError()]), "error"),
+    ],
+    ids=range(6),
+)
+def test_a_group_comes_out_of_its_step_as_it_is(
+    group: Exception,
+    outcome: str,
+    agenttrace_spans: CapturedSpans,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However deep, wide or odd it is: to look into it must not fail, nor take long."""
+    monkeypatch.delenv("AGENTTRACE_STRICT")  # its stack cannot be told
+
+    @agenttrace.tool
+    def work() -> None:
+        with agenttrace.span("step"):
+            raise group
+
+    came_out: list[BaseException] = []
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001 - pytest fails to show some of these
+        came_out.append(error)
+
+    assert [error is group for error in came_out] == [True]
+    assert [span.outcome for span in agenttrace_spans] == [outcome, outcome]
+
+
 def test_gather_lets_siblings_go_on_until_it_is_cancelled_itself(
     agenttrace_spans: CapturedSpans,
 ) -> None:
@@ -144,7 +196,6 @@ def test_gather_lets_siblings_go_on_until_it_is_cancelled_itself(
 
     @agenttrace.tool
     async def fail() -> None:
-        await asyncio.sleep(0)
         raise LookupError
 
     @agenttrace.agent
