@@ -17,6 +17,7 @@ from opentelemetry.trace import Link
 
 from agenttrace import safety, semconv
 from agenttrace.api.verbs import current_record, run_of_its_own, span
+from agenttrace.attributes import clean
 from agenttrace.context.bound import bind, bound_in
 from agenttrace.context.tokens import Origin, read, write
 from agenttrace.model import NO_ATTRIBUTES
@@ -92,7 +93,8 @@ def _conversation() -> str | None:
         said = (attributes or NO_ATTRIBUTES).get(key)
         above = above and above.parent
         live = above and above()
-    return said if isinstance(said, str) else None
+    # A number is told as text; and what a token cannot hold must not cost the link.
+    return None if said is None else str(clean(said))
 
 
 def _refuse() -> None:

@@ -57,7 +57,8 @@ def environ(base: Mapping[str, str] | None = None) -> dict[str, str]:
     It is *base*, with the current tracing context in `TRACEPARENT`, `TRACESTATE` and,
     where the application uses it, `BAGGAGE`, in place of what stood there.  An
     agenttrace that is configured in the subprocess takes it from there; so do other
-    tools that know these variables.  Where no span is current, it is *base* as it is.
+    tools that know these variables.  Where no span is current, the trace that *base*
+    is of stays there.
 
     Args:
         base: The environment otherwise; None = that of this process.
@@ -68,11 +69,11 @@ def environ(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     variables = dict(os.environ if base is None else base)
     headers = carrier()
-    if headers:
+    if trace.get_current_span().get_span_context().is_valid:
         for field in safety.guarded("environ", _fields) or ():
             variables.pop(variable_of(field), None)
-        variables.update({variable_of(key): headers[key] for key in headers})
         variables[CONTINUE_VARIABLE] = "true"
+    variables.update({variable_of(key): headers[key] for key in headers})
     return variables
 
 

@@ -138,6 +138,21 @@ def test_where_nothing_is_current_an_environment_is_left_as_it_is() -> None:
     assert agenttrace.environ() == dict(os.environ)
 
 
+def test_baggage_alone_does_not_cut_an_inherited_trace(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """It says nothing of a span, so what is said of one stays true."""
+    base = {"TRACEPARENT": PARENT, "TRACESTATE": "vendor=old"}
+    token = otel.attach(baggage.set_baggage("tenant", "gold"))
+    try:
+        told = agenttrace.environ(base)
+    finally:
+        detach(token)
+
+    assert told == {**base, "BAGGAGE": "tenant=gold"}
+    assert len(agenttrace_spans) == 0
+
+
 @given(st.text(min_size=1))
 def test_every_field_has_a_name_that_a_variable_can_have(key: str) -> None:
     """Propagators choose their own fields; `=` and NUL would not even start a child."""

@@ -136,6 +136,25 @@ def test_the_conversation_is_found_on_the_spans_around_too(
     assert CONVERSATION not in agenttrace_spans.span("tool").attributes
 
 
+@pytest.mark.parametrize(
+    ("conversation_id", "told"), [(17, "17"), ("\ud800 x", r"\ud800 x")], ids=range(2)
+)
+def test_a_conversation_that_is_no_text_costs_no_link(
+    conversation_id: object, told: str, agenttrace_spans: CapturedSpans
+) -> None:
+    """What a database numbers, or a broken decoder made; told as spans tell it."""
+    with agenttrace.span("first", attributes={CONVERSATION: conversation_id}):
+        token = agenttrace.checkpoint()
+    with agenttrace.resume(token):
+        pass
+
+    again = agenttrace_spans.span("resume")
+    assert [span_id for _, span_id, _ in origins_of(again)] == [
+        agenttrace_spans.span("first").span_id
+    ]
+    assert again.attributes[CONVERSATION] == told
+
+
 def test_the_spans_of_another_provider_are_linked_in_the_same_way() -> None:
     """Before `configure()`, and beside a tool that has set up its own."""
     exporter = InMemorySpanExporter()
