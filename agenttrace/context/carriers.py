@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from opentelemetry import context as otel
+from opentelemetry.context.context import Context
 
 from agenttrace import safety
 from agenttrace.context import scope
@@ -22,8 +23,6 @@ from agenttrace.context.bound import BOUND_KEY, bound_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-
-    from opentelemetry.context import Context
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,7 +69,7 @@ def extracted(carrier: Mapping[str, str]) -> Generator[None]:
     """
     here = otel.get_current()
     context = safety.guarded("continue_trace", context_of, carrier, here)
-    token = otel.attach(here if context is None else context)
+    token = otel.attach(_with_bound(Context(), here) if context is None else context)
     try:
         yield
     finally:
@@ -92,6 +91,10 @@ def context_of(carrier: Mapping[str, str], here: Context) -> Context:
 
     from agenttrace.context.environment import NAMES  # noqa: PLC0415 - the same
 
-    context = propagate.extract(carrier, getter=NAMES)
+    # Into an empty one: some propagators take what is current for what they find.
+    return _with_bound(propagate.extract(carrier, Context(), NAMES), here)
+
+
+def _with_bound(context: Context, here: Context) -> Context:
     bound = bound_in(here)
     return otel.set_value(BOUND_KEY, bound, context) if bound else context

@@ -26,7 +26,7 @@ class Handed:
         self._fn = fn
         self._headers = headers
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as fn
         """Call the function."""
         with extracted(self._headers):
             return self._fn(*args, **kwargs)

@@ -45,8 +45,15 @@ def _nothing_current() -> Generator[None]:
         scope.detach(token)
 
 
-def _carry(_: object, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return *fn* such that it takes the context along within this process."""
+def _carry(pool: object, fn: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return *fn* such that it takes the context along within this process.
+
+    None for a pool of interpreters (Python 3.14): it shares functions with them, and
+    some of these, a lambda for one, only as they are.
+    """
+    of_interpreters = sys.modules.get("concurrent.futures.interpreter")
+    if of_interpreters and isinstance(pool, of_interpreters.InterpreterPoolExecutor):
+        return None
     return carry(fn)
 
 
@@ -140,7 +147,7 @@ def _start_thread(
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401 - None
     context = otel.get_current()
-    if not context or thread.ident is not None or thread.name.startswith(_OUR_THREADS):
+    if not context or not _takes_along(thread):
         return start(*args, **kwargs)
     run = thread.run
 
@@ -159,6 +166,14 @@ def _start_thread(
     except BaseException:
         _put_back(thread, own)
         raise
+
+
+def _takes_along(thread: threading.Thread) -> bool:
+    """Return whether *thread* is the application's, and is going to begin."""
+    try:
+        return thread.ident is None and not thread.name.startswith(_OUR_THREADS)
+    except Exception:  # noqa: BLE001 - made without `Thread.__init__`: `start` says so
+        return False
 
 
 def _start_process(

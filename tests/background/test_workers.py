@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import operator
 import os
 import queue
 import sys
@@ -13,9 +14,13 @@ from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import agenttrace
+from agenttrace.context.handed import Handed
 from agenttrace.testing import kill_and_recover
 from agenttrace.testing.runtimes import fresh_runtime
 from tests.background import workers
@@ -138,19 +143,39 @@ def test_an_initializer_of_threads_runs_with_nothing_current(
     assert len(agenttrace_spans) == 1
 
 
-def test_where_nothing_is_current_nothing_is_wrapped() -> None:
+def test_where_nothing_is_current_nothing_is_wrapped(
+    agenttrace_spans: CapturedSpans,
+) -> None:
     """What a pool pickles is then what it would be without us."""
-    handed: list[object] = []
+    with ThreadPoolExecutor(1) as executor:
+        outside = executor.submit(workers.caller).result(PATIENCE)
+        with agenttrace.span("first"):
+            inside = executor.submit(workers.caller).result(PATIENCE)
 
-    class Executor(ThreadPoolExecutor):
-        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as there
-            handed.append(fn)
-            return super().submit(fn, *args, **kwargs)
+    assert outside == "concurrent.futures.thread"
+    assert inside == "agenttrace.context.carriers"
+    assert agenttrace_spans.names == ["first"]
 
-    with Executor(1) as executor:
-        assert executor.submit(current).result(PATIENCE) == NOTHING
 
-    assert handed == [current]
+def test_a_pool_of_interpreters_is_given_what_it_would_be_without_us(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """It is one of threads by its class, and can share no closure with its workers."""
+    futures: Any = pytest.importorskip("concurrent.futures.interpreter")
+
+    with agenttrace.span("first"), futures.InterpreterPoolExecutor(1) as executor:
+        named = executor.submit(operator.add, 1, 2).result(PATIENCE)
+        unnamed = executor.submit(lambda: 3).result(PATIENCE)
+
+    assert (named, unnamed) == (3, 3)
+    assert agenttrace_spans.names == ["first"]
+
+
+def test_a_function_is_handed_over_with_any_argument() -> None:
+    """Its own arguments may have the names of ours."""
+    handed = Handed(dict, {})
+
+    assert handed(self=1, fn=2) == {"self": 1, "fn": 2}
 
 
 @pytest.mark.asyncio
@@ -216,6 +241,35 @@ def test_a_thread_that_works_off_a_queue_goes_on_with_each_jobs_trace(
     assert job.parent is agenttrace_spans.span("request")
     assert orphan.parent is None
     assert job.attributes["worker"] == orphan.attributes["worker"] == "w-1"
+
+
+@pytest.mark.parametrize("carrier", [{}, None], ids=["empty", "none"])
+def test_a_job_that_brings_no_trace_is_not_the_child_of_its_worker(
+    carrier: Any,  # noqa: ANN401 - that it may be wrong is the point
+    agenttrace_spans: CapturedSpans,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In whichever order `OTEL_PROPAGATORS` names them; what is bound here stays."""
+    monkeypatch.delenv("AGENTTRACE_STRICT")  # None cannot be read
+    before = propagate.get_global_textmap()
+    orders = (W3CBaggagePropagator(), TraceContextTextMapPropagator())
+    try:
+        for order in orders, orders[::-1]:
+            propagate.set_global_textmap(CompositePropagator(order))
+            with (
+                agenttrace.bind(attributes={"worker": "w-1"}),
+                agenttrace.span("worker"),
+                agenttrace.continue_trace(carrier),
+                agenttrace.span("job"),
+            ):
+                pass
+    finally:
+        propagate.set_global_textmap(before)
+
+    for job in agenttrace_spans.find(name="job"):
+        assert job.parent is None
+        assert job.attributes["worker"] == "w-1"
+    assert len(agenttrace_spans) == 4
 
 
 @pytest.mark.timeout(300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
@@ -19,6 +20,14 @@ def current() -> tuple[str, str, bool]:
 def current_for(_: object) -> tuple[str, str, bool]:
     """Do the same for an item."""
     return current()
+
+
+def caller() -> str:
+    """Return the name of the module that calls this."""
+    frame = inspect.currentframe()
+    assert frame is not None
+    assert frame.f_back is not None
+    return str(frame.f_back.f_globals["__name__"])
 
 
 seen_by_initializer: list[tuple[str, str, bool]] = []

@@ -94,6 +94,22 @@ def test_a_thread_that_cannot_start_has_its_own_run_again(spans: Spans) -> None:
     assert spans.one().ending == ("ok", "return")
 
 
+def test_a_thread_that_was_not_made_says_what_it_says_without_us(spans: Spans) -> None:
+    """An `__init__` that forgets its base is the application's mistake to hear of."""
+
+    class Forgetful(threading.Thread):
+        def __init__(self) -> None:
+            """Forget it."""
+
+    with (
+        agenttrace.span("starter"),
+        pytest.raises(RuntimeError, match="__init__"),
+    ):
+        Forgetful().start()
+
+    assert len(spans.all()) == 1
+
+
 def test_the_applications_own_variables_stay_behind(spans: Spans) -> None:
     """A worker sees of them what it would see without us."""
     APPLICATION.set("set by the caller")
