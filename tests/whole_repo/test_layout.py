@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import tomllib
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
+
+import pytest
 
 import agenttrace
 
@@ -25,6 +30,22 @@ def test_the_checks_run_the_readmes_two_commands_to_the_letter(repo: Path) -> No
     assert TEST_COMMAND in readme
     assert FIRST_COMMAND in checks
     assert TEST_COMMAND in checks
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="they are written for bash")
+def test_the_checks_name_the_stage_that_failed(repo: Path) -> None:
+    """Even where what they report with does not run either."""
+    done = subprocess.run(
+        ["bash", repo / ".ci/run"],
+        env={**os.environ, "PYTHON": "false"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "==> FAILED: interpreters" in done.stderr
 
 
 def test_every_entry_point_leads_somewhere(repo: Path) -> None:
