@@ -50,6 +50,9 @@ def begin() -> None:
 
 
 def _begin() -> None:
+    from agenttrace.errors import (  # noqa: PLC0415 - see the header
+        UnknownInstrumentationError,
+    )
     from agenttrace.instrumentation import (  # noqa: PLC0415 - see the header
         instrument,
         uninstrument,
@@ -59,9 +62,15 @@ def _begin() -> None:
 
     give_way(configure())
     instrument()
-    left_out = named(os.environ)
-    if left_out:
-        uninstrument(*left_out)
+    unknown: list[str] = []
+    for name in named(os.environ):
+        try:
+            uninstrument(name)
+        except UnknownInstrumentationError:
+            unknown.append(repr(name))
+    if unknown:
+        none = f"there is no instrumentation for {', '.join(unknown)}"
+        tell(f"{NO_INSTRUMENT_VARIABLE}: {none}; the other names hold")
 
 
 def named(environ: Mapping[str, str]) -> list[str]:

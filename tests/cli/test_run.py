@@ -225,6 +225,25 @@ def test_a_library_that_is_to_be_left_alone_is(tmp_path: Path) -> None:
     assert both == ["True\n", "False\n"]
 
 
+def test_a_wrong_name_of_a_library_is_told_and_the_others_hold(tmp_path: Path) -> None:
+    """A worker's own variable has not been looked at, and nobody else will say."""
+    source = "from concurrent.futures import ThreadPoolExecutor as pool\nimport openai"
+    shown = "print([hasattr(it, '__wrapped__') for it in (pool.submit, submit)])"
+    app = written(
+        tmp_path,
+        f"{source}\nsubmit = openai.OpenAI.request\n{shown}",
+    )
+    variables = {**os.environ, "AGENTTRACE_NO_INSTRUMENT": "opnai,threading,x"}
+
+    done = ran(tmp_path, sys.executable, app, **program.environment(variables, "app"))
+
+    assert done.stdout == "[False, True]\n"
+    assert done.stderr == (
+        "agenttrace: AGENTTRACE_NO_INSTRUMENT: there is no instrumentation for "
+        "'opnai', 'x'; the other names hold\n"
+    )
+
+
 def test_an_interpreter_without_agenttrace_goes_on_with_one_line(
     tmp_path: Path,
 ) -> None:
