@@ -13,7 +13,7 @@ import click
 from agenttrace import render
 from agenttrace.cli.endless import draw, ended_by_sigterm, is_screen, print_lines
 from agenttrace.cli.group import json_option, state_dir_option
-from agenttrace.cli.tree_watch import Watch, screen
+from agenttrace.cli.tree_watch import READ, Watch, screen
 from agenttrace.delivery.store import FILE_NAME, Node, Reader, Run, build_forest
 from agenttrace.delivery.store.as_json import run_as_json, span_as_json
 from agenttrace.model import Outcome
@@ -57,7 +57,9 @@ _MAX_DEPTH: Final = 200
     help="Go on until q or Ctrl-C, and show what is open as well.",
 )
 @click.option("--all", "everything", is_flag=True, help="Draw every span of a run.")
-@json_option("Print JSON, always complete.")
+@json_option(
+    f"Print JSON, always complete; with --watch, of a run the first {READ:,} spans."
+)
 @state_dir_option
 @click.pass_context
 def command(  # noqa: PLR0913 - one argument per option
@@ -95,11 +97,13 @@ def command(  # noqa: PLR0913 - one argument per option
             "last runs."
         )
         raise click.UsageError(message)
+    if watch and everything:
+        message = "--all does not go with --watch, which draws what fits the screen."
+        raise click.UsageError(message)
+    most = min(last or _LAST, sys.maxsize)  # SQLite's integers end there
     chosen = Outcome(outcome) if outcome else None
     if watch:
-        watched = Watch(
-            state_dir, last or _LAST, trace=trace, service=service, outcome=chosen
-        )
+        watched = Watch(state_dir, most, trace=trace, service=service, outcome=chosen)
         with contextlib.suppress(KeyboardInterrupt), ended_by_sigterm():
             if as_json or not is_screen():
                 print_lines(watched.changed, _EVERY)
@@ -111,11 +115,7 @@ def command(  # noqa: PLR0913 - one argument per option
         found = reader.run(trace)
         runs = [found] if found else []
     else:
-        runs = reader.runs(
-            min(last or _LAST, sys.maxsize),  # SQLite's integers end there
-            service=service,
-            outcome=chosen,
-        )
+        runs = reader.runs(most, service=service, outcome=chosen)
     if as_json:
         _print_json(reader, runs)
     else:

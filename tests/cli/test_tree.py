@@ -478,6 +478,16 @@ def test_more_runs_than_can_be_counted_are_all_runs(
     assert [run["trace_id"] for run in loaded(result)] == [TRIAGE.hex()]
 
 
+def test_all_spans_of_what_is_watched_is_wrong_usage(
+    show: Callable[..., Result],
+) -> None:
+    """An option that is taken and then does nothing is looked for as a fault."""
+    result = show("--watch", "--all")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--all does not go with --watch" in result.stderr
+
+
 @pytest.mark.parametrize("nothing", ["", " "])
 def test_an_empty_trace_id_is_wrong_usage(
     keep: Callable[[list[SpanData]], None], show: Callable[..., Result], nothing: str

@@ -52,7 +52,7 @@ def test_a_terminal_shows_what_is_open_above_what_is_over(tmp_path: Path) -> Non
 def test_elsewhere_each_change_of_a_run_is_a_line(tmp_path: Path) -> None:
     """A script follows runs without asking again and again for all of them."""
     with subprocess.Popen(
-        [*COMMAND, *WATCH, "--state-dir", str(tmp_path)],
+        [*COMMAND, *WATCH, "--last", "9" * 30, "--state-dir", str(tmp_path)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
