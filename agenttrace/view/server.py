@@ -7,7 +7,8 @@ and a server without connections that stay open ends at once.
 Who may ask: the socket is bound to loopback.  A page from elsewhere in the same browser
 is kept out by the `Host` header, which names its own host even where that was made to
 resolve to here (DNS rebinding), and by the token, which it does not have: nobody is
-told anything without one.  Other users of the machine do not have it either.
+told anything without one.  Other users of the machine do not have it either, unless
+they look at the command line of a browser that `agenttrace view` starts with it.
 The token stands in the fragment of the address, which browsers keep to themselves, and
 comes in a header, which no foreign page may send without being allowed to.
 """
@@ -18,6 +19,7 @@ import hmac
 import json
 import secrets
 from http import HTTPStatus
+from http.client import HTTP_PORT
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from socketserver import TCPServer
@@ -50,6 +52,19 @@ _API: Final = "/api/runs"
 _ID_DIGITS: Final = frozenset("0123456789abcdef")
 
 
+def hosts_of(port: int) -> frozenset[str]:
+    """Return what browsers on this machine say in `Host`.
+
+    >>> sorted(hosts_of(8080))
+    ['127.0.0.1:8080', 'localhost:8080']
+    >>> sorted(hosts_of(80))  # which they leave out
+    ['127.0.0.1', '127.0.0.1:80', 'localhost', 'localhost:80']
+    """
+    names = ("127.0.0.1", "localhost")
+    bare = names if port == HTTP_PORT else ()
+    return frozenset([*(f"{name}:{port}" for name in names), *bare])
+
+
 class Server(ThreadingHTTPServer):
     """Shows *runs* on loopback.  `serve_forever()` does so until `shutdown()`.
 
@@ -73,9 +88,7 @@ class Server(ThreadingHTTPServer):
         self.page = _page()
         super().__init__(("127.0.0.1", port), _Handler)
         number = self.server_address[1]
-        self.hosts = frozenset(
-            f"{name}:{number}" for name in ("127.0.0.1", "localhost")
-        )
+        self.hosts = hosts_of(number)
 
     @property
     def address(self) -> str:
