@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FIRST_COMMAND = 'pip install ".[demo]" && agenttrace demo'
 TEST_COMMAND = 'pip install ".[test]" && pytest'
 MOST_LINES = 400
+BASH = shutil.which("bash")
 
 
 def test_the_checks_run_the_readmes_two_commands_to_the_letter(repo: Path) -> None:
@@ -32,11 +33,11 @@ def test_the_checks_run_the_readmes_two_commands_to_the_letter(repo: Path) -> No
     assert TEST_COMMAND in checks
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="they are written for bash")
+@pytest.mark.skipif(BASH is None, reason="they are written for bash")
 def test_the_checks_name_the_stage_that_failed(repo: Path) -> None:
     """Even where what they report with does not run either."""
     done = subprocess.run(
-        ["bash", repo / ".ci/run"],
+        [str(BASH), repo / ".ci/run"],
         env={**os.environ, "PYTHON": "false"},
         capture_output=True,
         text=True,
