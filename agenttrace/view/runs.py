@@ -163,7 +163,9 @@ class Runs:
     def _ended(self, outcome: Outcome | None, service: str | None) -> list[Run]:
         asked = (self._stamp(), outcome, service)
         if self._listed is None or self._listed[0] != asked:
-            found = self._reader.runs(MOST, outcome=outcome, service=service)
+            found = self._reader.runs(
+                MOST, outcome=outcome, service=service, tokens=False
+            )
             self._listed = asked, found
         return self._listed[1]
 
@@ -171,7 +173,7 @@ class Runs:
         """Return what has ended of a run, summed up; None where nothing has."""
         asked = (self._stamp(), trace_id)
         if self._summed is None or self._summed[0] != asked:
-            self._summed = asked, self._reader.run(trace_id)
+            self._summed = asked, self._reader.run(trace_id, tokens=False)
         return self._summed[1]
 
     def _nodes(self, run: Run | None) -> list[Node]:
@@ -247,6 +249,7 @@ def _summary(run: Run | None, found: _Open | None, now: int) -> Told:
     told: Told = {"outcome": None, "error_count": 0, "open": None}
     if run is not None:
         told.update(run_as_json(run))
+        del told["input_tokens"], told["output_tokens"]  # nobody has summed them
         told["start"], told["end"] = (
             told.pop(key) / _MILLISECOND for key in ("start_ns", "end_ns")
         )

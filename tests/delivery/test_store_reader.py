@@ -155,8 +155,10 @@ def test_tokens_that_an_agent_reports_for_its_calls_count_once(
     store.send(frame_of([*calls, agent]), WAIT)
 
     (run,) = Reader(path).runs(5)
+    (unsummed,) = Reader(path).runs(5, tokens=False)
 
     assert run.tokens == (30, 12)
+    assert unsummed.tokens == (None, None)
 
 
 def test_runs_are_chosen_by_service_and_by_how_any_step_ended(

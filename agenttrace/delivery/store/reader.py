@@ -96,7 +96,7 @@ class Run:
         outcome: How the root ended; None while it is not here or does not say.
         spans: How many are here.
         errors: How many of them have the status ERROR.
-        tokens: Input and output tokens, None where nobody has said.
+        tokens: Input and output tokens, None where nobody has said or asked.
     """
 
     trace_id: str
@@ -132,6 +132,7 @@ class Reader:
         since: int | None = None,
         service: str | None = None,
         outcome: Outcome | None = None,
+        tokens: bool = True,
     ) -> list[Run]:
         """Return the latest runs, newest start first.
 
@@ -141,6 +142,7 @@ class Reader:
             service: Only runs in which this service took part.
             outcome: Only runs in which any span ended so; `Outcome.OK`: only runs in
                 which every span did.
+            tokens: Whether they are summed, which looks at every span.
 
         Raises:
             StoreUnreadableError: The file is damaged, out of reach or not a store.
@@ -157,7 +159,7 @@ class Reader:
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return self._ask(
             lambda connection: [
-                _run(connection, row)
+                _run(connection, row, tokens=tokens)
                 for row in connection.execute(
                     f"{_RUNS}{where} ORDER BY traces.started DESC LIMIT :limit",
                     {
@@ -171,8 +173,12 @@ class Reader:
             missing=[],
         )
 
-    def run(self, prefix: str) -> Run | None:
+    def run(self, prefix: str, *, tokens: bool = True) -> Run | None:
         """Return the run whose trace id begins with *prefix*, None if there is none.
+
+        Args:
+            prefix: Hexadecimal digits, as many as it takes.
+            tokens: Whether they are summed, which looks at every span.
 
         Raises:
             AmbiguousTraceError: There are several.
@@ -181,7 +187,7 @@ class Reader:
         low, high = _range_of(prefix)
         found: list[Run] = self._ask(
             lambda connection: [
-                _run(connection, row)
+                _run(connection, row, tokens=tokens)
                 for row in connection.execute(
                     f"{_RUNS} WHERE traces.trace_id BETWEEN ? AND ? LIMIT ?",
                     (low, high, _TOLD + 1),
@@ -208,7 +214,7 @@ class Reader:
             AmbiguousTraceError: It fits several runs.
             StoreUnreadableError: The file is damaged, out of reach or not a store.
         """
-        run = self.run(trace_id_prefix)
+        run = self.run(trace_id_prefix, tokens=False)
         if run is None:
             return []
         trace_id = bytes.fromhex(run.trace_id)
@@ -279,6 +285,8 @@ class Reader:
 def _run(
     connection: sqlite3.Connection,
     row: tuple[bytes, int, int, int, int, str | None, str | None, str | None],
+    *,
+    tokens: bool,
 ) -> Run:
     trace_id, started, ended, spans, errors, name, outcome, service = row
     return Run(
@@ -290,7 +298,7 @@ def _run(
         outcome=_outcome(outcome),
         spans=spans,
         errors=errors,
-        tokens=_tokens(connection, trace_id),
+        tokens=_tokens(connection, trace_id) if tokens else (None, None),
     )
 
 
