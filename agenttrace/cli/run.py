@@ -80,9 +80,14 @@ def command(  # noqa: PLR0913 - one for each option
     starts: workers, reloaders, subprocesses.
 
     It takes the place of this process: signals, the terminal and the exit code are its
-    own.  Options here come before APP, and those after it are APP's.  All settings are
-    variables as well, AGENTTRACE_* and OTEL_*.
+    own.  (On Windows this process waits for it.)  Options here come before APP, and
+    those after it are APP's.  All settings are variables as well, AGENTTRACE_* and
+    OTEL_*.
     """
+    if endpoint is not None and not endpoint.strip():
+        # Most likely a shell variable that is not set; the store would be taken.
+        message = "--endpoint is empty: give a URL, or leave it out for the store."
+        raise click.UsageError(message)
     said: dict[str, str | None] = {
         variable_of("service_name"): service_name,
         _ENDPOINT: endpoint,

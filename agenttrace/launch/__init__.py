@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 NO_INSTRUMENT_VARIABLE: Final = "AGENTTRACE_NO_INSTRUMENT"
 """Distributions that are left alone, with commas."""
+_WITH_VALUE: Final = "WX"
+_LAST: Final = "cm"
+"""Options of the interpreter that have a value, and those that end its options."""
 _TRACKER: Final = "from multiprocessing.resource_tracker import"
 _OURS: Final = ("agenttrace", "agenttrace.exe")
 
@@ -89,17 +92,47 @@ def is_helper(command: Sequence[str]) -> bool:
     True
     >>> is_helper(["python", "-m", "agenttrace.cli", "tree"])
     True
+    >>> is_helper(["python", "-X", "dev", "-Im", "agenttrace.cli", "tree"])
+    True
     >>> is_helper(["python", "app.py", "agenttrace"])
     False
     """
-    words = list(command[1:])
-    while words and words[0].startswith("-") and words[0] not in {"-c", "-m"}:
-        del words[0]
+    _, words = interpreted(command[1:])
     if words[:2] == ["-m", "agenttrace.cli"]:
         return True
     if words[:1] == ["-c"]:
         return any(word.startswith(_TRACKER) for word in words[1:2])
     return any(os.path.basename(word) in _OURS for word in words[:1])  # noqa: PTH119 - `pathlib` is slow
+
+
+def interpreted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what an interpreter makes of the *words* that it is called with.
+
+    These are its one-letter options, and what is left: `-c` or `-m` and what comes
+    after it, or a script.
+
+    >>> interpreted(["-IX", "dev", "-W", "error", "app.py", "-E"])
+    (['I'], ['app.py', '-E'])
+    >>> interpreted(["-Smapp", "-E"])
+    (['S'], ['-m', 'app', '-E'])
+    """
+    letters: list[str] = []
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        if word.startswith("--"):
+            del rest[: word == "--check-hash-based-pycs"]
+            continue
+        for at, letter in enumerate(word[1:], start=2):
+            if letter in _LAST:
+                return letters, [f"-{letter}", *filter(None, [word[at:]]), *rest]
+            if letter in _WITH_VALUE:
+                del rest[: at == len(word)]
+                break
+            letters.append(letter)
+    return letters, rest
 
 
 def tell(what: str) -> None:

@@ -1,9 +1,10 @@
 """What `agenttrace run` hands over to: which program, and in which environment.
 
 The program replaces this process, so signals, the terminal, stdin and the exit code are
-its own.  What it finds is what it would find without us, but for one more folder on
-`PYTHONPATH`, which goes out of the way by itself (`startup`), and the variables that
-options stand for.
+its own; on Windows, where none can, this one waits for it and ends with its code.  What
+it finds is what it would find without us, but for one more folder on `PYTHONPATH`,
+which goes out of the way by itself (`startup`), and the variables that options stand
+for.
 
 It owns what is wrong with a program before it runs; what happens in it is `launch`'s.
 """
@@ -18,6 +19,7 @@ import sys
 from typing import TYPE_CHECKING, Final, Never
 
 from agenttrace.errors import AgenttraceError
+from agenttrace.launch import interpreted
 from agenttrace.records import NamedTuple
 from agenttrace.settings import PROGRAM_VARIABLE
 
@@ -38,8 +40,6 @@ _DEAF: Final = {
     "S": "does not load sitecustomize",
 }
 """Options of the interpreter with which it never comes to our folder."""
-_WITH_VALUE: Final = "WX"
-_LAST: Final = "cm"
 _HEAD: Final = 256
 """Bytes of a file that its first line is looked for in, as kernels do."""
 _IGNORED: Final = ("SIGPIPE", "SIGXFZ", "SIGXFSZ")
@@ -154,14 +154,14 @@ def deafness(chosen: Program) -> str | None:
         words = _first_line(chosen.path)
         while words and not _is_python(words[0]):  # /usr/bin/env -S
             words = words[1:]
-    for letter in _letters(words[1:]):
+    for letter in interpreted(words[1:])[0]:
         if letter in _DEAF:
             return f"it will not be traced: Python with -{letter} {_DEAF[letter]}"
     return None
 
 
 def hand_over(chosen: Program, environ: Mapping[str, str]) -> Never:
-    """Let *chosen* take the place of this process.
+    """Let *chosen* take the place of this process; on Windows, stand by until its end.
 
     Raises:
         CannotRunError: The system refuses it.
@@ -172,6 +172,8 @@ def hand_over(chosen: Program, environ: Mapping[str, str]) -> Never:
             signal.signal(number, signal.SIG_DFL)
     sys.stderr.flush()
     try:
+        if sys.platform == "win32":  # its `execve` ends the process, and nobody waits
+            stand_by(chosen, environ)
         os.execve(chosen.path, chosen.words, environ)  # noqa: S606 - the purpose of the command
     except OSError as error:
         message = f"{chosen.path!r} cannot be run: {error.strerror}"
@@ -180,6 +182,20 @@ def hand_over(chosen: Program, environ: Mapping[str, str]) -> Never:
         elif isinstance(error, FileNotFoundError):
             message += "; the interpreter in its first line is not there"
         raise CannotRunError(message, NOT_EXECUTABLE) from None
+
+
+def stand_by(chosen: Program, environ: Mapping[str, str]) -> Never:
+    """Run *chosen* to its end, and end with its code.
+
+    Raises:
+        OSError: The system refuses it.
+    """
+    import subprocess  # noqa: PLC0415 - slow, and for one system alone
+
+    child = subprocess.Popen(chosen.words, executable=chosen.path, env=environ)  # noqa: S603 - the purpose of the command
+    # A Ctrl-C reaches both, and what it means is the program's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(child.wait())
 
 
 def _is_python(word: str) -> bool:
@@ -197,24 +213,3 @@ def _first_line(path: str) -> tuple[str, ...]:
     if not head.startswith(b"#!"):
         return ()
     return tuple(os.fsdecode(head[2:].partition(b"\n")[0]).split())
-
-
-def _letters(words: Sequence[str]) -> list[str]:
-    """Return the one-letter options of an interpreter that is called with *words*."""
-    letters: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("-") or word in {"-", "--"}:
-            break
-        if word.startswith("--"):
-            next(rest, None) if word == "--check-hash-based-pycs" else None
-            continue
-        for at, letter in enumerate(word[1:], start=2):
-            if letter in _LAST:
-                return letters
-            if letter in _WITH_VALUE:
-                if at == len(word):
-                    next(rest, None)
-                break
-            letters.append(letter)
-    return letters

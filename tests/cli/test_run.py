@@ -130,6 +130,25 @@ def test_signals_of_a_program_mean_what_they_mean_without_us(tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (-signal.SIGPIPE, "")
 
 
+def test_where_no_program_can_take_its_place_it_ends_as_the_program_does(
+    tmp_path: Path,
+) -> None:
+    """On Windows the shell would go on, and read the same terminal as the program."""
+    source = "import signal, sys; print(signal.getsignal(signal.SIGINT)); sys.exit(7)"
+    chosen = program.Program(sys.executable, (sys.executable, "-c", source), "app")
+
+    done = ran(
+        tmp_path,
+        sys.executable,
+        "-c",
+        "import os; from agenttrace.launch import program\n"
+        f"program.stand_by(program.{chosen!r}, os.environ)",
+    )
+
+    assert done.returncode == 7
+    assert "default_int_handler" in done.stdout  # a Ctrl-C is the program's
+
+
 def test_an_application_that_configures_itself_wins(tmp_path: Path) -> None:
     """It knows better, and everything is told once, as it says."""
     app = written(
@@ -293,6 +312,7 @@ def test_an_application_starts_whatever_its_settings_are(
         (["./script"], 126, "the interpreter in its first line is not there"),
         (["./text"], 126, "cannot be run: Exec format error; put its interpreter be"),
         (["--no-instrument", "x", "true"], 2, "there is no instrumentation for 'x'"),
+        (["--endpoint", "", "true"], 2, "--endpoint is empty: give a URL, or leave"),
         (["--on-stuck", "x", "true"], 2, "Invalid value for '--on-stuck'"),
         (["--state-dir", "~nobody-of-that-name", "true"], 2, "must be a directory"),
         ([], 2, "Missing argument 'APP'"),
