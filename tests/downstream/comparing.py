@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+_ABSENT: Final = "not there"
 
 
 class Ran(TypedDict):
@@ -54,25 +56,27 @@ class Difference:
         }
 
 
-def difference(without: Ran, traced: Ran, alone: Mapping[str, str]) -> Difference:
-    """Compare two sessions.
+def difference(without: Sequence[Ran], traced: Sequence[Ran]) -> Difference:
+    """Compare sessions; what varies without agenttrace is not held against it.
 
     Args:
-        without: The one without agenttrace.
-        traced: The one with it.
-        alone: What tests that differed became when they were run again, traced and by
-            themselves: a test of theirs may be unsteady, too.
+        without: Those without agenttrace.
+        traced: Those with it.
     """
-    absent = "not there"
-    names = without["tests"].keys() | traced["tests"].keys()
+    names = {name for ran in (*without, *traced) for name in ran["tests"]}
     changed: dict[str, tuple[str, str]] = {}
     for name in sorted(names):
-        before = without["tests"].get(name, absent)
-        after = alone.get(name, traced["tests"].get(name, absent))
-        if before != after:
-            changed[name] = before, after
+        before, *others = (ran["tests"].get(name, _ABSENT) for ran in without)
+        if any(other != before for other in others):
+            continue
+        # Once is enough: it never did that without us.
+        for ran in traced:
+            after = ran["tests"].get(name, _ABSENT)
+            if after != before:
+                changed[name] = before, after
+    known = {warning for ran in without for warning in ran["warnings"]}
     return Difference(
-        dict(Counter(without["tests"].values())),
+        dict(Counter(without[0]["tests"].values())),
         changed,
-        sorted(set(traced["warnings"]) - set(without["warnings"])),
+        sorted({it for ran in traced for it in ran["warnings"]} - known),
     )
