@@ -7,6 +7,7 @@ as markup, and its control characters do not reach the terminal.
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from agenttrace.semconv import EXCEPTION_EVENT, EXCEPTION_MESSAGE, EXCEPTION_TYP
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
 
@@ -33,6 +35,8 @@ LIMIT: Final = 100
 """Spans of one run that are drawn unless more are asked for."""
 SIBLINGS: Final = 20
 """Of these, children of one span that are drawn although they ended well."""
+PIPE_WIDTH: Final = 10_000
+"""Columns where there is no terminal: who reads a pipe wants a line for each thing."""
 _MAX_NAME: Final = 80
 _MAX_NOTE: Final = 160
 _MAX_EVENTS: Final = 3
@@ -52,6 +56,20 @@ _SAID_BY_OUTCOME: Final = frozenset(
 )
 _UNKNOWN: Final = ("·", ".", "dim")
 _OPEN: Final = ("▶", ">", "blue")
+
+
+def console() -> Console:
+    """Return the standard output, for text that is nobody's markup."""
+    from rich.console import Console  # noqa: PLC0415 - it comes with an extra
+
+    # A character that the terminal's encoding does not have must not end the command.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+    found = Console(highlight=False, markup=False, emoji=False)
+    if not found.is_terminal:
+        found.width = PIPE_WIDTH
+    return found
 
 
 def render(

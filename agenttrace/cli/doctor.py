@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 HAS_PROBLEM: Final = 1
 """Exit code where a check has found a problem."""
 _PATIENCE: Final = 5.0
-_PIPE_WIDTH: Final = 10_000
 _STYLES: Final = {
     Level.OK: ("✓", "+", "green"),
     Level.WARNING: ("!", "!", "yellow"),
@@ -80,18 +78,12 @@ def command(
 
 def _print(found: Sequence[Finding]) -> None:
     from rich import box  # noqa: PLC0415 - not needed for JSON
-    from rich.console import Console  # noqa: PLC0415 - the same
     from rich.table import Table  # noqa: PLC0415 - the same
     from rich.text import Text  # noqa: PLC0415 - the same
 
-    # A path that the terminal's encoding does not have must not end the command.
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="replace")
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        # Whoever reads the pipe wants one line a check, not 80 columns.
-        console.width = _PIPE_WIDTH
+    from agenttrace import render  # noqa: PLC0415 - the same
+
+    console = render.console()
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for title in ("", "check", "found"):
         table.add_column(title)

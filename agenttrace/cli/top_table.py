@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agenttrace.cli import drawn as drawn_on
-from agenttrace.cli.drawn import PIPE_WIDTH, console
 from agenttrace.live import choose
-from agenttrace.render import badge, plain
+from agenttrace.render import PIPE_WIDTH, badge, console, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -139,9 +139,7 @@ def _why_nothing(reader: Reader, trace: str | None, *, chosen: bool) -> str:
 
 
 def _print_trees(reader: Reader, runs: Sequence[Run], *, limit: int | None) -> None:
-    from agenttrace.cli import drawn  # noqa: PLC0415 - not needed for JSON
-
-    console = drawn.console()
+    console = render.console()
     ascii_only = console.options.ascii_only
     for index, run in enumerate(reversed(runs)):
         to_read = None if limit is None else limit * _READ_PER_LIMIT

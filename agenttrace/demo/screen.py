@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rich import box
-from rich.console import Console, JustifyMethod, RenderableType
 from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
@@ -25,11 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
     from contextlib import AbstractContextManager
 
+    from rich.console import JustifyMethod, RenderableType
+
     from agenttrace.delivery.store import Node, Run
     from agenttrace.demo.account import Account, Entry
     from agenttrace.demo.scenarios import Scenario
 
-_PIPE_WIDTH: Final = 10_000
 _INDENT: Final = 3
 
 
@@ -94,14 +94,7 @@ class Terminal:
     """The screen for people."""
 
     def __init__(self) -> None:
-        # A character that the terminal's encoding does not have must not end it.
-        reconfigure = getattr(sys.stdout, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="replace")
-        self._console = Console(highlight=False, markup=False, emoji=False)
-        if not self._console.is_terminal:
-            # Whoever reads the pipe wants one line per span, not 80 columns.
-            self._console.width = _PIPE_WIDTH
+        self._console = render.console()
         self._ascii = self._console.options.ascii_only
         self._spinner = "line" if self._ascii else "dots"
         self._number = 0
@@ -161,7 +154,7 @@ class Terminal:
 
     def _fitting_table(self, account: Account) -> Table:
         """Return the table, without what says least where the terminal is narrow."""
-        unlimited = self._console.options.update(width=_PIPE_WIDTH)
+        unlimited = self._console.options.update(width=render.PIPE_WIDTH)
         titles = list(_COLUMNS)
         for spared in _SPARED:
             table = self._table(account, titles)

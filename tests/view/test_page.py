@@ -31,6 +31,17 @@ HOSTILE = """
     runtime.flush()
     print("ready", flush=True)
 """
+CROWDED = """
+    import sys
+    import agenttrace
+
+    runtime = agenttrace.configure(state_dir=sys.argv[1])
+    for _ in range(501):
+        with agenttrace.span("one of many"):
+            pass
+    runtime.flush()
+    print("ready", flush=True)
+"""
 
 
 def shows(page: Page, selector: str, text: str) -> None:
@@ -137,6 +148,17 @@ def test_a_list_is_narrowed_by_what_is_typed_and_chosen(
     assert [each.split(",")[:2] for each in failed] == [
         ["invoke_agent shipping", " error"]
     ]
+
+
+def test_a_list_says_that_older_runs_are_left_out(
+    page: Page, serving: Serving, tmp_path: Path
+) -> None:
+    """Who does not find a run there would believe that it was never recorded."""
+    with scenes.playing(tmp_path, CROWDED):
+        pass
+    with serving(tmp_path) as server:
+        page.open(server.address)
+        shows(page, "#status", "500 runs, older ones left out")
 
 
 def test_ten_thousand_steps_are_a_page_like_any_other(

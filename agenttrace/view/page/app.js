@@ -15,6 +15,7 @@ const clock = { told: Date.now(), at: performance.now() };
 const now = () => clock.told + performance.now() - clock.at;
 
 let every = []; // runs, as the server has listed them
+let isMore = false; // whether it has left older ones out
 let run = chosenAtFirst; // the run that is shown
 let version = null; // of its spans that have ended
 let ended = [];
@@ -103,6 +104,7 @@ function list() {
   const told = [count(found.length, "run")];
   if (running) told.push(`${running} running`);
   if (stuck) told.push(`${stuck} stuck`);
+  if (isMore) told.push("older ones left out");
   set("status", told.join(", "));
 }
 
@@ -155,6 +157,7 @@ async function askForRuns(mine) {
   if (mine !== asking) return;
   Object.assign(clock, { told: told.now, at: performance.now() });
   every = told.runs;
+  isMore = told.more;
   if (!service) services(told.services);
   notices(told);
   list();
