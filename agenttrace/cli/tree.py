@@ -15,7 +15,7 @@ from agenttrace.cli.endless import draw, ended_by_sigterm, is_screen, print_line
 from agenttrace.cli.group import json_option, state_dir_option
 from agenttrace.cli.tree_watch import READ, Watch, screen
 from agenttrace.delivery.store import FILE_NAME, Node, Reader, Run, build_forest
-from agenttrace.delivery.store.as_json import run_as_json, span_as_json
+from agenttrace.delivery.store.as_json import nested, run_as_json, span_as_json
 from agenttrace.model import Outcome
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ _EVERY: Final = 0.5
 """Seconds between two looks of `--watch`."""
 _READ_PER_LIMIT: Final = 20
 """Spans that are read for each that is drawn: the most telling are chosen of these."""
-_MAX_DEPTH: Final = 200
-"""Levels that the JSON nests; what is deeper follows flat, for readers that recurse."""
 
 
 @click.command(
@@ -163,16 +161,4 @@ def _print_json(reader: Reader, runs: Sequence[Run]) -> None:
 
 
 def _run_as_json(run: Run, forest: Sequence[Node]) -> dict[str, object]:
-    return {**run_as_json(run), "spans": _nested(forest)}
-
-
-def _nested(forest: Sequence[Node]) -> list[dict[str, object]]:
-    told: list[dict[str, object]] = []
-    waiting = [(node, told, 1) for node in reversed(forest)]
-    while waiting:
-        node, beside, depth = waiting.pop()
-        below: list[dict[str, object]] = []
-        beside.append({**span_as_json(node), "children": below})
-        at = (below, depth + 1) if depth < _MAX_DEPTH else (beside, depth)
-        waiting.extend((child, *at) for child in reversed(node.children))
-    return told
+    return {**run_as_json(run), "spans": nested(forest, span_as_json)}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from agenttrace import clock
+from agenttrace.delivery.store.as_json import nested
 
 if TYPE_CHECKING:
     from agenttrace.live.processes import Dead, Picture, Process
     from agenttrace.live.steps import Step
-
-_MAX_DEPTH: Final = 200
-"""Levels that the JSON nests; what is deeper follows flat, for readers that recurse."""
 
 
 def picture_as_json(picture: Picture) -> dict[str, object]:
@@ -36,25 +34,13 @@ def _process_as_json(process: Process) -> dict[str, object]:
         "frozen": process.is_frozen,
         "step_count": len(forest.steps),
         "judged_count": forest.judged,
-        "runs": _nested(forest.tops),
+        "runs": nested(forest.tops, step_as_json),
     }
 
 
 def dead_as_json(dead: Dead) -> dict[str, object]:
     """Return a process that died."""
     return {**dead._asdict(), "last_tick": clock.iso(dead.last_tick)}
-
-
-def _nested(tops: list[Step]) -> list[dict[str, object]]:
-    told: list[dict[str, object]] = []
-    waiting = [(step, told, 1) for step in reversed(tops)]
-    while waiting:
-        step, beside, depth = waiting.pop()
-        below: list[dict[str, object]] = []
-        beside.append({**step_as_json(step), "children": below})
-        at = (below, depth + 1) if depth < _MAX_DEPTH else (beside, depth)
-        waiting.extend((child, *at) for child in reversed(step.children))
-    return told
 
 
 def step_as_json(step: Step) -> dict[str, object]:

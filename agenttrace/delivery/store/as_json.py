@@ -5,13 +5,41 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar, cast
 
 from agenttrace import clock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from agenttrace.delivery.store.forest import Node
     from agenttrace.delivery.store.reader import Run
+
+_MAX_DEPTH: Final = 200
+"""Levels that the JSON nests; what is deeper follows flat, for readers that recurse."""
+
+
+class _Tree(Protocol):
+    @property
+    def children(self) -> Sequence[Self]: ...
+
+
+T = TypeVar("T", bound=_Tree)
+
+
+def nested(
+    tops: Sequence[T], told: Callable[[T], dict[str, object]]
+) -> list[dict[str, object]]:
+    """Return what *told* says of each, with what is beneath it in `children`."""
+    all_of_them: list[dict[str, object]] = []
+    waiting = [(each, all_of_them, 1) for each in reversed(tops)]
+    while waiting:
+        each, beside, depth = waiting.pop()
+        below: list[dict[str, object]] = []
+        beside.append({**told(each), "children": below})
+        at = (below, depth + 1) if depth < _MAX_DEPTH else (beside, depth)
+        waiting.extend((child, *at) for child in reversed(each.children))
+    return all_of_them
 
 
 def run_as_json(run: Run) -> dict[str, object]:
