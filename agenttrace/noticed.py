@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
 
+    Later = Callable[[str, Callable[[], object]], object]
+
 MOST: Final = 100
 """Places that are kept in mind."""
 _LONGEST: Final = 300
@@ -72,7 +74,14 @@ _lock = threading.RLock()
 _changes = 0
 
 
-def note(kind: Kind, place: str, *, span: str = "", detail: str = "") -> None:
+def note(
+    kind: Kind,
+    place: str,
+    *,
+    span: str = "",
+    detail: str = "",
+    later: Later | None = None,
+) -> None:
     """Take note of something.  Not for hot paths.
 
     Args:
@@ -80,6 +89,8 @@ def note(kind: Kind, place: str, *, span: str = "", detail: str = "") -> None:
         place: The line of the application's.
         span: Name of the span that was current.
         detail: What else is known of it, of the first time.
+        later: Makes the call that logs it, of which it is told the site.  For threads
+            that must not: a handler of the log may hang.  None = it is made here.
     """
     global _changes  # noqa: PLW0603 - there is one process
     place, span, detail = place[:_LONGEST], span[:_LONGEST], detail[:_LONGEST]
@@ -97,15 +108,22 @@ def note(kind: Kind, place: str, *, span: str = "", detail: str = "") -> None:
         times = _notices[key].times
         _changes += not times & (times - 1)
     if known is None:
-        safety.log_once(
-            f"noticed: {key}",
-            logging.INFO,
-            "noticed %s%s%s%s (agenttrace doctor says more)",
-            kind,
-            f" at {place}" if place else "",
-            f" in {span}" if span else "",
-            f": {detail}" if detail else "",
-        )
+
+        def say() -> None:
+            safety.log_once(
+                f"noticed: {key}",
+                logging.INFO,
+                "noticed %s%s%s%s (agenttrace doctor says more)",
+                kind,
+                f" at {place}" if place else "",
+                f" in {span}" if span else "",
+                f": {detail}" if detail else "",
+            )
+
+        if later is None:
+            say()
+        else:
+            later("noticed", say)
 
 
 def noticed() -> tuple[Notice, ...]:

@@ -34,7 +34,12 @@ def loop_monitor(
         after=settings.loop_blocked_after,
         backstop=_backstop(settings, journal),
         occupied=lambda: PROCESS.ticker.occupied,
+        later=_later,
     )
+
+
+def _later(site: str, call: Callable[[], object]) -> None:
+    PROCESS.errands.ask(site, call)  # which are imported when there is one
 
 
 def _backstop(settings: Settings, journal: Journal | None) -> Backstop | None:

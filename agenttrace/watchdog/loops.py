@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agenttrace.model import SpanData
+    from agenttrace.noticed import Later
     from agenttrace.registry import OpenSpans
     from agenttrace.watchdog.backstop import Backstop, Dump
     from agenttrace.watchdog.turns import Sight
@@ -57,6 +58,7 @@ class LoopMonitor:
         backstop: Writes stacks while the GIL is kept, where that is asked for.
         occupied: Returns the seconds that ticks have spent on something else so far:
             by so much the next look is late, and nobody has kept the GIL.
+        later: Makes the calls that log, beside the ticker: a handler may hang.
         interval: Seconds between two ticks.
         long: Seconds after which a block that goes on is told, and then each time it
             has doubled.
@@ -70,6 +72,7 @@ class LoopMonitor:
         after: float,
         backstop: Backstop | None = None,
         occupied: Callable[[], float] = float,
+        later: Later | None = None,
         interval: float = INTERVAL,
         long: float = LONG,
     ) -> None:
@@ -78,6 +81,7 @@ class LoopMonitor:
         self._after = after
         self._backstop = backstop
         self._occupied_so_far = occupied
+        self._later = later
         self._interval = interval
         self._long = long
         self._collections = Collections()
@@ -158,9 +162,8 @@ class LoopMonitor:
             self._judge(sight, watched, now)
         self._looked, self._threads = now, threads
         if found.nests:
-            safety.guarded(
-                "loops.nests", _noting().tell_nests, found.nests, self._nests
-            )
+            tell = _noting().tell_nests
+            safety.guarded("loops.nests", tell, found.nests, self._nests, self._later)
         if found.threads or "uvloop" in sys.modules:
             # A loop of uvloop's is seen in the middle of a step alone, and that may be
             # the step that is kept by a collection.
@@ -303,7 +306,8 @@ class LoopMonitor:
             return
         safety.count(safety.Count.LOOPS_BLOCKED)
         seconds = watched.lasted(end, self._excused)
-        safety.guarded("loops.note", _noting().note_block, watched, seconds)
+        note = _noting().note_block
+        safety.guarded("loops.note", note, watched, seconds, self._later)
         refused = self._rate.refused
         if self._rate.allows(time.monotonic()):
             self._rate.refused = 0

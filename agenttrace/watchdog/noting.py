@@ -17,6 +17,7 @@ from agenttrace.watchdog.watched import current_in
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from agenttrace.noticed import Later
     from agenttrace.watchdog.turns import Nest
     from agenttrace.watchdog.watched import Watched
 
@@ -24,7 +25,7 @@ _MOST: Final = 1_000
 """How many are known, so that each is told once."""
 
 
-def note_block(watched: Watched, seconds: float) -> None:
+def note_block(watched: Watched, seconds: float, later: Later | None) -> None:
     """Take note of the line that has blocked a loop for so many seconds."""
     line = culprit(watched.stack or ())
     noticed.note(
@@ -32,15 +33,19 @@ def note_block(watched: Watched, seconds: float) -> None:
         "" if line is None else noticed.place_of(*line),
         span=watched.name,
         detail=f"for {seconds:.1f} s",
+        later=later,
     )
 
 
-def tell_nests(nests: Iterable[Nest], told: set[tuple[bytes, str]]) -> None:
+def tell_nests(
+    nests: Iterable[Nest], told: set[tuple[bytes, str]], later: Later | None
+) -> None:
     """Have the spans say it in which loops were begun, and take note of the places.
 
     Args:
         nests: What was seen.
         told: What was told before, by span and place.
+        later: Makes the calls that log it; see `noticed.note`.
     """
     for nest in nests:
         line = culprit(nest.stack)
@@ -57,4 +62,4 @@ def tell_nests(nests: Iterable[Nest], told: set[tuple[bytes, str]]) -> None:
         live = record()
         if live is not None:
             safety.guarded("remark", live.remark, semconv.LOOP_NESTED, place)
-        noticed.note(noticed.Kind.LOOP_NESTED, place, span=record.name)
+        noticed.note(noticed.Kind.LOOP_NESTED, place, span=record.name, later=later)

@@ -21,6 +21,8 @@ from agenttrace.noticed import (
 from agenttrace.testing.runtimes import fresh_runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 
@@ -37,6 +39,26 @@ def test_what_is_noticed_again_is_counted_and_logged_once(
     [record] = [each for each in caplog.records if "noticed" in each.message]
     assert record.levelno == logging.INFO
     assert "app.py:3 in search" in record.message
+
+
+def test_where_a_handler_of_the_log_may_hang_another_thread_logs_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The ticker is stopped by nobody: it notes, and has it said."""
+    calls: list[tuple[str, Callable[[], object]]] = []
+
+    def later(site: str, call: Callable[[], object]) -> None:
+        calls.append((site, call))
+
+    with fresh_runtime(), caplog.at_level(logging.INFO, "agenttrace"):
+        note(Kind.LOOP_BLOCKED, "a.py:1 in f", later=later)
+        before = [each.message for each in caplog.records]
+        [(site, say)] = calls
+        say()
+
+    assert site == "noticed"
+    assert not any("noticed" in message for message in before)
+    assert any("a.py:1 in f" in each.message for each in caplog.records)
 
 
 def test_there_is_room_for_so_many_and_the_first_are_kept() -> None:

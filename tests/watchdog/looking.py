@@ -44,8 +44,17 @@ class Driven:
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of the monitor
         self.told: list[SpanData] = []
-        given: dict[str, Any] = {"after": ANY_TIME, "interval": NEVER_LATE, **options}
+        self.logged: list[str] = []
+        given: dict[str, Any] = {
+            "after": ANY_TIME,
+            "interval": NEVER_LATE,
+            "later": self._later,
+            **options,
+        }
         self.monitor = LoopMonitor(PROCESS.spans, self.told.append, **given)
+
+    def _later(self, site: str, _: object) -> None:
+        self.logged.append(site)
 
     def look(self, times: int = 1) -> None:
         for _ in range(times):
