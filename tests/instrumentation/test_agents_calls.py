@@ -10,6 +10,7 @@ import openai
 import pytest
 from agents import generation_span, trace
 from opentelemetry import context as otel
+from opentelemetry import trace as api
 
 from agenttrace.context.bound import bound_in
 from tests.instrumentation.given_agents import Desk
@@ -61,6 +62,23 @@ def test_a_model_call_that_succeeds_at_the_second_attempt_is_ok(
     assert owner["agenttrace.outcome"] == "ok"
     assert owner["gen_ai.usage.input_tokens"] == 7
     assert ("chat ok", "chat err=400") in spans.tree()
+
+
+def test_what_a_model_call_does_below_a_span_of_the_application_is_beneath_it(
+    spans: Spans,
+) -> None:
+    """A gateway that is traced by hand is no other tool that follows the SDK."""
+    tracer = api.get_tracer("app")
+
+    with (
+        trace("wf"),
+        tracer.start_as_current_span("gateway"),
+        generation_span(model="m"),
+        tracer.start_as_current_span("POST"),
+    ):
+        pass
+
+    assert {("POST", "chat m"), ("chat m", "gateway")} <= spans.tree()
 
 
 def test_a_call_after_the_end_of_a_model_call_is_a_span_of_its_own(

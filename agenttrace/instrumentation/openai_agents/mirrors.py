@@ -271,9 +271,12 @@ def follow_span(span: Any) -> None:  # noqa: ANN401 - the SDK's Span
 
 
 def _is_foreign(span: object) -> bool:
-    """Return whether *span*, which is current, is one that another tool has made."""
+    """Return whether *span*, which is current, is of a tool that follows the SDK, too.
+
+    Nobody else makes spans in that place: the application's are parents like any.
+    """
     scope: Any = getattr(span, "instrumentation_scope", None)
-    return scope is not None and scope.name != _OUR_SCOPE
+    return scope is not None and scope.name.endswith(_FOLLOWERS)
 
 
 def _remember(trace: Any, span: TracedSpan) -> None:  # noqa: ANN401 - the SDK's Trace
@@ -317,7 +320,8 @@ def _is_below(context: Context, span: Any) -> bool:  # noqa: ANN401 - the SDK's 
     )
 
 
-_OUR_SCOPE: Final = "agenttrace"
+_FOLLOWERS: Final = "openai_agents"
+"""Ends the scopes of Logfire's, OpenInference's and OpenTelemetry's."""
 _MOST_PAST: Final = 1_000
 _past: OrderedDict[str, SpanContext] = OrderedDict()
 """By the SDK's id of a trace, the span of ours; of the last ones that have ended."""
