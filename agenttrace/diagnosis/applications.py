@@ -43,8 +43,8 @@ _MEANINGS: Final = {
     Kind.NO_TIMEOUT: (
         "requests have no time-out of your own",
         (
-            "the library's holds for each read and each attempt: a silent model keeps "
-            "its caller waiting for half an hour"
+            "a silent model keeps its caller waiting: for half an hour with the "
+            "library's, which holds for each read and each attempt, for ever with none"
         ),
         "AsyncOpenAI(timeout=60, max_retries=1), or timeout= at the request",
     ),
@@ -64,6 +64,14 @@ def checks(directory: Path, pid: int | None = None) -> Iterator[Finding]:
         pid: Of this process alone.
     """
     found = False
+    if pid is not None and not _keeps_files(directory / INSTANCES, pid):
+        yield warning(
+            "application",
+            f"no process {pid} keeps files in {directory}: nothing is known of it",
+            "the number of a process in which agenttrace is configured, with its state "
+            "directory (--state-dir, AGENTTRACE_STATE_DIR)",
+        )
+        return
     for path in sorted((directory / INSTANCES).glob(f"*{NOTICED_SUFFIX}")):
         process = pid_of(path.name.removesuffix(NOTICED_SUFFIX))
         if pid is not None and process != pid:
@@ -79,6 +87,10 @@ def checks(directory: Path, pid: int | None = None) -> Iterator[Finding]:
                 yield finding
     if not found:
         yield ok("application", "nothing was noticed of what runs")
+
+
+def _keeps_files(instances: Path, pid: int) -> bool:
+    return any(pid_of(path.name) == pid for path in instances.glob(f"{pid}-*"))
 
 
 def _finding(notice: Notice, process: int | None) -> Finding | None:

@@ -244,7 +244,14 @@ def test_what_a_process_has_noticed_is_told_with_its_line(tmp_path: Path) -> Non
         group, ["doctor", str(pid), "--json", "--state-dir", str(tmp_path)]
     )
 
+    stranger = CliRunner().invoke(
+        group, ["doctor", "4713", "--json", "--state-dir", str(tmp_path)]
+    )
+
     assert code == 0
+    [nothing] = json.loads(stranger.stdout)
+    assert nothing["level"] == "warning"
+    assert "4713" in nothing["message"]
     blocked = found["loop blocked"]
     assert blocked["level"] == "warning"
     assert "/app/tools.py:12 in search" in blocked["message"]
