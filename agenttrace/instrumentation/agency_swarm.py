@@ -58,10 +58,13 @@ def _asked(
 
 
 def _say_who(sender: object, agent: Any) -> None:  # noqa: ANN401 - an Agent
-    # The span of the tool with which the message is sent.
-    trace.get_current_span().set_attributes(
-        {semconv.MESSAGE_FROM: str(sender), semconv.MESSAGE_TO: str(agent.name)}
-    )
+    span = trace.get_current_span()
+    record = tracing.record_of(span)
+    # That of the tool with which the message is sent: any other is somebody else's.
+    if record is not None and record.operation == semconv.EXECUTE_TOOL:
+        span.set_attributes(
+            {semconv.MESSAGE_FROM: str(sender), semconv.MESSAGE_TO: str(agent.name)}
+        )
 
 
 INSTRUMENTOR: Final = Instrumentor(

@@ -203,6 +203,18 @@ def test_a_chain_of_agents_is_one_tree(
     assert not any("secret" in str(span.attributes) for span in spans)
 
 
+def test_only_the_tool_that_sends_a_message_says_for_whom(
+    models: ModelServer, spans: CapturedSpans
+) -> None:
+    """An application may ask on behalf of an agent, in a span of its own."""
+    planner = agency(models, "Planner").agents["Planner"]
+
+    with agenttrace.span("own"):
+        planner.get_response("hello", sender_name="Manager").close()
+
+    assert "agenttrace.message.from" not in spans.span("own").attributes
+
+
 def test_a_client_that_goes_away_stops_the_run_that_streams_for_it(
     service: Service, spans: CapturedSpans
 ) -> None:
