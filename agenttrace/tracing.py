@@ -221,7 +221,7 @@ class ApiTracer:
 
     def start(self, opening: Opening, parent: Context) -> TracedSpan:
         """Start a span of the application's provider."""
-        tracer = self._tracer or trace.get_tracer("agenttrace")
+        tracer = self._tracer or trace.get_tracer(semconv.SCOPE)
         merged = {**bound_in(parent), **opening.attributes}
         name, links = opening.name, opening.links
         if type(name) is not str or not name.isascii() or len(name) > MAX_NAME:

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from agenttrace.model import SpanData
     from agenttrace.registry import OpenSpan, OpenSpans
 
-_OURS: Final = "agenttrace"
-_PREFIX: Final = f"{_OURS}."
+_PREFIX: Final = f"{semconv.SCOPE}."
 _SECOND: Final = 1_000_000_000
 _MOST: Final = 10_000
 """How many are remembered of what is soon of no use."""
@@ -227,7 +226,7 @@ class Finals:
         return False
 
     def _observe_call(self, span: SpanData, *, judged: bool) -> None:
-        if span.scope.name != _OURS:
+        if span.scope.name != semconv.SCOPE:
             return  # whoever made the span may measure it as well
         values, where = self._call_of(span), _context_of(span)
         failed = self._bounded.values(

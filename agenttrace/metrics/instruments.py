@@ -21,7 +21,7 @@ from agenttrace import safety
 from agenttrace.metrics.bounded import Bounded
 from agenttrace.metrics.finals import Finals
 from agenttrace.metrics.open_work import OpenWork, Work
-from agenttrace.semconv import metrics
+from agenttrace.semconv import SCOPE, metrics
 from agenttrace.semconv.metrics import MEASURES, METRICS
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpans
 
 Callback = Callable[[CallbackOptions], Iterable[Observation]]
-_NAME: Final = "agenttrace"
 _KINDS: Final = {
     "counter": "create_observable_counter",
     "updowncounter": "create_observable_up_down_counter",
@@ -85,7 +84,7 @@ class Instruments:
     ) -> None:
         self._read = read
         self._bounded = Bounded()
-        meter = provider.get_meter(_NAME, version)
+        meter = provider.get_meter(SCOPE, version)
         for name, kind, unit, where, meaning in METRICS:
             make = getattr(meter, _KINDS[kind])
             callback = self._callback(partial(self._figure, where.split(".")))

@@ -18,12 +18,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from agenttrace import _otel, safety
+from agenttrace import _otel, safety, semconv
 from agenttrace.crashpoints import crash_point
 from agenttrace.lazy import no_fork_at_first
 from agenttrace.model import Outcome, ResourceData, ScopeData
 from agenttrace.runtime.durability import Durability
-from agenttrace.runtime.pipelines import INSTRUMENTATION_NAME, LoopWatch
+from agenttrace.runtime.pipelines import LoopWatch
 from agenttrace.runtime.process import PROCESS, left_until
 from agenttrace.settings import INSTANCES
 from agenttrace.spans.attached import Attachment
@@ -56,7 +56,7 @@ _PATIENCE: Final = 2.0
 """Seconds that stopping waits for what is being handed over."""
 _LONGEST: Final = 86_400.0
 """Seconds, in place of no limit: providers are told milliseconds, in a whole number."""
-_OURS: Final = ScopeData(INSTRUMENTATION_NAME)
+_OURS: Final = ScopeData(semconv.SCOPE)
 _WINDOW: Final = 2**20
 """Bytes of what the dead have left that are on their way at once: one frame is."""
 

@@ -15,7 +15,7 @@ from opentelemetry.environment_variables import (
     OTEL_PYTHON_TRACER_PROVIDER,
 )
 
-from agenttrace import safety, tracing
+from agenttrace import safety, semconv, tracing
 from agenttrace.delivery.spooler import Spooler, SpoolerStatus
 from agenttrace.errors import SettingError
 from agenttrace.lazy import no_fork
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from agenttrace.settings import Settings
     from agenttrace.watchdog.loops import LoopMonitor
 
-INSTRUMENTATION_NAME: Final = "agenttrace"
 _SHARE: Final = 4
 """What dead processes have left may take this part of the queue: it drops the oldest
 where it is full, and those spans are not the ones that are to go.
@@ -145,7 +144,7 @@ class OwnPipeline:
         self.provider.before_flush = self.flush
         self.provider.flush_timeout = settings.flush_timeout
         self._loops = LoopWatch(settings, registry, lambda: self.provider.tell)
-        self._tracer = self.provider.get_tracer(INSTRUMENTATION_NAME, version())
+        self._tracer = self.provider.get_tracer(semconv.SCOPE, version())
         if self._durability is not None and self.spooler is not None:
             self._durability.recover_with(self.spooler.resume)
 
@@ -301,7 +300,7 @@ def choose(
         "traces through it, but cannot watch or correct its spans.",
         type(provider).__qualname__,
     )
-    return NoPipeline("api", tracing.ApiTracer(provider.get_tracer("agenttrace")))
+    return NoPipeline("api", tracing.ApiTracer(provider.get_tracer(semconv.SCOPE)))
 
 
 def _global_provider() -> trace.TracerProvider:

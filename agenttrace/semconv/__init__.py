@@ -10,6 +10,9 @@ are our own and documented in `docs/reference/attributes.md`.  Metrics stand in
 
 from typing import Final
 
+SCOPE: Final = "agenttrace"
+"""The instrumentation scope of our own spans and metrics."""
+
 # How a span ended (ours).
 OUTCOME: Final = "agenttrace.outcome"
 """How the span ended; the status follows from it."""

@@ -23,7 +23,7 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 
-from agenttrace import _otel, safety
+from agenttrace import _otel, safety, semconv
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.adopted import OPENING_KEY, Adoption
 from agenttrace.tracing import ApiTracer
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpans
     from agenttrace.tracing import TracedSpan
 
-INSTRUMENTATION_NAME: Final = "agenttrace"
 _GATE: Final = "_agenttrace_gate"
 # In this order: a span whose start is seen must not end unseen in between.
 _METHODS: Final = ("on_end", "on_start")
@@ -72,7 +71,7 @@ class Attachment:
         as_error: frozenset[Outcome] = frozenset(),
     ) -> None:
         self.tracer = AttachedTracer(
-            provider.get_tracer(INSTRUMENTATION_NAME, version), registry
+            provider.get_tracer(semconv.SCOPE, version), registry
         )
         self._gate: Gate | None = None
         with _lock:

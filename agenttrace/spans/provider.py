@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 
-from agenttrace import _otel, safety
+from agenttrace import _otel, safety, semconv
 from agenttrace.model import Outcome, ResourceData, ScopeData, SpanData
 from agenttrace.spans import tracer as tracers
 
@@ -113,7 +113,7 @@ class Provider(sdk.TracerProvider):
         self.sink = sink
         self.as_error = as_error
         self.resource_data = resource_data(resource)
-        self.own_scope = ScopeData("agenttrace")
+        self.own_scope = ScopeData(semconv.SCOPE)
         self.before_flush: Callable[[float], bool] | None = None
         self._lean: weakref.WeakSet[LeanTracer] = weakref.WeakSet()
         self.flush_timeout = _FLUSH_TIMEOUT
