@@ -262,7 +262,7 @@ class Call:
         kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]  # of anything
         if kind in _DRIVEN and is_unstarted(value):
             if kind is types.CoroutineType:
-                return self._wrapped(_awaited(self, _Unstarted((value,))), value)
+                return self._wrapped(_awaited(self, Unstarted((value,))), value)
             if kind is types.AsyncGeneratorType:
                 reader = opened(self)
                 driven = generators.drive_async(self, value, reader)
@@ -342,7 +342,7 @@ def _is_awaitable(generator: types.GeneratorType[Any, Any, Any]) -> bool:
     return bool(generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
-class _Unstarted(list["Coroutine[Any, Any, Any]"]):
+class Unstarted(list["Coroutine[Any, Any, Any]"]):
     """Holds the coroutine that a wrapper is going to await.
 
     A wrapper that is dropped, closed or cancelled before its first step never comes to
@@ -364,7 +364,7 @@ def _let_go(token: Any) -> None:  # noqa: ANN401 - OTel's tokens are opaque
         detach(token)
 
 
-async def _awaited(call: Call, unstarted: _Unstarted) -> Any:  # noqa: ANN401 - what it returns
+async def _awaited(call: Call, unstarted: Unstarted) -> Any:  # noqa: ANN401 - what it returns
     """Await a coroutine, scoped in one frame of one task, however often suspended."""
     call.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
     if call.span is None:

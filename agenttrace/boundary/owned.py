@@ -27,7 +27,7 @@ from opentelemetry import trace
 from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety, semconv, tracing
-from agenttrace.boundary.call import Call
+from agenttrace.boundary.call import Call, Unstarted
 from agenttrace.boundary.opened import comes_no_more, task_here
 from agenttrace.boundary.shared import OFFER_KEY, SharedSpan
 from agenttrace.boundary.streams import alive_of
@@ -37,8 +37,6 @@ from agenttrace.exceptions import class_name
 from agenttrace.model import NO_ATTRIBUTES, Ending, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from agenttrace.boundary.pending import Pending
     from agenttrace.boundary.recorder import Recorder
     from agenttrace.model import Attributes
@@ -75,6 +73,7 @@ class OwnedCall(Call):
 
     Attributes:
         pending: What is known of the operation, where it goes on after the call.
+        reader: The task that was the last to read its stream.
     """
 
     __slots__ = (
@@ -82,16 +81,20 @@ class OwnedCall(Call):
         "_inside",
         "_opened",
         "_shared",
+        "_standin",
         "_streams",
         "_wants",
         "_was_let_go",
         "pending",
+        "reader",
     )
 
     def __init__(self, recorder: Recorder, parent: Context, *, offers: bool) -> None:
         super().__init__(recorder, parent)
         self.pending: Pending | None = None
+        self.reader: weakref.ref[asyncio.Task[Any]] | None = None
         self._shared = _Offered(self) if offers else None
+        self._standin: trace.Span = trace.INVALID_SPAN
         self._called = False
         self._inside = 0
         self._opened: _Opened | None = None
@@ -113,12 +116,24 @@ class OwnedCall(Call):
     @property
     def is_inside(self) -> bool:
         """Whether somebody is at work in it, and does not just keep its stream."""
-        return self._called or self._inside > 0
+        return self._is_called or self._inside > 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether somebody is at work in it, or another task reads its stream."""
+        if self.is_inside or not self._streams or self.done or self.is_dropped():
+            return self.is_inside
+        return self.reader is not None and not comes_no_more(self.reader)
+
+    @property
+    def _is_called(self) -> bool:
+        # A coroutine that is dropped or cancelled before its first step does not say.
+        return self._called and not self.is_dropped()
 
     @property
     def wants_span(self) -> bool:
         """Whether the next span that its library starts is this call's."""
-        return self._wants
+        return self._wants and not self.done and self._is_called
 
     def start(self, tracer: trace.Tracer, name: str, **options: Any) -> trace.Span:  # noqa: ANN401 - OTel's
         """Start the span as the library asks for, or go on in the one there is.
@@ -140,14 +155,15 @@ class OwnedCall(Call):
             )
             self.span = _traced(span)
             self.record = self.span.record
-            standin = StandIn(span, self)
+            standin = cast("trace.Span", StandIn(span, self))
+            self._standin = standin
             if self._shared is not None:
                 self._shared.lend(self.span, standin)
             _otel.put_into(self.context, _otel.span_key(), standin)
             started = getattr(self.recorder, "started", None)
             if started is not None:
                 safety.guarded("owned.started", started, self)
-        return cast("trace.Span", self.context[_otel.span_key()])
+        return self._standin
 
     def let_go_by_owner(self) -> None:
         """Hear that the library is done with the span."""
@@ -159,13 +175,15 @@ class OwnedCall(Call):
         """Call *fn* inside the span and return what it returns."""
         self._called = True
         self._streams = self._was_let_go = False
+        self.alive = None  # of the call before
         return super().run(fn, args, kwargs)
 
     def follow(self, stream: object) -> None:
         """Go on until *stream*, which was returned, has come to its end."""
-        self._called = False
+        self._called = self._wants = False
         self._streams = True
         self.alive = alive_of(stream)
+        self.reader = task_here()
         if self.request is not None:
             self._opened = _Opened(self, stream)
             self.request.opened(self._opened)
@@ -173,21 +191,23 @@ class OwnedCall(Call):
 
     def wait(self) -> None:
         """Go on when the call has returned, until another one says that it is over."""
-        self._called = False
+        self._called = self._wants = False
         pending = self.pending
         if pending is not None and not pending.polls:
             pending.hold()
 
     def finish(self, ending: Ending) -> None:
         """End it as *ending* says, unless the operation goes on."""
-        self._called = False
+        self._called = self._wants = False
         pending = self.pending
         shared = self._shared
         told = None if shared is None else shared.ending
-        if told is None and pending is not None and pending.is_open:
-            if self._streams:
-                pending.hold()
-            return
+        if pending is not None and pending.is_open:
+            if told is None and not self.final:
+                if self._streams:
+                    pending.hold()
+                return
+            pending.over()
         if self.done:
             return
         facts = NO_ATTRIBUTES if told is None else told.attributes
@@ -205,8 +225,11 @@ class OwnedCall(Call):
         ending.attributes = attributes
         super().finish(ending)
         self._ask("ended", ending)
-        # It leads back to this call, by which the span would wait for the collector.
-        self.context = self.parent
+        # They lead back to this call, by which the span would wait for the collector.
+        self.context, self._standin = self.parent, trace.INVALID_SPAN
+        self._shared = None
+        if shared is not None:
+            shared.is_taken = True  # nobody can go on in it any more
 
     def ended_elsewhere(self) -> None:
         """Hear that the client knows the end of what this call waits for."""
@@ -214,21 +237,20 @@ class OwnedCall(Call):
             self.pending.over()
             self.succeed()
 
-    async def pulled(self, step: Coroutine[Any, Any, Any], *, reads: bool) -> Any:  # noqa: ANN401 - an item
+    async def pulled(self, step: Unstarted, *, reads: bool) -> Any:  # noqa: ANN401 - an item
         """Await *step*, one pull of the stream, inside the span.
 
         Args:
-            step: The library's own.
+            step: Holds the library's own.
             reads: Whether it brings an item; else it is what becomes of them all.
         """
         self.loop = asyncio._get_running_loop()  # noqa: SLF001 - documented; None without a loop
         self._inside += 1
-        if self._opened is not None:
-            self._opened.task = task_here()
+        self.reader = task_here()
         token = otel.attach(self.context)
         try:
             try:
-                item = await step
+                item = await step.pop()
             finally:
                 detach(token)
                 self._inside -= 1
@@ -254,14 +276,13 @@ class _Opened:
     def __init__(self, call: OwnedCall, stream: Any) -> None:  # noqa: ANN401 - the library's
         self._call = weakref.ref(call)
         self._stream = weakref.ref(stream)
-        self.task = task_here()
 
     def is_left(self) -> bool:
         """Return whether it is open, with nobody inside it, and nobody comes again."""
         call = self._call()
         if call is None or call.done or call.span is None or call.is_inside:
             return False
-        return self.task is not None and comes_no_more(self.task)
+        return call.reader is not None and comes_no_more(call.reader)
 
     async def close(self) -> None:
         """Close it, where it can be closed."""
@@ -279,19 +300,20 @@ class _Offered(SharedSpan):
 
     def __init__(self, call: OwnedCall) -> None:
         self._call = weakref.ref(call)
-        self._standin: Any = trace.INVALID_SPAN
+        self._standin: trace.Span = trace.INVALID_SPAN
+        self.current = self._standin
         self.is_taken = False
         self.ending: Ending | None = None
 
     @property
     def api(self) -> trace.Span:
         """What is current inside the call."""
-        return cast("trace.Span", self._standin)
+        return self._standin
 
-    def lend(self, span: tracing.TracedSpan, standin: StandIn) -> None:
+    def lend(self, span: tracing.TracedSpan, standin: trace.Span) -> None:
         """Know the span, now that it is there."""
         self._span = span
-        self._standin = standin
+        self.current = self._standin = standin
 
     def finish(self, ending: Ending) -> None:
         """Keep *ending* for the library, which may not ask again."""
@@ -317,9 +339,10 @@ class _Tracer(_TracerProxy):
     ) -> trace.Span:
         """Start the call's span."""
         options.update(context=context, kind=kind)
-        tracer = self.__wrapped__
-        start = self._self_call.start
-        span = safety.guarded("owned.start", start, tracer, name, **options)
+        tracer, call = self.__wrapped__, self._self_call
+        if not call.wants_span:  # it was kept, and this one is another
+            return tracer.start_span(name, **options)
+        span = safety.guarded("owned.start", call.start, tracer, name, **options)
         return tracer.start_span(name, **options) if span is None else span
 
 
@@ -344,7 +367,7 @@ def pulls(stream: Any, step: Any, *, reads: bool) -> Any:  # noqa: ANN401 - a co
         reads: Whether it brings an item; else it is what becomes of them all.
     """
     for call in _followed.get(stream, ()):
-        step = call.pulled(step, reads=reads)
+        step = call.pulled(Unstarted((step,)), reads=reads)
     return step
 
 

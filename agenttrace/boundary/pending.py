@@ -10,12 +10,15 @@ never polled is not stuck, nor is one whose stream was left.  It is kept here, u
 bound; beyond that the oldest is let go, and its span ends as that of anything dropped
 does.
 
+A forked child waits for nothing: what its parent has asked for is the parent's.
+
 What an operation is known by, and what its polls bring, is an instrumentation's
 business.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -80,11 +83,13 @@ class Pending:
 
     def keep(self, identity: Hashable) -> None:
         """Wait for it, for as long as it takes, under *identity* from now on."""
-        if self.identity is not None and self.identity != identity:
-            _waiting.pop(self.identity, None)
+        self._forget()
+        displaced = _waiting.pop(identity, None)
         self.identity = identity
         self.is_open = True
         _waiting[identity] = self
+        if displaced is not None:
+            displaced.let_go()
         while len(_waiting) > MOST:
             _, oldest = _waiting.popitem(last=False)
             oldest.let_go()
@@ -97,10 +102,18 @@ class Pending:
     def over(self) -> None:
         """Wait for it no longer: it has come to its end."""
         self.is_open = False
-        if self.identity is not None:
-            _waiting.pop(self.identity, None)
+        self._forget()
 
     def let_go(self) -> None:
         """Wait for it no longer: it ends as what is dropped does, at its last word."""
         self.is_open = False
         self.call.abandon(EndedBy.GC)
+
+    def _forget(self) -> None:
+        # Under its identity there may be another one by now.
+        if self.identity is not None and _waiting.get(self.identity) is self:
+            del _waiting[self.identity]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_waiting.clear)

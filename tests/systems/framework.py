@@ -11,6 +11,7 @@ from openai import AsyncOpenAI
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import agenttrace
+from agenttrace import semconv
 from agenttrace.testing.model_server import ModelServer
 from tests.instrumentation.given import Spans
 
@@ -133,6 +134,7 @@ def endings(spans: Spans) -> set[tuple[str, tuple[str, str]]]:
             ),
         )
         for span in spans.all()
+        if semconv.MARKER not in (span.attributes or {})
     }
 
 

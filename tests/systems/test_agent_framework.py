@@ -10,6 +10,7 @@ import pytest
 
 import agenttrace
 from agenttrace.asgi import AgenttraceMiddleware
+from agenttrace.instrumentation import openai as client
 from agenttrace.testing.garbage import collect_garbage
 from tests.systems.framework import (
     LONG,
@@ -60,6 +61,10 @@ def test_a_model_call_is_one_span_beneath_its_run(desk: Desk, spans: Spans) -> N
     assert {ending for _, ending in endings(spans)} == {OK}
     scopes = [span.instrumentation_scope for span in spans.all()]
     assert {scope.name for scope in scopes if scope} == {"agent_framework"}
+    # Only the client knows it.
+    asked = [span for span in spans.all() if span.name.startswith("chat")]
+    knows = {"server.port" in (span.attributes or {}) for span in asked}
+    assert knows == {client.INSTRUMENTOR.is_on()}
 
 
 def test_a_streamed_model_call_is_one_span_too(desk: Desk, spans: Spans) -> None:

@@ -129,6 +129,30 @@ def test_a_second_run_beside_the_first_goes_on_with_nothing(
     assert all(not span.links for span in spans.all())
 
 
+def test_a_second_run_beside_a_stream_of_another_task_goes_on_with_nothing(
+    desk: Desk, spans: Spans
+) -> None:
+    """Between two updates nobody is at work in the first, and it goes on."""
+    session = framework.AgentSession()
+    has_begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        async for _ in desk.agent(LONG).run("one", session=session, stream=True):
+            has_begun.set()
+            await may_go_on.wait()
+
+    async def work() -> None:
+        reading = asyncio.create_task(first())
+        await has_begun.wait()
+        await desk.agent(name="second").run("two", session=session)
+        may_go_on.set()
+        await reading
+
+    desk.wait(work())
+
+    assert links(spans.named("invoke_agent second")) == []
+
+
 def test_a_session_outlives_the_process_that_was_killed(
     server: ModelServer, spans: Spans, tmp_path: Path
 ) -> None:

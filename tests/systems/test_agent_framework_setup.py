@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING
 
 import agenttrace
 from agenttrace.delivery.store.reader import Reader
+from agenttrace.instrumentation import agent_framework
 from agenttrace.testing.model_server import ModelServer
 from tests.docs.pages import ROOT, run
-from tests.systems.framework import LONG, Desk, desk, framework, read, server, spans
+from tests.systems.framework import (
+    LONG,
+    Desk,
+    desk,
+    framework,
+    read,
+    server,
+    spans,
+    tool,
+)
 
 if TYPE_CHECKING:
     import pytest
@@ -98,10 +108,38 @@ def test_without_its_own_tracing_there_are_no_spans_of_it(
         switch = switch[1:]
     monkeypatch.setattr(settings, switch, False)
 
-    desk.wait(desk.agent(LONG).run("hello"))
+    @tool
+    def look_up() -> str:
+        framework.observability.get_tracer().start_span("the application's").end()
+        return "42"
+
+    desk.wait(desk.agent("tool=look_up", tools=[look_up]).run("hello"))
     desk.wait(read(desk.agent(LONG).run("hello", stream=True)))
 
     assert "invoke_agent keeper" not in [span.name for span in spans.all()]
+    own = spans.named("the application's").span.attributes or {}
+    assert "gen_ai.operation.name" not in own
+
+
+def test_where_its_calls_cannot_be_followed_the_framework_goes_on(
+    desk: Desk, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows them is imported at the first one, inside of the application."""
+
+    def broken() -> None:
+        raise ImportError
+
+    monkeypatch.setenv("AGENTTRACE_STRICT", "0")
+    for module in ("_calls", "_sessions"):
+        monkeypatch.setattr(agent_framework, module, broken)
+    session = framework.AgentSession()
+
+    desk.wait(desk.agent(LONG).run("hello", session=session))
+    updates = desk.wait(read(desk.agent(LONG).run("hello", stream=True)))
+
+    assert updates
+    assert session.to_dict()
+    assert "invoke_agent keeper" in [span.name for span in spans.all()]
 
 
 def test_it_can_be_taken_out(spans: Spans) -> None:

@@ -37,7 +37,7 @@ def _run(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401 - a coroutine, or a stream
-    call = safety.guarded("agent_framework.run", _calls().call_of_run, agent, kwargs)
+    call = _guarded(_calls, "call_of_run", agent, kwargs)
     return run(*args, **kwargs) if call is None else call.run(run, args, kwargs)
 
 
@@ -47,7 +47,7 @@ def _get_response(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401 - a coroutine, or a stream
-    call = safety.guarded("agent_framework.chat", _calls().call_of_question, kwargs)
+    call = _guarded(_calls, "call_of_question", kwargs)
     if call is None:
         return get_response(*args, **kwargs)
     return call.run(get_response, args, kwargs)
@@ -59,7 +59,9 @@ def _get_tracer(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401 - a tracer
-    return _calls().tracer_here(get_tracer(*args, **kwargs))
+    tracer = get_tracer(*args, **kwargs)
+    traced = _guarded(_calls, "tracer_here", tracer)
+    return tracer if traced is None else traced
 
 
 def _next(
@@ -68,7 +70,7 @@ def _next(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401 - a coroutine
-    return _calls().pulls(stream, anext_(*args, **kwargs), reads=True)
+    return _pulled(stream, anext_(*args, **kwargs), reads=True)
 
 
 def _get_final_response(
@@ -77,7 +79,12 @@ def _get_final_response(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:  # noqa: ANN401 - a coroutine
-    return _calls().pulls(stream, get_final_response(*args, **kwargs), reads=False)
+    return _pulled(stream, get_final_response(*args, **kwargs), reads=False)
+
+
+def _pulled(stream: object, step: Any, *, reads: bool) -> Any:  # noqa: ANN401 - a coroutine
+    pull = _guarded(_calls, "pulls", stream, step, reads=reads)
+    return step if pull is None else pull
 
 
 def _to_dict(
@@ -87,7 +94,7 @@ def _to_dict(
     kwargs: dict[str, Any],
 ) -> dict[str, Any]:
     written = to_dict(*args, **kwargs)
-    safety.guarded("agent_framework.to_dict", _sessions().write, session, written)
+    _guarded(_sessions, "write", session, written)
     return written
 
 
@@ -99,7 +106,7 @@ def _from_dict(
 ) -> Any:  # noqa: ANN401 - a session
     session = from_dict(*args, **kwargs)
     given = args[0] if args else kwargs.get("data")
-    safety.guarded("agent_framework.from_dict", _sessions().read, session, given)
+    _guarded(_sessions, "read", session, given)
     return session
 
 
@@ -132,6 +139,23 @@ _ELSEWHERE: Final = (ValueError,)
 
 
 # Imported with the framework, which takes seconds itself.
+
+
+def _guarded(
+    module: Callable[[], Any],
+    name: str,
+    *args: object,
+    **options: object,
+) -> Any:  # noqa: ANN401 - what the function returns
+    """Call a function of one of our modules behind the guard, its import as well."""
+    site = f"agent_framework.{name}"
+    return safety.guarded(site, _call, module, name, *args, **options)
+
+
+def _call(
+    module: Callable[[], Any], name: str, *args: object, **options: object
+) -> Any:  # noqa: ANN401 - what the function returns
+    return getattr(module(), name)(*args, **options)
 
 
 @cache

@@ -5,7 +5,8 @@ Imported with the first of them.  What is read of a call is `recorders`' busines
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
 
@@ -46,8 +47,10 @@ def _call(
     operation: str, options: Mapping[str, Any], session: object
 ) -> owned.OwnedCall | None:
     context = otel.get_current()
-    if tracing.tracer() is tracing.DISABLED or (
-        context and _otel.is_suppressed(context)
+    if (
+        tracing.tracer() is tracing.DISABLED
+        or (context and _otel.is_suppressed(context))
+        or not _is_traced()
     ):
         return None
     token = options.get("continuation_token")
@@ -63,6 +66,12 @@ def _call(
     return owned.OwnedCall(recorder, context, offers=operation == semconv.CHAT)
 
 
+def _is_traced() -> bool:
+    """Return whether the framework will start a span for it: it has a switch."""
+    settings = getattr(sys.modules.get(_TRACES), "OBSERVABILITY_SETTINGS", None)
+    return bool(getattr(settings, "ENABLED", True))
+
+
 def _with_conversation(context: Context, conversation: str | None) -> Context:
     bound = bound_in(context)
     if conversation is None or semconv.GEN_AI_CONVERSATION_ID in bound:
@@ -70,3 +79,6 @@ def _with_conversation(context: Context, conversation: str | None) -> Context:
     return otel.set_value(
         BOUND_KEY, {**bound, semconv.GEN_AI_CONVERSATION_ID: conversation}, context
     )
+
+
+_TRACES: Final = "agent_framework.observability"

@@ -11,6 +11,7 @@ framework does not look at.
 
 from __future__ import annotations
 
+import os
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,7 +52,7 @@ def links_of(session: object) -> tuple[Link, ...]:
     if token is None or origin is None:
         return ()
     running = _open.get(token)
-    if running is not None and running.is_inside:
+    if running is not None and running.goes_on:
         return ()  # a second one beside it, which goes on with nothing
     return (Link(origin.span, {semconv.LINK: semconv.RESUMED}),)
 
@@ -92,3 +93,8 @@ def read(session: object, given: Mapping[str, Any] | None) -> None:
     token = None if given is None else given.get(KEY)
     if isinstance(token, str):
         setattr(session, _ATTRIBUTE, token)
+
+
+if hasattr(os, "register_at_fork"):
+    # They run in the parent.
+    os.register_at_fork(after_in_child=_open.clear)
