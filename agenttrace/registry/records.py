@@ -91,6 +91,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         holds: How many declared pauses it is in.
         held: Nanoseconds it has spent in pauses; see `held_for`.
         watched: Who watches it, if anybody does by now.
+        marked: Set once it has a marker.
         attendant: Who has asked for it last, where it is current nowhere and somebody
             has: a weak reference to a task, or the id of a thread.
         note, progress: What the last `heartbeat()` said.
@@ -106,6 +107,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         "heartbeat_timeout",
         "held",
         "holds",
+        "marked",
         "max_duration",
         "name",
         "note",
@@ -166,10 +168,11 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         self.origin: str | None = None
         self.evicted = False
         self.teller: Teller | None = None
-        # `OpenSpans.started` sets `epoch`, a watchdog `watched`, whoever asks for it
-        # `attendant`, the slots the rest.
+        # `OpenSpans.started` sets `epoch`, a watchdog `watched` and `marked`, whoever
+        # asks for it `attendant`, the slots the rest.
         self.attendant: weakref.ReferenceType[Any] | int
         self.epoch: object
+        self.marked: bool
         self.watched: object
         self.words: memoryview[int]
         self.word: int

@@ -74,7 +74,9 @@ class Markers:
             wall: The time of day, nanoseconds since the epoch.
         """
         for span in self._agenda.due(now, _MOST):
-            if span.is_open:
+            # Who watched it before has told of it, if that was another.
+            if span.is_open and not getattr(span, "marked", False):
+                span.marked = True
                 safety.guarded("markers", self._emit, marker_of(span, wall))
 
     def tidy(self, open_count: int) -> None:

@@ -92,6 +92,26 @@ def test_a_span_has_one_marker_however_long_it_is_open() -> None:
     assert sorted(told) == ["agenttrace.open: plan", "plan"]
 
 
+def test_a_span_has_one_marker_though_somebody_configures_again() -> None:
+    """Frameworks call set-up code more often than one thinks."""
+    with fresh_runtime(visible_after=AFTER) as fresh, ManualClock() as clock:
+        again = InMemorySpanExporter()
+        with agenttrace.span("triage"):
+            clock.advance(AFTER + 1)
+            agenttrace.configure(
+                visible_after=AFTER,
+                span_exporter=again,
+                durable=False,
+                loop_blocked_after=math.inf,
+            )
+            clock.advance(AFTER + 1)
+            agenttrace.flush()
+        told = (*fresh.exporter.get_finished_spans(), *again.get_finished_spans())
+
+    assert len(markers(told)) == 1
+    assert sum(each.name == "agenttrace.open: triage" for each in told) == 1
+
+
 def test_what_is_over_by_then_has_no_marker() -> None:
     """Nearly everything is: markers are for what somebody may be waiting for."""
     with fresh_runtime(visible_after=AFTER) as fresh, ManualClock() as clock:
