@@ -7,7 +7,6 @@ they come to be there is the business of `backends`: one that is missing is a fa
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -16,13 +15,13 @@ import urllib.parse
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.e2e.backends import ALERTMANAGER, JAEGER, PROMETHEUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
-    from pathlib import Path
 
 PATIENCE = 120.0
 """Seconds that anything real may take on a machine that is busy."""
@@ -198,10 +197,7 @@ def alertmanager(folder: Path, webhook: str) -> Generator[int]:
     }
     (folder / "alertmanager.yml").write_text(json.dumps(config))
     # The packaged one wants its page, which it never shows here, in this place.
-    link = "/usr/share/prometheus/alertmanager"
-    if not os.path.lexists(link):
-        os.makedirs(os.path.dirname(link), exist_ok=True)  # noqa: PTH103, PTH120 - a system path
-        os.symlink(ALERTMANAGER.folder / "usr/share/prometheus/alertmanager", link)  # noqa: PTH211 - the same
+    _link(Path("/usr/share/prometheus/alertmanager"))
     port = free_port()
     command = (
         ALERTMANAGER.program("prometheus-alertmanager"),
@@ -212,6 +208,24 @@ def alertmanager(folder: Path, webhook: str) -> Generator[int]:
     )
     with _running(command, folder, f"http://127.0.0.1:{port}/-/ready"):
         yield port
+
+
+def _link(place: Path) -> None:
+    """Have the page of the packaged Alertmanager at *place*, unless there is one.
+
+    Raises:
+        RuntimeError: That is not permitted; the message says what is to be done.
+    """
+    page = ALERTMANAGER.folder / "usr/share/prometheus/alertmanager"
+    if place.exists():
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)  # one that leads to a cache that is gone
+        place.symlink_to(page)
+    except OSError as error:
+        message = f"as root, once:  ln -sfn {page} {place}"
+        raise RuntimeError(message) from error
 
 
 @contextmanager
