@@ -58,6 +58,7 @@ class Count(StrEnum):
     TICKS_LATE = "ticks_late"
     LOOKS_PUT_OFF = "looks_put_off"
     CALLS_HUNG = "calls_hung"
+    MEASUREMENTS_DROPPED = "measurements_dropped"
     LATE_FINISHES = "late_finishes"
     ENCODER_FALLBACKS = "encoder_fallbacks"
     EXPORT_FAILURES = "export_failures"

@@ -4,8 +4,8 @@
 and `finals` makes measurements of final forms and of verdicts.  `bounded` keeps what
 they are told by from growing.
 
-No application thread does anything for them: final forms are seen by the thread that
-has encoded them, verdicts by the ticker, and all else is read when a reader asks.
+No application thread does anything for them: final forms and verdicts are measured by
+a thread of their own, and all else is read when a reader asks.
 
 Only the API is used.  Whether there is a provider, and whose, is the runtime's
 business, which imports this where there is one.

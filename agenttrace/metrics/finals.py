@@ -5,11 +5,13 @@ take is more than what it takes to encode a span.  What is measured of a few spa
 calls of models, verdicts and blocks, goes there at once, in the context of its span: so
 exemplars lead to the trace.
 
-A *run* is an agent or a workflow that has none above it, in this process.
+A *run* is an agent or a workflow that has none above it, in this process.  What is
+above one may be told after it: until then it waits to be counted.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
@@ -22,13 +24,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from agenttrace import semconv
+from agenttrace import safety, semconv
 from agenttrace.metrics.open_work import RUNS, agent_of, attributes_of, name_of, step_of
 from agenttrace.model import EndedBy, Outcome
 from agenttrace.semconv import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agenttrace.metrics.bounded import Bounded, Values
     from agenttrace.metrics.open_work import Step
@@ -41,6 +43,12 @@ _MOST: Final = 10_000
 """How many are remembered of what is soon of no use."""
 _DEEPEST: Final = 1_000
 """Spans that are gone up to find an agent."""
+_MOST_WAITING: Final = 1_000
+_LONGEST: Final = 10.0
+"""Seconds that an agent waits to be told what is above it: then nobody will."""
+_AGENT: Final = b"an agent"
+"""What is above a span, where it is an agent or a workflow itself."""
+_SILENCE: Final = "silence"
 _TOKENS: Final = (
     (semconv.GEN_AI_USAGE_INPUT_TOKENS, "input"),
     (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, "output"),
@@ -68,6 +76,26 @@ _CALL: Final = (
 Key = tuple[tuple[str, str | int | bool], ...]
 
 
+class _Waiting:
+    """An agent that has ended, of which it is not known whether it is a run.
+
+    Args:
+        span: Its final form.
+        count: Counts it as one.
+        now: The time, in seconds.
+    """
+
+    __slots__ = ("awaited", "count", "parent_id", "until")
+
+    def __init__(
+        self, parent_id: bytes, awaited: bytes, count: Callable[[], None], now: float
+    ) -> None:
+        self.parent_id = parent_id
+        self.awaited = awaited
+        self.count = count
+        self.until = now + _LONGEST
+
+
 class Finals:
     """What is measured of spans that have ended, or were judged.
 
@@ -75,6 +103,7 @@ class Finals:
         bounded: What attributes are taken from.
         record: Takes name, value, attributes and context of a measurement.
         spans: The registry, for what is above a span.
+        clock: The time in seconds, which nobody sets.
     """
 
     def __init__(
@@ -82,7 +111,9 @@ class Finals:
         bounded: Bounded,
         record: Mapping[str, Any],
         spans: OpenSpans,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._bounded = bounded
         self._record = record
         self._spans = spans
@@ -95,14 +126,24 @@ class Finals:
         """Runs that hang, or have a step that does."""
         self.steps: dict[bytes, Step] = {}
         """What was judged lately, and what it was a step of."""
-        self._agents: dict[bytes, bytes] = {}
-        """Agents and workflows that have ended, and the span above each."""
+        self.observed: dict[bytes, int | None] = {}
+        """What was judged and left open, and its last sign of progress then; None =
+        there is none that would do."""
+        self._above: dict[bytes, bytes] = {}
+        """Spans that have ended, and the id above each; `_AGENT` where it is one."""
+        self._waiting: dict[bytes, _Waiting] = {}
 
     def forget(self) -> None:
         """Begin at nothing: what was counted is the parent process's."""
         counted = (self._ended, self._runs, self._keys, self._begun)
-        for known in (*counted, self._hung, self.steps, self._agents):
+        lately = (self._hung, self.steps, self.observed, self._above, self._waiting)
+        for known in (*counted, *lately):
             known.clear()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether agents wait to be told what is above them: `settle` sees to it."""
+        return bool(self._waiting)
 
     def ended(self) -> Iterator[tuple[int, Values]]:
         """Return how many spans have ended, and how."""
@@ -114,31 +155,75 @@ class Finals:
 
     def observe(self, spans: Sequence[SpanData]) -> None:
         """Take final forms, of spans that have ended at about the same time."""
-        batch: dict[bytes, SpanData] | None = None
         for span in spans:
-            if span.name.startswith(_PREFIX):
-                self._observe_ours(span)
-                continue
-            values = span.attributes
-            operation = values.get(semconv.GEN_AI_OPERATION_NAME)
-            outcome = values.get(semconv.OUTCOME) or _outcome_of(span)
-            agent = values.get(semconv.GEN_AI_AGENT_NAME)
-            if agent is None and operation in RUNS:
-                agent = name_of(span.name, operation)
-            self._count_end((operation, agent, outcome, values.get(semconv.ENDED_BY)))
-            if operation in RUNS:
-                batch = batch or {each.span_id: each for each in spans}
-                self._observe_agent(span, batch, agent, outcome)
-            elif operation and span.kind is SpanKind.CLIENT:
-                self._observe_call(span, judged=_is_judged(span))
+            is_ours = span.name.startswith(_PREFIX)
+            if not is_ours:
+                self._note_above(span)
+        for span in spans:
+            # Each by itself: what is wrong with one must not cost the others.
+            safety.guarded("metrics.observe", self._observe, span)
 
-    def judged(self, span: OpenSpan, report: object, above: Sequence[OpenSpan]) -> None:
+    def settle(self, *, is_last: bool = False) -> None:
+        """Count what has waited, where it is known by now what is above it.
+
+        Args:
+            is_last: Whether nothing more will be known.
+        """
+        if not self._waiting:
+            return
+        now = self._clock()
+        for span_id, waiting in tuple(self._waiting.items()):
+            is_over = is_last or now >= waiting.until
+            if not is_over and waiting.awaited not in self._above:
+                continue
+            above = self._agent_above(waiting.parent_id)
+            if isinstance(above, bytes) and not is_over:
+                waiting.awaited = above
+                continue
+            del self._waiting[span_id]
+            if above is not True:
+                waiting.count()
+
+    def _note_above(self, span: SpanData) -> None:
+        """Remember what is above *span*, for what is below it."""
+        if _word(span.attributes.get(semconv.GEN_AI_OPERATION_NAME)) in RUNS:
+            above = _AGENT
+        else:
+            above = b"" if span.parent_is_remote else span.parent_id
+        self._remember(self._above, span.span_id, above)
+
+    def _observe(self, span: SpanData) -> None:
+        if span.name.startswith(_PREFIX):
+            self._observe_ours(span)
+            return
+        self.observed.pop(span.span_id, None)
+        values = span.attributes
+        operation = _word(values.get(semconv.GEN_AI_OPERATION_NAME))
+        outcome = _word(values.get(semconv.OUTCOME)) or _outcome_of(span)
+        agent = _word(values.get(semconv.GEN_AI_AGENT_NAME))
+        if agent is None and operation in RUNS:
+            agent = name_of(span.name, operation)
+        ended_by = _word(values.get(semconv.ENDED_BY))
+        self._count_end((operation, agent, outcome, ended_by))
+        if operation in RUNS:
+            self._observe_agent(span, agent, outcome)
+        elif operation and span.kind is SpanKind.CLIENT:
+            self._observe_call(span, judged=_is_judged(span))
+
+    def judged(
+        self,
+        span: OpenSpan,
+        report: object,
+        above: Sequence[OpenSpan],
+        beat: int | None,
+    ) -> None:
         """Take a verdict.
 
         Args:
             span: Which was judged.
             report: What is known of it (`watchdog.verdict.Report`).
             above: Its open ancestors, the nearest first.
+            beat: Its last sign of progress, if it was left open.
         """
         lineage = (span, *above)
         run = [each for each in lineage if each.operation in RUNS]
@@ -146,6 +231,10 @@ class Finals:
             self._remember(self._hung, run[-1].span_id, None)
         told: Any = report
         cause = str(getattr(report, "cause", "unknown"))
+        if beat is not None:
+            # More time makes up for silence, for nothing else.
+            is_silent = told.rule == _SILENCE
+            self._remember(self.observed, span.span_id, beat if is_silent else None)
         step = step_of(span.operation, agent_of(lineage), self._bounded)
         self._remember(self.steps, span.span_id, step)
         values = attributes_of(step) | self._bounded.values(
@@ -163,22 +252,24 @@ class Finals:
             # That it took so long was told with the verdict, what it used was not.
             self._observe_tokens(span, self._call_of(span), _context_of(span))
 
-    def _observe_agent(
-        self,
-        span: SpanData,
-        batch: Mapping[bytes, SpanData],
-        agent: object,
-        outcome: object,
-    ) -> None:
-        above = self._agent_above(span.parent_id, batch)
-        self._remember(self._agents, span.span_id, span.parent_id)
-        if above:
-            return
+    def _observe_agent(self, span: SpanData, agent: object, outcome: object) -> None:
         hung = span.span_id in self._hung or _is_judged(span)
         self._hung.pop(span.span_id, None)
-        self.begin(agent)
-        key = self._run(agent, outcome, hung)
-        self._runs[key] = self._runs.get(key, 0) + 1
+
+        def count() -> None:
+            self.begin(agent)
+            key = self._run(agent, outcome, hung)
+            self._runs[key] = self._runs.get(key, 0) + 1
+
+        parent_id = b"" if span.parent_is_remote else span.parent_id
+        above = self._agent_above(parent_id)
+        if isinstance(above, bytes):
+            if len(self._waiting) >= _MOST_WAITING:
+                self._waiting.pop(next(iter(self._waiting))).count()
+            made = _Waiting(parent_id, above, count, self._clock())
+            self._waiting[span.span_id] = made
+        elif not above:
+            count()
 
     def begin(self, agent: object) -> None:
         """Have the usual ends of runs of *agent* begin at nothing.
@@ -199,30 +290,29 @@ class Finals:
             self._remember(self._keys, said, key)
         return key
 
-    def _agent_above(self, span_id: bytes, batch: Mapping[bytes, SpanData]) -> bool:
+    def _agent_above(self, span_id: bytes) -> bool | bytes:
         """Return whether an agent or a workflow is above who has this parent.
 
-        Looked for among what is open, was judged, or has just ended: of what ended long
-        before, nothing is known any more.
+        Returns:
+            The id of the span that it depends on, where that is not known: its end has
+            not been seen yet, or it is none of this process's.
         """
-        if not span_id:
-            return False
         judged = {each.span_id: each for each in self._spans.judged()}
+        last = b""
         for _ in range(_DEEPEST):
-            if span_id in self._agents:
-                return True
-            ended = batch.get(span_id)
-            if ended is not None:
-                if ended.attributes.get(semconv.GEN_AI_OPERATION_NAME) in RUNS:
-                    return True
-                span_id = ended.parent_id
-                continue
-            is_open = self._spans.find(span_id) or judged.get(span_id)
-            if is_open is None:  # or there is no parent at all
+            if not span_id:
                 return False
-            if is_open.operation in RUNS:
+            above = self._above.get(span_id)
+            if above is None:
+                is_open = self._spans.find(span_id) or judged.get(span_id)
+                if is_open is None:
+                    # What is open will say when it ends whether that is elsewhere.
+                    return last or span_id
+                last = span_id
+                above = _AGENT if is_open.operation in RUNS else is_open.parent_id
+            if above is _AGENT:
                 return True
-            span_id = is_open.parent_id
+            span_id = above
         return False
 
     def _observe_call(self, span: SpanData, *, judged: bool) -> None:
@@ -264,6 +354,12 @@ class Finals:
         if len(known) >= _MOST:
             known.pop(next(iter(known)), None)
         known[key] = value
+
+
+def _word(value: object) -> object:
+    """Return *value*, or what stands for one that nothing can be counted by."""
+    is_plain = value is None or isinstance(value, str | int | float)
+    return value if is_plain else semconv.OTHER
 
 
 def _is_judged(span: SpanData) -> bool:

@@ -91,7 +91,10 @@ class Instruments:
             make(name, [callback], unit=unit, description=meaning)
         record = {name: _recorder(meter, name) for name in _RECORDED}
         self.finals = Finals(self._bounded, record, spans)
-        self._work = OpenWork(self._bounded, self.finals.steps, self.finals.begin)
+        finals = self.finals
+        self._work = OpenWork(
+            self._bounded, finals.steps, finals.observed, finals.begin
+        )
         for name in _OF_OPEN_WORK:
             self._observable(meter, name, partial(self._open, name))
         self._observable(meter, metrics.PROCESS_HEARTBEAT, _now)
@@ -127,6 +130,7 @@ class Instruments:
         return (Observation(found),) if isinstance(found, int) else ()
 
     def _open(self, name: str, source: Source) -> list[Observation]:
+        source.catch_up()
         return [Observation(*each) for each in self._work.read(name, source)]
 
     def _ended(self, source: Source) -> list[Observation]:

@@ -68,6 +68,8 @@ class OpenWork:
         bounded: What their attributes are taken from.
         judged: What was a step of when it was judged, by its id: records of spans that
             have ended do not know what is above them.
+        observed: What was judged and left open, by its id, and its last sign of
+            progress then; None = none would do.
         begun: Told the name of each run that is open.
     """
 
@@ -75,10 +77,12 @@ class OpenWork:
         self,
         bounded: Bounded,
         judged: Mapping[bytes, Step],
+        observed: Mapping[bytes, int | None],
         begun: Callable[[str], object],
     ) -> None:
         self._bounded = bounded
         self._judged = judged
+        self._observed = observed
         self._begun = begun
         self._groups: dict[Step, _Group] = {}
         self._looked = 0.0
@@ -106,6 +110,8 @@ class OpenWork:
             group.open += 1
             if span.operation in RUNS and not _is_below_another(span):
                 self._begun(name_of(span.name, span.operation))
+            if self._hangs(span):
+                group.stuck += 1
             if span in waiting or span.holds:
                 continue
             idle = max(now - span.last_beat, 0)
@@ -114,6 +120,11 @@ class OpenWork:
         for span in work.spans.judged():
             step = self._judged.get(span.span_id) or self._step_of(span)
             self._group_of(step).stuck += 1
+
+    def _hangs(self, span: OpenSpan) -> bool:
+        """Return whether *span* was judged, and shows no progress since."""
+        then = self._observed.get(span.span_id, 0)
+        return then is None or (then > 0 and span.last_beat <= then)
 
     def _step_of(self, span: OpenSpan) -> Step:
         return step_of(span.operation, agent_of(lineage(span)), self._bounded)

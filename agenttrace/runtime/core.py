@@ -126,7 +126,9 @@ class Runtime:
         for span in self.spans.snapshot():
             self.spans.judge(span, Ending(Outcome.LOST, EndedBy.EXIT, message=_EXIT))
         told = PROCESS.finish_errands(left_until(deadline), self._pipeline.journal)
-        delivered = self._pipeline.stop(left_until(deadline)) and told
+        left = left_until(deadline)
+        kept = 0.0 if self.measuring is None else self.measuring.share_of(left)
+        delivered = self._pipeline.stop(left - kept) and told
         if self.measuring is not None:
             # At exit the last figures are still to be read.
             self.measuring.stop(left_until(deadline), is_last=PROCESS.is_exiting)
@@ -195,9 +197,8 @@ class Runtime:
         if self._watchdog is None:
             with no_fork():
                 from agenttrace.runtime import watching  # noqa: PLC0415 - see there
-            note = None if self.measuring is None else self.measuring.judged
             self._watchdog = watching.watchdog_of(
-                self.settings, self.spans, PROCESS.errands, self._pipeline.tell, note
+                self.settings, self.spans, PROCESS.errands, self._pipeline.tell, _note
             )
         return self._watchdog
 
@@ -349,6 +350,11 @@ def _speaking(instruments: object) -> Measuring | None:
     measuring = None if _current is None else _current.measuring
     is_theirs = measuring is not None and measuring.instruments is instruments
     return measuring if is_theirs else None
+
+
+def _note(span: OpenSpan, report: Report, above: Sequence[OpenSpan]) -> None:
+    if _current is not None and _current.measuring is not None:
+        _current.measuring.judged(span, report, above)
 
 
 def current() -> Runtime | None:

@@ -1,10 +1,14 @@
 """What a runtime reports as metrics: to whose meter provider, and from when on.
 
 To the one that is given, to the application's global one, or to one of our own where
-OpenTelemetry's variables ask for metrics.  Ours is made on a thread of ours when the
-first span has been open for a tick, or has ended: its libraries take longer to import
-than all the rest.  It is not set globally: what an application measures itself goes
+OpenTelemetry's variables ask for metrics.  Ours is made when the first span has
+been open for a tick, or has ended: its libraries take longer to import than all the
+rest.  It is not set globally: what an application measures itself goes
 where the application says.
+
+What ends and what is judged is only put down where it is seen, and measured by a thread
+that does nothing else.  A meter provider is the application's, and may wait: then
+neither delivery nor the watchdog does.
 
 What the instruments are is `metrics`' business, where ours send to `meters`'.
 """
@@ -12,14 +16,17 @@ What the instruments are is `metrics`' business, where ours send to `meters`'.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import safety
 from agenttrace.lazy import no_fork, no_fork_at_first
+from agenttrace.model import SpanData
 from agenttrace.runtime.pipelines import OwnPipeline, version
-from agenttrace.runtime.process import PROCESS
+from agenttrace.runtime.process import PROCESS, left_until
 from agenttrace.runtime.resource import resource_of
+from agenttrace.watchdog.errands import Errands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +34,6 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
     from agenttrace.metrics import Instruments
-    from agenttrace.model import SpanData
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.runtime.meters import OwnMeters
     from agenttrace.runtime.status import Status
@@ -35,8 +41,31 @@ if TYPE_CHECKING:
     from agenttrace.settings import Settings
     from agenttrace.watchdog.limits import Limits
 
+_THREAD: Final = "agenttrace-metrics"
 _MOST: Final = 10_000
-"""Final forms that wait to be observed, where nobody encodes them."""
+"""Final forms and verdicts that wait to be measured; what is more is dropped."""
+_BATCH: Final = 512
+_BATCHES: Final = 20
+_PATIENCE: Final = 5.0
+"""Seconds that a reader waits for what is being measured."""
+_HUNG: Final = 30.0
+"""Seconds after which a meter provider counts as hanging: what waits is dropped."""
+_SHARE: Final = 0.25
+_LONGEST_SHARE: Final = 5.0
+"""What is kept of a shutdown's time for the last export, in seconds at most."""
+
+
+class _Judged:
+    """A verdict that waits to be measured."""
+
+    __slots__ = ("above", "beat", "report", "span")
+
+    def __init__(
+        self, span: OpenSpan, report: object, above: Sequence[OpenSpan]
+    ) -> None:
+        self.span, self.report, self.above = span, report, above
+        # Now: it may make progress before it is measured.
+        self.beat = span.last_beat if span.is_open else None
 
 
 class Measuring:
@@ -69,7 +98,9 @@ class Measuring:
         self._own: OwnMeters | None = None
         self._lock = threading.Lock()
         self._is_over = False
-        self._waiting: deque[object] = deque(maxlen=_MOST)
+        # Twice as many: an append alone, by threads of the application, looks at none.
+        self._waiting: deque[Any] = deque(maxlen=2 * _MOST)
+        self._errands = _errands()
 
     @property
     def spans(self) -> OpenSpans:
@@ -99,10 +130,12 @@ class Measuring:
                 self._pipeline.spooler.show_to(self.observe)
         elif self._pipeline.mode == "attached":
             PROCESS.spans.taps = (*PROCESS.spans.taps, self.take)
-        if provider is not None:
-            safety.guarded("metrics", self.report_to, provider)
-        else:
+        if provider is None:
             self._names = names
+            return
+        safety.guarded("metrics", self.report_to, provider)
+        if self.instruments is None:
+            self._give_up()
 
     def report_to(self, provider: MeterProvider) -> None:
         """Have the instruments of *provider* speak for this."""
@@ -115,16 +148,14 @@ class Measuring:
         )
 
     def tick(self) -> None:
-        """See to it that there are meters.  Called by the ticker."""
-        if self.instruments is None:
-            PROCESS.ticker.busy_with(self._see_to_meters)
-        self.catch_up()
+        """See to what waits, and that there are meters.  Called by the ticker."""
+        if self._waiting or self._names:
+            self._ask()
 
     def observe(self, spans: Sequence[SpanData]) -> None:
         """Take final forms.  Called by the thread that has encoded them."""
-        self._see_to_meters()
-        if self.instruments is not None:
-            self.instruments.finals.observe(spans)
+        self._waiting.extend(spans)
+        self._ask()
 
     def take(self, form: object) -> None:
         """Take the final form of a span of another provider's, on any thread."""
@@ -132,27 +163,25 @@ class Measuring:
 
     def judged(self, span: OpenSpan, report: object, above: Sequence[OpenSpan]) -> None:
         """Take a verdict.  Called by the ticker."""
-        if self.instruments is not None:
-            self.instruments.finals.judged(span, report, above)
+        self._waiting.append(_Judged(span, report, above))
+        self._ask()
 
     def catch_up(self) -> None:
-        """Observe what was taken so far."""
-        if not self._waiting or self.instruments is None:
-            return
-        with no_fork_at_first("readable"):
-            from agenttrace.delivery.readable import (  # noqa: PLC0415 - only where spans are another provider's
-                from_readable,
-            )
-        taken: list[SpanData] = []
-        while self._waiting:
-            try:
-                form: Any = self._waiting.popleft()
-            except IndexError:  # another thread was faster
-                break
-            data = safety.guarded("metrics.take", from_readable, form)
-            if data is not None:
-                taken.append(data)
-        safety.guarded("metrics.take", self.instruments.finals.observe, taken)
+        """Have measured what was taken so far.  Waits a little for that."""
+        instruments = self.instruments
+        is_to_settle = instruments is not None and instruments.finals.is_waiting
+        if self._waiting or is_to_settle:
+            self._ask()
+        self._errands.finish(_PATIENCE)
+
+    def share_of(self, timeout: float) -> float:
+        """Return what of the *timeout* seconds of a shutdown is for the last export.
+
+        A backend for spans that is away takes all the rest; figures that stay as they
+        are look like those of a process that has died.
+        """
+        is_ours = self._own is not None or self._names
+        return min(timeout * _SHARE, _LONGEST_SHARE) if is_ours else 0.0
 
     def stop(self, timeout: float, *, is_last: bool) -> None:
         """Export what there is, if the provider is ours.
@@ -161,44 +190,148 @@ class Measuring:
             timeout: Longest wait in seconds.
             is_last: Whether the application's provider may still read the figures.
         """
-        self._is_over = True
-        taps = PROCESS.spans.taps
-        PROCESS.spans.taps = tuple(tap for tap in taps if tap != self.take)
-        own = self._own
+        deadline = time.monotonic() + timeout
+        self._errands.ask("metrics", self._finish)
+        self._errands.finish(timeout - self.share_of(timeout))
+        with self._lock:
+            self._is_over = True
+            own = self._own
+        self._look_away()
         if own is not None:
-            safety.guarded("metrics.stop", own.stop, timeout)
+            safety.guarded("metrics.stop", own.stop, left_until(deadline))
         if own is not None or not is_last:
             self.instruments = None
 
     def after_fork(self) -> None:
         """Count for a child process from nothing."""
         self._lock = threading.Lock()
+        self._errands = _errands()
         self._waiting.clear()
         if self.instruments is not None:
             self.instruments.finals.forget()
         if self._own is not None:
             # It says that it is the parent, and its thread is the parent's.
-            self._own.abandon()
+            self._own.after_fork()
             self._names = self._own.names
             self._own = self.instruments = None
 
-    def _see_to_meters(self) -> None:
-        """Have meters of our own, where they are asked for.
+    def _ask(self) -> None:
+        """Have measured what waits, on the thread that does that."""
+        waiting = len(self._waiting)
+        if waiting and self._errands.is_hung:
+            self._drop(waiting)
+        elif waiting > _MOST:
+            self._drop(waiting - _MOST)
+        if not self._errands.is_waiting:
+            self._errands.ask("metrics", self._measure)
 
-        Whoever comes second waits: what it has to tell is to be counted.
-        """
+    def _drop(self, count: int) -> None:
+        for dropped in range(count):
+            try:
+                self._waiting.popleft()
+            except IndexError:  # another thread was faster
+                count = dropped
+                break
+        safety.count(safety.Count.MEASUREMENTS_DROPPED, count)
+
+    def _measure(self) -> None:
+        """Measure what waits.  Called by one thread at a time."""
+        self._see_to_meters()
+        instruments = self.instruments
+        if instruments is None:
+            self._waiting.clear()
+            return
+        finals = instruments.finals
+        for _ in range(_BATCHES):
+            if not self._waiting:
+                break
+            forms, judged = self._next()
+            # In this order: a run that ends after a verdict has hung.
+            safety.guarded("metrics.take", finals.observe, forms)
+            if judged is not None:
+                safety.guarded(
+                    "metrics.judged",
+                    finals.judged,
+                    judged.span,
+                    judged.report,
+                    judged.above,
+                    judged.beat,
+                )
+        finals.settle()
+        if self._waiting:
+            self._ask()  # by another call: none takes so long that it seems to hang
+
+    def _next(self) -> tuple[list[SpanData], _Judged | None]:
+        """Return final forms that wait, up to the next verdict, and that."""
+        forms: list[SpanData] = []
+        while len(forms) < _BATCH:
+            try:
+                item = self._waiting.popleft()
+            except IndexError:
+                break
+            if isinstance(item, _Judged):
+                return forms, item
+            data = item if isinstance(item, SpanData) else _read(item)
+            if data is not None:
+                forms.append(data)
+        return forms, None
+
+    def _finish(self) -> None:
+        """Measure what waits, and wait for nothing more."""
+        self._measure()
+        while self._waiting:
+            self._measure()
+        if self.instruments is not None:
+            self.instruments.finals.settle(is_last=True)
+
+    def _see_to_meters(self) -> None:
+        """Have meters of our own, where they are asked for."""
         if not self._names or self._is_over:
             return
-        with self._lock:
-            if self._names:
-                safety.guarded("metrics.begin", self._make, self._names)
-                self._names = ()  # once is enough, if it fails
+        if not self._waiting and not len(PROCESS.spans):
+            return  # there is nothing to tell of, and perhaps there never will be
+        with no_fork():  # also what is made: a child could not stop the half of it
+            safety.guarded("metrics.begin", self._make, self._names)
+            self._names = ()  # once is enough, if it fails
+        if self.instruments is None:
+            self._give_up()
 
     def _make(self, names: Sequence[str]) -> None:
-        with no_fork():
-            from agenttrace.runtime.meters import (  # noqa: PLC0415 - see the header
-                OwnMeters,
-            )
+        from agenttrace.runtime.meters import (  # noqa: PLC0415 - see the header
+            OwnMeters,
+        )
+
         who = self._pipeline.resource or resource_of(self._settings)
-        self._own = own = OwnMeters(names, who)
-        self.report_to(own.provider)
+        own = OwnMeters(names, who)
+        try:
+            with self._lock:
+                if not self._is_over:
+                    self.report_to(own.provider)
+                    self._own = own
+        finally:
+            if self._own is not own:
+                own.stop(0)
+
+    def _give_up(self) -> None:
+        """Keep nothing for meters that there are not going to be."""
+        self._look_away()
+        self._waiting.clear()
+
+    def _look_away(self) -> None:
+        """Be shown nothing more."""
+        if isinstance(self._pipeline, OwnPipeline) and self._pipeline.spooler:
+            self._pipeline.spooler.show_to(None)
+        taps = PROCESS.spans.taps
+        PROCESS.spans.taps = tuple(tap for tap in taps if tap != self.take)
+
+
+def _errands() -> Errands:
+    return Errands(_THREAD, patience=_HUNG)
+
+
+def _read(form: Any) -> SpanData | None:  # noqa: ANN401 - a span of any make
+    with no_fork_at_first("readable"):
+        from agenttrace.delivery.readable import (  # noqa: PLC0415 - only where spans are another provider's
+            from_readable,
+        )
+    return safety.guarded("metrics.take", from_readable, form)

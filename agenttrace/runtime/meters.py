@@ -77,14 +77,24 @@ class OwnMeters:
         self.names = names
         self._stops: list[Callable[[], object]] = []
         self._readers: list[Reader] = []
+        self._sockets: list[Any] = []
+        self.provider: MeterProvider
+        try:
+            self._make(resource)
+        except BaseException:
+            self.abandon()
+            self._close()
+            raise
+
+    def _make(self, resource: Resource) -> None:
         with no_fork():
             # Its readers take the words of the variables for interval and time-out.
             from opentelemetry.sdk.metrics import (  # noqa: PLC0415 - see the header
                 MeterProvider,
             )
 
-            readers = [self._reader(name) for name in names]
-        self.provider: MeterProvider = MeterProvider(
+            readers = [self._reader(name) for name in self.names]
+        self.provider = MeterProvider(
             [reader for reader in readers if reader is not None],
             resource,
             # After our last spans, and so by us.
@@ -99,14 +109,27 @@ class OwnMeters:
         """
         if timeout <= 0:
             self.abandon()
-        self.provider.shutdown(timeout_millis=max(timeout, 0.001) * 1000)
-        for stop in self._stops:
-            stop()
+        try:
+            self.provider.shutdown(timeout_millis=max(timeout, 0.001) * 1000)
+        finally:
+            self._close()
+
+    def after_fork(self) -> None:
+        """Be a child's, who has its own: export nothing, and let go of the port."""
+        self.abandon()
+        for each in self._sockets:
+            # Not the server: its thread, which that would wait for, is the parent's.
+            each.close()
 
     def abandon(self) -> None:
         """Export nothing more."""
         for reader in self._readers:
             reader.is_over = True
+
+    def _close(self) -> None:
+        """Stop what the provider does not: each, whatever becomes of the others."""
+        for stop in self._stops:
+            safety.guarded("metrics.stop", stop)
 
     def _reader(self, name: str) -> MetricReader | None:
         if name == "prometheus":
@@ -118,6 +141,8 @@ class OwnMeters:
 
         reader = Reader(exporter_of(name))
         self._readers.append(reader)
+        # Where the provider has done it already, it does nothing.
+        self._stops.append(reader.end)
         return reader
 
     def _scraped(self) -> MetricReader | None:
@@ -125,8 +150,14 @@ class OwnMeters:
         exporter: Any = importlib.import_module(_PROMETHEUS)
         client: Any = importlib.import_module("prometheus_client")
         host, port = _scraped_at()
+        # Not that of the application: it has its own address, and other readers.
+        registry = client.CollectorRegistry()
         try:
-            server, _ = client.start_http_server(port, addr=host)
+            reader: Any = exporter.PrometheusMetricReader(registry=registry)
+        except TypeError:  # one that is older knows the usual one alone
+            reader, registry = exporter.PrometheusMetricReader(), client.REGISTRY
+        try:
+            server, _ = client.start_http_server(port, host, registry)
         except OSError as error:
             safety.log_once(
                 "metrics.prometheus",
@@ -136,10 +167,12 @@ class OwnMeters:
                 port,
                 error,
             )
+            reader.shutdown()
             return None
         self._stops.extend((server.shutdown, server.server_close))
-        reader: MetricReader = exporter.PrometheusMetricReader()
-        return reader
+        self._sockets.append(server.socket)
+        made: MetricReader = reader
+        return made
 
 
 def _scraped_at() -> tuple[str, int]:
@@ -153,7 +186,7 @@ def _scraped_at() -> tuple[str, int]:
     if not 0 < port < 65536:  # noqa: PLR2004 - ports are what they are
         raise SettingError(name, said, "the number of a port")
     host = os.environ.get("OTEL_EXPORTER_PROMETHEUS_HOST", "").strip()
-    return host or "localhost", port
+    return host or "127.0.0.1", port
 
 
 def _is_installed(module: str) -> bool:

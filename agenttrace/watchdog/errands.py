@@ -81,6 +81,12 @@ class Errands:
         """Whether a call waits: `see_to` is to be called now and then."""
         return bool(self._waiting)
 
+    @property
+    def is_hung(self) -> bool:
+        """Whether the call that is being made has not come back for long."""
+        worker = self._worker
+        return worker is not None and self._hangs(worker)
+
     def ask(self, site: str, call: Callable[[], object]) -> None:
         """Have *call* made, soon.  Waits for nothing; *site* is told if it fails."""
         with self._change:

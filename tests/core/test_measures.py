@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from opentelemetry.metrics import NoOpCounter, NoOpMeter, NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -15,15 +17,21 @@ from opentelemetry.sdk.trace import TracerProvider
 import agenttrace
 from agenttrace import semconv
 from agenttrace.metrics.bounded import Bounded
+from agenttrace.metrics.finals import Finals
+from agenttrace.registry import OpenSpans
 from agenttrace.semconv import metrics
 from agenttrace.testing import ManualClock, fresh_runtime
 from agenttrace.testing.garbage import collect_garbage
 from agenttrace.testing.model_server import ModelServer
 from tests.core.conftest import Meters, series_of
+from tests.delivery.given import span_data
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from opentelemetry.metrics import Counter, Meter
+
+    from agenttrace.model import SpanData
     from agenttrace.testing import FreshRuntime
 
 OPERATION, AGENT = semconv.GEN_AI_OPERATION_NAME, semconv.GEN_AI_AGENT_NAME
@@ -317,6 +325,169 @@ def test_a_second_provider_takes_over(meters: Meters) -> None:
     provider.shutdown()
 
     assert before == []
+
+
+def test_a_meter_provider_that_waits_keeps_nobody_else() -> None:
+    """Metrics are the least that may be lost: delivery and the watchdog go on."""
+    is_free = threading.Event()
+
+    class Waits(NoOpMeterProvider):
+        def get_meter(self, *_args: object, **_kwargs: object) -> Meter:
+            return WaitsMeter("waits")
+
+    class WaitsMeter(NoOpMeter):
+        def create_counter(self, *_args: object, **_kwargs: object) -> Counter:
+            return WaitsCounter("waits")
+
+    class WaitsCounter(NoOpCounter):
+        def add(self, *_args: object, **_kwargs: object) -> None:
+            is_free.wait(60)
+
+    try:
+        with (
+            fresh_runtime(meter_provider=Waits(), flush_timeout=0.1) as fresh,
+            ManualClock() as clock,
+        ):
+            for name in ("first", "second"):
+                with agenttrace.span(name):
+                    clock.advance(HANG + 1)
+            assert fresh.runtime.flush()
+            told = {span.name: span for span in fresh.exported()}
+            assert fresh.runtime.status().counts["spans_stuck"] >= 2
+    finally:
+        is_free.set()
+
+    for name in ("first", "second"):
+        assert (told[name].attributes or {})[OUTCOME] == "stuck"
+
+
+def test_a_name_that_is_none_costs_no_other_span_its_count(
+    fresh: FreshRuntime, meters: Meters
+) -> None:
+    """Attributes are whatever an application or a model has made of them."""
+    search()
+    with agenttrace.span(
+        "invoke_agent odd", operation="invoke_agent", attributes={AGENT: {"a": [1]}}
+    ):
+        search()
+    fresh.runtime.flush()
+
+    assert sum(value for _, value in meters.of(metrics.SPANS_ENDED)) == 3
+    assert sum(value for _, value in meters.of(metrics.RUNS)) == 1
+
+
+def test_without_meters_nothing_is_kept_for_them() -> None:
+    """Final forms have prompts in them."""
+
+    class Broken(NoOpMeterProvider):
+        def get_meter(self, *_args: object, **_kwargs: object) -> Meter:
+            raise LookupError
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    with fresh_runtime(
+        meter_provider=Broken(),
+        tracer_provider=provider,
+        span_exporter=None,
+        swallows={"metrics"},
+    ) as fresh:
+        measuring = fresh.runtime.measuring
+        assert measuring is not None
+        search()
+
+        assert measuring.take not in measuring.spans.taps
+
+
+def test_a_verdict_is_measured_by_who_does_that_when_it_is_given(
+    meters: Meters,
+) -> None:
+    """A span may be open for longer than it takes to have meters."""
+    with (
+        fresh_runtime() as fresh,
+        ManualClock() as clock,
+        agenttrace.span("execute_tool a", operation="execute_tool"),
+    ):
+        clock.advance(1)
+        fresh.runtime.measure(meters.provider, ())
+        clock.advance(HANG + 1)
+        stalls = meters.of(metrics.STALLS)
+
+    assert [value for _, value in stalls] == [1]
+
+
+def test_what_is_only_observed_is_stuck_until_it_goes_on(meters: Meters) -> None:
+    """The alert is for what was judged: whether it was failed as well or not."""
+    told = {OPERATION: "execute_tool"}
+    with (
+        fresh_runtime(meter_provider=meters.provider, on_stuck="observe"),
+        ManualClock() as clock,
+    ):
+        with agenttrace.span("execute_tool a", operation="execute_tool") as tool:
+            clock.advance(HANG + 1)
+            stuck = meters.of(metrics.SPANS_STUCK)
+            clock.advance(1)
+            agenttrace.heartbeat()
+            assert tool.is_recording()
+        with agenttrace.span("execute_tool b", operation="execute_tool"):
+            clock.advance(2)
+            gone_on = meters.of(metrics.SPANS_STUCK)
+
+    assert (told, 1) in stuck
+    assert (told, 0) in gone_on
+
+
+def ended(
+    name: str, span_id: bytes, parent_id: bytes = b"", *, is_remote: bool = False
+) -> SpanData:
+    """Return the final form of a span, whose operation its name begins with."""
+    return span_data(name)._replace(
+        span_id=span_id,
+        parent_id=parent_id,
+        parent_is_remote=is_remote,
+        attributes={OPERATION: name.split(maxsplit=1)[0]},
+    )
+
+
+@pytest.fixture
+def finals() -> Finals:
+    """Give finals of no provider's, whose time is that of a list."""
+    return Finals(Bounded(), {}, OpenSpans(), clock=lambda: now[0])
+
+
+now = [0.0]
+
+
+@pytest.mark.parametrize("order", ["ptr", "trp", "rtp", "prt", "tpr", "rpt"])
+def test_an_inner_agent_is_no_run_in_whichever_order_they_are_told(
+    finals: Finals, order: str
+) -> None:
+    """What runs on in the background ends after what has started it."""
+    forms = {
+        "p": ended("invoke_agent outer", b"outer"),
+        "t": ended("execute_tool t", b"tool", b"outer"),
+        "r": ended("invoke_agent inner", b"inner", b"tool"),
+    }
+    for each in order:
+        finals.observe([forms[each]])
+        finals.settle()
+
+    assert sum(value for value, _ in finals.runs()) == 1
+    assert not finals.is_waiting
+
+
+def test_an_agent_whose_parent_nobody_tells_of_is_a_run_after_a_while(
+    finals: Finals,
+) -> None:
+    """Its parent may be another provider's, and a run must not go uncounted."""
+    now[0] = 0.0
+    finals.observe([ended("invoke_agent a", b"a", b"unknown")])
+    finals.observe([ended("invoke_agent b", b"b", b"elsewhere", is_remote=True)])
+    finals.settle()
+    at_once = sum(value for value, _ in finals.runs())
+    now[0] = 60.0
+    finals.settle()
+
+    assert at_once == 1
+    assert sum(value for value, _ in finals.runs()) == 2
 
 
 def _by(series: list[tuple[dict[str, Any], Any]]) -> Iterator[tuple[str, Any]]:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import socket
 import textwrap
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
+from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
+from opentelemetry.sdk.resources import Resource
 
 import agenttrace
 from agenttrace import SettingError
+from agenttrace.delivery.senders.metrics import exporter_of
+from agenttrace.runtime.meters import OwnMeters
+from agenttrace.testing import fresh_runtime
 from tests.core.programs import run
 from tests.delivery.collector import Collector, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tests.delivery.collector import Request
 
@@ -95,6 +102,7 @@ def test_a_backend_that_takes_no_metrics_is_asked_once_and_nobody_hears_of_it() 
             with agenttrace.span("work"):
                 pass
             runtime.flush()
+            runtime.measuring.catch_up()
             own = runtime.measuring._own.provider
             for _ in range(3):
                 own.force_flush()
@@ -106,6 +114,99 @@ def test_a_backend_that_takes_no_metrics_is_asked_once_and_nobody_hears_of_it() 
         asked = len(other.requests)
 
     assert (ran.code, ran.err, asked) == (0, "", 1)
+
+
+def test_one_unlucky_answer_does_not_end_metrics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gateway that is set anew answers anything for a while."""
+    nothing = MetricsData([])
+    with Collector() as backend:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.base)
+        exporter: Any = exporter_of("otlp")  # its types are not complete
+        backend.answer(Reply(400), Reply(200), Reply(404), Reply(200))
+        answers = [exporter.export(nothing) for _ in range(4)]
+        exporter.shutdown()
+
+    bad, good = MetricExportResult.FAILURE, MetricExportResult.SUCCESS
+    assert answers == [bad, good, bad, good]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_lets_go_of_what_is_scraped() -> None:
+    """The next start of the parent finds its port taken by a worker otherwise."""
+    pytest.importorskip("opentelemetry.exporter.prometheus")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    ran = run(
+        """
+        import os, socket, threading, urllib.request, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+        import agenttrace, prometheus_client
+        prometheus_client.Counter("theirs", "The application's own.").inc()
+        runtime = agenttrace.configure()
+        with agenttrace.span("work"):
+            pass
+        runtime.flush()
+        runtime.measuring.catch_up()
+        port = int(os.environ["OTEL_EXPORTER_PROMETHEUS_PORT"])
+        scraped = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read()
+        print(b"agenttrace_spans_ended" in scraped, b"theirs" in scraped)
+        wait, go_on = os.pipe()
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            names = [thread.name for thread in threading.enumerate()]
+            os.write(tell, str(sum("Otel" in name for name in names)).encode())
+            os.close(go_on)
+            os.read(wait, 1)
+            os._exit(0)
+        print(os.read(told, 10).decode())
+        runtime.shutdown()
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        os.close(go_on)
+        os.waitpid(child, 0)
+        """,
+        environment={"OTEL_METRICS_EXPORTER": "prometheus,otlp"},
+        OTEL_EXPORTER_PROMETHEUS_PORT=str(port),
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=NOBODY,
+    )
+
+    assert (ran.code, ran.out, ran.err) == (0, "True False\n0\n", "")
+
+
+def test_meters_that_cannot_all_be_made_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread that exports nothing, and a port that is taken, for ever."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", NOBODY)
+    before = {*threading.enumerate()}
+
+    def names() -> Iterator[str]:
+        yield "otlp"
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        OwnMeters(cast("Any", names()), Resource({}))
+
+    left = [each for each in threading.enumerate() if each not in before]
+    for each in left:
+        each.join(60)
+    assert [each.name for each in left if each.is_alive()] == []
+
+
+def test_a_shutdown_keeps_time_for_the_last_export() -> None:
+    """Figures that stay as they were look like those of a process that has died."""
+    with fresh_runtime() as fresh:
+        fresh.runtime.measure(None, ("otlp",))
+        assert fresh.runtime.measuring is not None
+
+        assert fresh.runtime.measuring.share_of(4.0) == 1.0
+        assert fresh.runtime.measuring.share_of(60.0) == 5.0
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])

@@ -2,7 +2,7 @@
 
 By http they go through the sender that spans go through, with its TLS, proxies and time
 limits.  Nothing is kept or tried again: figures add up, and the next export has all of
-them.  What a backend says that takes no metrics is told once, and it is asked no more.
+them.  A backend that has no place for metrics, and has never taken any, is asked once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry.environment_variables import OTEL_METRICS_EXPORTER
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics.export import (
     ConsoleMetricExporter,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _OK: Final = MetricExportResult.SUCCESS
 _FAILED: Final = MetricExportResult.FAILURE
+_TAKES_NONE: Final = ("HTTP 404", "HTTP 405", "HTTP 415", "HTTP 501")
+"""What is said where there is no place for metrics; all else may pass."""
 
 
 class HttpMetrics(MetricExporter):
@@ -47,6 +50,10 @@ class HttpMetrics(MetricExporter):
         self._sender = HttpSender.from_settings(settings)
         self._timeout = settings.timeout
         self._is_refused = False
+        self._is_taken = False
+        is_asked = os.environ.get(OTEL_METRICS_EXPORTER, "").strip()
+        # An endpoint alone may be meant for spans; whoever names metrics wants them.
+        self._level = logging.WARNING if is_asked else logging.INFO
 
     def export(
         self,
@@ -61,17 +68,19 @@ class HttpMetrics(MetricExporter):
         timeout = min(timeout_millis / 1000, self._timeout)
         answer = self._sender.send(frame, timeout)
         if isinstance(answer, Delivered):
+            self._is_taken = True
             return _OK
         if isinstance(answer, Refused):
-            self._is_refused = True
-            log_once(
-                "metrics.refused",
-                logging.INFO,
-                "%s takes no metrics (%s): none are sent any more",
-                self._sender,
-                answer.reason,
-            )
+            self._take_no(answer.reason)
         return _FAILED
+
+    def _take_no(self, reason: str) -> None:
+        if not self._is_taken and reason.startswith(_TAKES_NONE):
+            self._is_refused = True
+            message = "%s takes no metrics (%s): none are sent any more"
+        else:
+            message = "%s has refused metrics (%s); later ones are sent (logged once)"
+        log_once("metrics.refused", self._level, message, self._sender, reason)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK's signature
         """Find nothing to flush."""
@@ -91,6 +100,15 @@ class Reader(PeriodicExportingMetricReader):
     """
 
     is_over = False
+
+    def end(self) -> None:
+        """Stop the thread, unless it was shut down."""
+        self.is_over = True
+        self._shutdown_event.set()
+
+    def _at_fork_reinit(self) -> None:
+        if not self.is_over:
+            super()._at_fork_reinit()  # type: ignore[no-untyped-call]  # it has no types
 
     def _receive_metrics(
         self,
