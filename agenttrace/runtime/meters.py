@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,6 +79,8 @@ class OwnMeters:
         self._stops: list[Callable[[], object]] = []
         self._readers: list[Reader] = []
         self._sockets: list[Any] = []
+        self._is_late = False
+        """Whether a reader has no thread, which would export once more."""
         self.provider: MeterProvider
         try:
             self._make(resource)
@@ -110,6 +113,8 @@ class OwnMeters:
         if timeout <= 0:
             self.abandon()
         try:
+            if self._is_late and timeout > 0:
+                self.provider.force_flush(timeout * 1000)
             self.provider.shutdown(timeout_millis=max(timeout, 0.001) * 1000)
         finally:
             self._close()
@@ -139,7 +144,13 @@ class OwnMeters:
             exporter_of,
         )
 
-        reader = Reader(exporter_of(name))
+        exporter = exporter_of(name)
+        try:
+            reader = Reader(exporter)
+        except RuntimeError:
+            # No thread begins any more at the end of the interpreter (3.12).
+            reader = Reader(exporter, math.inf)
+            self._is_late = True
         self._readers.append(reader)
         # Where the provider has done it already, it does nothing.
         self._stops.append(reader.end)
