@@ -23,7 +23,7 @@ import threading
 import traceback
 from collections import Counter
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,6 +74,9 @@ _counts: Counter[str] = Counter()
 # is counting.
 _lock = threading.RLock()
 _seen: set[str] = set()
+# Of the base class: a class of somebody's may answer with foreign code.
+_TRACEBACK: Final[Any] = vars(BaseException)["__traceback__"]
+_CONTEXT: Final[Any] = vars(BaseException)["__context__"]
 _MOST_COVERED: Final = 8
 """Exceptions, each raised while the next one was handled, that are looked behind."""
 
@@ -193,7 +196,7 @@ def _interrupt_of(error: Exception) -> BaseException | None:
     if _is_of_a_signal_handler(error):
         return error
     frames = {id(frame) for frame in _frames_of(error)}
-    covered = error.__context__
+    covered: BaseException | None = _CONTEXT.__get__(error)
     for _ in range(_MOST_COVERED):
         if covered is None or not any(
             id(each) in frames for each in _frames_of(covered)
@@ -201,12 +204,12 @@ def _interrupt_of(error: Exception) -> BaseException | None:
             return None
         if _is_of_a_signal_handler(covered):
             return covered
-        covered = covered.__context__
+        covered = _CONTEXT.__get__(covered)
     return None
 
 
 def _frames_of(error: BaseException) -> Iterator[FrameType]:
-    trace = error.__traceback__
+    trace = _TRACEBACK.__get__(error)
     while trace is not None:
         yield trace.tb_frame
         trace = trace.tb_next
@@ -217,7 +220,7 @@ def _is_of_a_signal_handler(error: BaseException) -> bool:
 
     Python's own for Ctrl-C is none that can be seen: what it raises is known by type.
     """
-    if isinstance(error, KeyboardInterrupt):
+    if issubclass(type(error), KeyboardInterrupt):
         return True
     codes = {frame.f_code for frame in _frames_of(error)}
     return any(
