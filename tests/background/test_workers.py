@@ -11,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,10 +35,15 @@ if TYPE_CHECKING:
 
 NOTHING = ("0" * 32, "0" * 16, False)
 PATIENCE = 60
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def _instrumented() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # pytest does
+def _instrumented(  # pyright: ignore[reportUnusedFunction]  # pytest does
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    # A process that is spawned imports `workers` by name, from where this one would.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
     agenttrace.instrument("threading")
     yield
     agenttrace.uninstrument("threading")
@@ -59,9 +65,9 @@ def test_processes_work_under_the_span_that_gave_them_the_work(
         pytest.skip("this system has no fork")
     context: Any = multiprocessing.get_context(start_method)
     seen: dict[str, Any] = {}
-    before: Any = context.Pool(1)
 
     with (
+        context.Pool(1) as before,
         agenttrace.span("first"),
         ProcessPoolExecutor(1, context, workers.initialize) as executor,
         context.Pool(1, workers.initialize) as pool,
@@ -86,8 +92,6 @@ def test_processes_work_under_the_span_that_gave_them_the_work(
             executor.submit(workers.seen_at_first).result(PATIENCE),
             pool.apply(workers.seen_at_first),
         ]
-    before.terminate()
-    before.join()
 
     assert seen == dict.fromkeys(seen, expected)
     assert initializers == [NOTHING, NOTHING]

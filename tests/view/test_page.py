@@ -20,6 +20,11 @@ pytestmark = pytest.mark.skipif(
 )
 FOCUSED = "document.activeElement.id"
 CURRENT = "document.querySelector('#{} .current')?.getAttribute('aria-label')"
+MET_AGAIN = (
+    "performance.getEntriesByType('resource')"
+    ".filter((each) => /have=10001/.test(each.name))"
+)
+"""The answers to a page that has all of the run already."""
 HOSTILE = """
     import sys
     import agenttrace
@@ -188,12 +193,8 @@ def test_ten_thousand_steps_are_a_page_like_any_other(
             "performance.getEntriesByType('resource')"
             ".filter((each) => /runs[/]/.test(each.name)).map((each) => each.name)"
         )
-        page.until("performance.getEntriesByType('resource').length > 12")
-        again = page.evaluate(
-            "performance.getEntriesByType('resource')"
-            ".filter((each) => /have=10001/.test(each.name))"
-            ".map((each) => each.encodedBodySize)"
-        )
+        page.until(f"{MET_AGAIN}.length > 0")
+        again = page.evaluate(f"{MET_AGAIN}.map((each) => each.encodedBodySize)")
 
     assert all(10 < each < 100 for each in drawn)
     assert last.startswith("page 98, ok, ")
