@@ -23,14 +23,14 @@ import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from agenttrace import safety
 from agenttrace.delivery.segments import Segments
 from agenttrace.journal import Journal
 from agenttrace.journal.lock import SUFFIX, is_alive
 from agenttrace.journal.resources import resource_bytes
-from agenttrace.lazy import no_fork
+from agenttrace.lazy import no_fork, no_fork_at_first
 from agenttrace.runtime.process import PROCESS
 from agenttrace.settings import NOTICED_SUFFIX
 
@@ -151,11 +151,15 @@ class Durability:
     def rest(self) -> None:
         """Write down what was noticed, if there is more of it than before."""
         # It is imported by whoever has something to note.
-        noticed = sys.modules.get("agenttrace.noticed")
-        if noticed is not None and noticed.changes() != self._written:
-            safety.guarded("tick: noticed", self._write, noticed)
+        if "agenttrace.noticed" in sys.modules:
+            safety.guarded("tick: noticed", self._write)
 
-    def _write(self, noticed: Any) -> None:  # noqa: ANN401 - the module
+    def _write(self) -> None:
+        with no_fork_at_first("noticed"):
+            # Another thread may be in the middle of importing it: this waits for that.
+            from agenttrace import noticed  # noqa: PLC0415 - see `rest`
+        if noticed.changes() == self._written:
+            return
         self._written = noticed.changes()
         path = self._noticed()
         if path is not None:

@@ -19,6 +19,7 @@ from agenttrace.noticed import (
     to_json,
 )
 from agenttrace.testing.runtimes import fresh_runtime
+from tests.core.programs import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,3 +96,48 @@ def test_what_is_written_is_what_is_read(
 def test_what_cannot_be_read_is_nothing(text: str) -> None:
     """The file is another process's, and it may be writing it."""
     assert all(isinstance(each, Notice) for each in from_json(text))
+
+
+SLOWLY = """
+    import importlib, sys, threading
+    from importlib.machinery import PathFinder
+    import agenttrace
+
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def __init__(self, loader):
+            self.loader = loader
+
+        def create_module(self, spec):
+            return self.loader.create_module(spec)
+
+        def exec_module(self, module):
+            begun.set()
+            go.wait(60)
+            self.loader.exec_module(module)
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            spec = None
+            if name == "agenttrace.noticed":
+                spec = PathFinder.find_spec(name, path)
+                spec.loader = Slow(spec.loader)
+            return spec
+
+    sys.meta_path.insert(0, Finder())
+    with agenttrace.configure() as runtime:
+        args = ["agenttrace.noticed"]
+        threading.Thread(target=importlib.import_module, args=args).start()
+        begun.wait(60)
+        threading.Timer(0.2, go.set).start()
+        runtime._pipeline.rest()
+        print(runtime.status().guard_hits)
+"""
+
+
+def test_what_is_imported_at_the_moment_is_waited_for() -> None:
+    """The ticker finds the module before it has anything in it."""
+    ran = run(SLOWLY)
+
+    assert (ran.out.strip(), ran.err) == ("{}", "")
