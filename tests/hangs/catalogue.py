@@ -15,6 +15,7 @@ import ast
 import importlib
 import inspect
 import sys
+import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -233,6 +234,10 @@ def one(module: str, name: str) -> Workload:
     return _found[name]
 
 
+_parsing = threading.Lock()
+"""Python 3.11 counts the depth of a tree for all threads that make one together."""
+
+
 def place_of(workload: Workload) -> Place:
     """Return the line that is to be named of *workload*.
 
@@ -246,9 +251,11 @@ def place_of(workload: Workload) -> Place:
         raise ValueError(message)
     line = first + marked[0]
     file = Path(str(inspect.getsourcefile(workload.body)))
+    with _parsing:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
     within = [
         node
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.lineno <= line <= (node.end_lineno or 0)
     ]
