@@ -10,12 +10,13 @@ import asyncio
 import concurrent.futures
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
 from agenttrace.exceptions import class_name, members_of, text_of
 from agenttrace.records import NamedTuple
+from agenttrace.safety import traceback_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -313,7 +314,7 @@ def identity_of(error: BaseException) -> int:
     let go of.  Its address alone will not do: when it is freed, the next exception is
     likely to get the same one.  So where it was last caught goes into it as well.
     """
-    trace = _traceback_of(error)
+    trace = traceback_of(error)
     return _mark(error, trace) if trace is not None else id(error)
 
 
@@ -324,7 +325,7 @@ def is_same(error: BaseException, identity: int) -> bool:
     """
     if identity == 0:
         return False
-    trace = _traceback_of(error)
+    trace = traceback_of(error)
     while trace is not None:
         if _mark(error, trace) == identity:
             return True
@@ -334,14 +335,6 @@ def is_same(error: BaseException, identity: int) -> bool:
 
 def _mark(error: BaseException, trace: TracebackType) -> int:
     return hash((id(error), id(trace.tb_frame.f_code), trace.tb_lasti)) or 1
-
-
-def _traceback_of(error: BaseException) -> TracebackType | None:
-    # Past its `__getattribute__`, which may be foreign code.
-    return cast("TracebackType | None", _TRACEBACK.__get__(error))
-
-
-_TRACEBACK: Final = vars(BaseException)["__traceback__"]
 
 
 def status_of(

@@ -23,11 +23,11 @@ import threading
 import traceback
 from collections import Counter
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
+    from types import FrameType, TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -208,8 +208,13 @@ def _interrupt_of(error: Exception) -> BaseException | None:
     return None
 
 
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback of *error*, past what its class may answer in its place."""
+    return cast("TracebackType | None", _TRACEBACK.__get__(error))
+
+
 def _frames_of(error: BaseException) -> Iterator[FrameType]:
-    trace = _TRACEBACK.__get__(error)
+    trace = traceback_of(error)
     while trace is not None:
         yield trace.tb_frame
         trace = trace.tb_next
