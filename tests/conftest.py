@@ -90,6 +90,21 @@ def _a_state_directory_of_its_own(
         yield
 
 
+@pytest.fixture(autouse=True)
+def _a_runtime_that_others_can_use() -> Iterator[None]:
+    """See to it that no test leaves one to the next that traces nothing or elsewhere.
+
+    `agenttrace.testing.fresh_runtime` puts back what was there.
+    """
+    from agenttrace.runtime import core  # noqa: PLC0415 - after the environment
+
+    before = core.current()
+    yield
+    left = core.current()
+    if left is not None and left is not before:
+        assert left.status().mode == "own"
+
+
 @pytest.fixture
 def few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each session of pytest that the test starts load these plugins alone.

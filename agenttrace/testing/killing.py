@@ -87,7 +87,7 @@ def kill_and_recover(
         message = "kill_and_recover() needs os.fork(), which this system has not"
         raise AgenttraceError(message)
     runtime = core.current()
-    if runtime is not None and runtime.status().mode == _ATTACHED:
+    if runtime and runtime.is_running and runtime.status().mode == _ATTACHED:
         raise AgenttraceError(_WHOSE)
     with tempfile.TemporaryDirectory(prefix="agenttrace-") as folder:
         place = Path(folder)

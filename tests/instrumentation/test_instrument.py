@@ -16,6 +16,7 @@ import agenttrace
 from agenttrace import UnknownInstrumentationError, safety
 from agenttrace.instrumentation._patching import Instrumentor, Patch
 from agenttrace.instrumentation.openai import INSTRUMENTOR
+from agenttrace.testing import fresh_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,7 +171,7 @@ def test_a_disabled_runtime_patches_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     """Neither configured nor by environment, which may be read before `configure`."""
     before = found()
 
-    with agenttrace.configure(disabled=True):
+    with fresh_runtime(disabled=True):
         agenttrace.instrument("openai")
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     agenttrace.instrument("openai")

@@ -15,6 +15,7 @@ import agenttrace
 from agenttrace import _otel, safety
 from agenttrace.instrumentation.openai.recording import ModelRecorder
 from agenttrace.registry import AtLeast
+from agenttrace.testing import fresh_runtime
 from tests.instrumentation.given import CHAT, HTTP, Seen
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ def test_what_is_suppressed_is_not_traced(way: Way, spans: Spans) -> None:
 
 def test_a_disabled_runtime_traces_nothing(way: Way, spans: Spans) -> None:
     """The patches are still there, and let everything pass."""
-    with agenttrace.configure(disabled=True):
+    with fresh_runtime(disabled=True):
         way.create()
         streamed = way.read(way.stream())
 

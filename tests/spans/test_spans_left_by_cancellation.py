@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-import agenttrace
+from agenttrace.testing import fresh_runtime
 from tests.instrumentation.given import Spans
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def library(request: pytest.FixtureRequest) -> Iterator[tuple[trace.Tracer, Span
     """Return the tracer of a library that knows nothing of agenttrace."""
     exporter = InMemorySpanExporter()
     if request.param == "ours":
-        with agenttrace.configure(span_exporter=exporter) as runtime:
-            yield trace.get_tracer("library"), Spans(exporter, runtime)
+        with fresh_runtime(span_exporter=exporter) as fresh:
+            yield trace.get_tracer("library"), Spans(exporter, fresh.runtime)
         return
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    with agenttrace.configure(tracer_provider=provider) as runtime:
-        yield provider.get_tracer("library"), Spans(exporter, runtime)
+    with fresh_runtime(tracer_provider=provider) as fresh:
+        yield provider.get_tracer("library"), Spans(exporter, fresh.runtime)
 
 
 async def plain(tracer: trace.Tracer, entered: asyncio.Event) -> None:
