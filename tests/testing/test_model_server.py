@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import openai
 import pytest
 from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 from openai.types.chat import (
     ChatCompletionMessageFunctionToolCall,
-    ChatCompletionMessageParam,
 )
 from pydantic import BaseModel
 
@@ -25,12 +23,7 @@ from agenttrace.testing.model_server import (
     text,
     tool_call,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there"}]
+from tests.testing.clients import HELLO, client_of
 
 
 class City(BaseModel):
@@ -38,24 +31,6 @@ class City(BaseModel):
 
     name: str
     people: int
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer(ModelServer.by_model_name) as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ModelServer) -> Iterator[OpenAI]:
-    with client_of(server) as connected:
-        yield connected
-
-
-def client_of(server: ModelServer, max_retries: int = 0) -> OpenAI:
-    return OpenAI(
-        base_url=server.base_url, api_key="unused", max_retries=max_retries, timeout=10
-    )
 
 
 def async_client_of(server: ModelServer) -> AsyncOpenAI:

@@ -9,50 +9,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import openai
 import pytest
-from openai import OpenAI
 
 from agenttrace.testing.model_server import (
     Exchange,
     ModelServer,
     Reply,
     Request,
-    in_turn,
     text,
 )
 from agenttrace.testing.model_server.connection import Connection, Incoming
+from tests.testing.clients import HELLO, client_of
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam
-
-HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
-Serve = Callable[[Reply], ModelServer]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start servers that give one reply, and stop them after the test."""
-    running: list[ModelServer] = []
-
-    def start(reply: Reply) -> ModelServer:
-        server = ModelServer(in_turn(reply))
-        server.start()
-        running.append(server)
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
-
-
-def client_of(server: ModelServer, timeout: float = 10) -> OpenAI:
-    return OpenAI(
-        base_url=server.base_url, api_key="unused", max_retries=0, timeout=timeout
-    )
+    from tests.testing.conftest import Serve
 
 
 def request_bytes(*, stream: bool = True, head: str = "") -> bytes:

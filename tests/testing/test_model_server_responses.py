@@ -17,34 +17,12 @@ from agenttrace.testing.model_server import (
     in_turn,
     text,
 )
+from tests.testing.clients import client_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from openai.types.chat import (
-        ChatCompletionMessageParam,
-    )
     from openai.types.responses import ResponseStreamEvent
-
-HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there"}]
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer(ModelServer.by_model_name) as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ModelServer) -> Iterator[OpenAI]:
-    with client_of(server) as connected:
-        yield connected
-
-
-def client_of(server: ModelServer, max_retries: int = 0) -> OpenAI:
-    return OpenAI(
-        base_url=server.base_url, api_key="unused", max_retries=max_retries, timeout=10
-    )
 
 
 def read_until_broken(
