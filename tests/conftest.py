@@ -40,6 +40,9 @@ os.environ["AGENTTRACE_STRICT"] = "1"
 # no test is to find a span more for that.  Those that are about it say so.
 os.environ["AGENTTRACE_LOOP_BLOCKED_AFTER"] = "inf"
 
+# So does whatever is open for ten seconds there, which is told by a span of its own.
+os.environ["AGENTTRACE_VISIBLE_AFTER"] = "inf"
+
 # Where a test gives an endpoint, it is about spans.  Those about metrics say so.
 os.environ["OTEL_METRICS_EXPORTER"] = "none"
 

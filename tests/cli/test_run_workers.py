@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.test_run import RUN, ran, written
+from tests.crash.given import collector_of_programs
 from tests.crash.serving import Server
-from tests.delivery.collector import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.delivery.collector import Collector
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
@@ -72,11 +74,8 @@ CHILDREN = """
 
 
 @pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with Collector() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-        monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
+def collector() -> Iterator[Collector]:
+    with collector_of_programs() as collector:
         yield collector
 
 

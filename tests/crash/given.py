@@ -7,17 +7,34 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
+
 from tests.core.programs import run
+from tests.delivery.collector import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
-    from tests.delivery.collector import Collector, Received
+    from tests.delivery.collector import Received
 
 NOBODY = "http://127.0.0.1:9"
 """The discard port, where nobody listens."""
+
+
+@contextmanager
+def collector_of_programs() -> Generator[Collector]:
+    """Listen to whatever is started meanwhile, also where it forks beside threads.
+
+    From 3.12 on such a fork warns; that it goes well is what is tested.
+    """
+    with Collector() as collector, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
+        patch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        patch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
+        yield collector
 
 
 class Ended(NamedTuple):

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.given import endings, recover
-from tests.delivery.collector import Collector
+from tests.crash.given import collector_of_programs, endings, recover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.delivery.collector import Collector
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
@@ -28,12 +29,8 @@ BY_RECOVERY = ("lost", "recovery")
 
 
 @pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with Collector() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-        # From 3.12 on a fork beside threads warns; that it goes well is the point.
-        monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
+def collector() -> Iterator[Collector]:
+    with collector_of_programs() as collector:
         yield collector
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.given import endings, recover
+from tests.crash.given import collector_of_programs, endings, recover
 from tests.crash.serving import Server
-from tests.delivery.collector import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.delivery.collector import Collector
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
@@ -90,11 +91,8 @@ def uvicorn(directory: Path) -> Server:
 
 
 @pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with Collector() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-        monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
+def collector() -> Iterator[Collector]:
+    with collector_of_programs() as collector:
         yield collector
 
 
