@@ -29,11 +29,24 @@ INTERRUPTED: Final = 130
     help="Ask this model, with OPENAI_API_KEY at OPENAI_BASE_URL, in place of the "
     "scripted one.  Plays only the runs that need no accident.",
 )
+@click.option(
+    "--trace-url",
+    metavar="TEMPLATE",
+    help="Address of a trace where what the OTLP endpoint gets is shown, with "
+    "{trace_id} in it: each run's is printed.  [default: "
+    "http://HOST:16686/trace/{trace_id}, on the endpoint's host, if a Jaeger answers "
+    "there that has the traces]",
+)
 @json_option("Print the account as JSON.")
 @state_dir_option
 @click.pass_context
 def command(
-    ctx: click.Context, *, live: str | None, as_json: bool, state_dir: Path
+    ctx: click.Context,
+    *,
+    live: str | None,
+    trace_url: str | None,
+    as_json: bool,
+    state_dir: Path,
 ) -> None:
     """Watch eight runs go well and wrong, and every span arrive.
 
@@ -46,7 +59,8 @@ def command(
 
     The model is a scripted one on loopback: no question leaves this machine, unless
     --live says so.  Spans go to the store, where `agenttrace tree` shows them, and to
-    an OTLP endpoint as well if one is set.
+    an OTLP endpoint as well if one is set.  Where a Jaeger shows what that gets, it is
+    asked how many spans it has of each run, and the links to the traces are printed.
 
     With --json: one object with the runs and the account.
     """
@@ -56,7 +70,8 @@ def command(
 
     screen = Program() if as_json else Terminal()
     try:
-        account = demo.close(demo.play(screen, state_dir, live=live), screen)
+        played = demo.play(screen, state_dir, live=live, trace_url=trace_url)
+        account = demo.close(played, screen)
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         ctx.exit(INTERRUPTED)

@@ -16,6 +16,7 @@ Between the two nothing is kept but what an independent listener has counted.
 | `scenarios` | the eight runs and what each must come to |
 | `tally` | the independent count of what has started |
 | `account` | what the store has of it, and the comparison |
+| `backend` | where the traces can be looked at, and what a Jaeger there has |
 | `screen` | what is shown, to people and to programs |
 | `stage` | the order of it all |
 

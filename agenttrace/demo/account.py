@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from agenttrace.demo.backend import Backend
     from agenttrace.demo.scenarios import Scenario
     from agenttrace.demo.tally import Started
 
@@ -122,6 +123,7 @@ class Account:
         sent: What an OTLP endpoint acknowledged; None where none is set.
         store_error: What went wrong last on the way to the store.
         swallowed: What agenttrace's guard swallowed, by site.
+        backend: Where the traces can be looked at; None where that is not known.
     """
 
     store: Path
@@ -129,6 +131,7 @@ class Account:
     sent: Sent | None
     store_error: str | None
     swallowed: Mapping[str, int]
+    backend: Backend | None = None
 
     @property
     def started(self) -> int:
@@ -139,6 +142,19 @@ class Account:
     def found(self) -> int:
         """How many of them are in the store."""
         return sum(entry.found for entry in self.entries)
+
+    def link(self, entry: Entry) -> str | None:
+        """Return the address of the trace of *entry*; None where that is not known."""
+        if self.backend is None or not entry.act.started:
+            return None
+        return self.backend.url(entry.act.started[0].trace_id)
+
+    def in_jaeger(self, entry: Entry) -> int | None:
+        """Return how many of its spans a Jaeger has; None where none was asked."""
+        if self.backend is None or not self.backend.found:
+            return None
+        traces = {span.trace_id for span in entry.act.started}
+        return sum(self.backend.found.get(trace_id, 0) for trace_id in traces)
 
     def problems(self) -> list[str]:
         """Return all that is not as it must be, in sentences without a full stop."""
@@ -169,7 +185,14 @@ class Account:
     def as_json(self) -> dict[str, object]:
         """Return it in values that JSON knows."""
         return {
-            "runs": [_entry_as_json(entry) for entry in self.entries],
+            "runs": [
+                {
+                    **_entry_as_json(entry),
+                    "in_jaeger": self.in_jaeger(entry),
+                    "url": self.link(entry),
+                }
+                for entry in self.entries
+            ],
             "account": {
                 "closes": self.closes,
                 "started": self.started,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from rich import box
 from rich.segment import Segment, Segments
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -150,12 +151,27 @@ class Terminal:
                 f"{sent.to} acknowledged {sent.acknowledged:,} spans; "
                 f"look there for the service {SERVICE}."
             )
+        self._print_links(account)
         self._console.print(Text(f"See the runs again: {_tree_command(account)}"))
+
+    def _print_links(self, account: Account) -> None:
+        """Show where each run can be looked at, if that is known."""
+        wide = max(
+            (len(each.act.scenario.title) for each in account.entries), default=0
+        )
+        for entry in account.entries:
+            link = account.link(entry)
+            if link is not None:
+                line = Text(f"  {entry.act.scenario.title:<{wide}}  ")
+                # Whole on its line, however long: a terminal makes a link of that.
+                self._console.print(line.append(link, Style(link=link)), soft_wrap=True)
 
     def _fitting_table(self, account: Account) -> Table:
         """Return the table, without what says least where the terminal is narrow."""
         unlimited = self._console.options.update(width=render.PIPE_WIDTH)
         titles = list(_COLUMNS)
+        if account.backend is None or not account.backend.found:
+            titles.remove("jaeger")
         for spared in _SPARED:
             table = self._table(account, titles)
             needed = self._console.measure(table, options=unlimited).maximum
@@ -171,11 +187,11 @@ class Terminal:
         for title in titles:
             table.add_column(title, justify=_COLUMNS[title], no_wrap=True)
         for entry in account.entries:
-            cells = self._cells(entry)
+            cells = self._cells(entry, account.in_jaeger(entry))
             table.add_row(*(cells[title] for title in titles))
         return table
 
-    def _cells(self, entry: Entry) -> dict[str, RenderableType]:
+    def _cells(self, entry: Entry, in_jaeger: int | None) -> dict[str, RenderableType]:
         judged, run, scenario = entry.judged, entry.run, entry.act.scenario
         complete = not entry.missing
         return {
@@ -186,6 +202,7 @@ class Terminal:
             ),
             "started": str(len(entry.act.started)),
             "stored": Text(str(entry.found), "" if complete else "bold red"),
+            "jaeger": "" if in_jaeger is None else str(in_jaeger),
             "took": render.duration(run.duration) if run else "",
             "tokens": _tokens(run),
         }
@@ -228,6 +245,7 @@ _COLUMNS: Final[dict[str, JustifyMethod]] = {
     "seen": "left",
     "started": "right",
     "stored": "right",
+    "jaeger": "right",
     "took": "right",
     "tokens": "right",
 }

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import agenttrace
 from agenttrace.delivery.store import FILE_NAME, Reader
+from agenttrace.demo import backend
 from agenttrace.demo.account import SERVICE, Account, Act, Sent, read_back
 from agenttrace.demo.tally import Tally
 from agenttrace.errors import AgenttraceError, MissingExtraError, SettingError
@@ -78,6 +79,7 @@ class Played:
         store_error: What went wrong last on the way to the store.
         swallowed: What agenttrace's guard swallowed, by site.
         scripted: Whether the model followed its script.
+        trace_url: Address of a trace where the endpoint's are shown, by whoever knows.
     """
 
     store: Path
@@ -86,6 +88,7 @@ class Played:
     store_error: str | None
     swallowed: Mapping[str, int]
     scripted: bool
+    trace_url: str | None = None
 
 
 def check_extra() -> None:
@@ -95,7 +98,13 @@ def check_extra() -> None:
         raise MissingExtraError(feature, "demo")
 
 
-def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
+def play(
+    screen: Screen,
+    state_dir: Path,
+    *,
+    live: str | None = None,
+    trace_url: str | None = None,
+) -> Played:
     """Play the runs, show what happens, and deliver their spans.
 
     Args:
@@ -104,17 +113,24 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
         live: Name of a real model to ask, with `OPENAI_API_KEY` and, where it is set,
             at `OPENAI_BASE_URL`; the runs that need an accident are left out then.
             None: a scripted model on loopback, and no question leaves this machine.
+        trace_url: Address of a trace where what the OTLP endpoint got is shown, with
+            `{trace_id}` in it.
 
     Raises:
         MissingExtraError: The libraries of the demo are not installed.
-        SettingError: A variable of the environment cannot be meant, or the store
-            cannot be written.
+        SettingError: *trace_url* or a variable of the environment cannot be meant, or
+            the store cannot be written.
     """
     check_extra()
     if live is not None and not os.environ.get("OPENAI_API_KEY"):
         raise SettingError(
             setting="OPENAI_API_KEY", value=None, allowed="set, to ask a real model"
         )
+    if trace_url is not None:
+        backend.check(trace_url)
+        if not _has_endpoint():
+            allowed = "left out, as no OTLP endpoint is set that traces are sent to"
+            raise SettingError(backend.OPTION, trace_url, allowed)
     store = state_dir / FILE_NAME
     _check_writable(store)
     acts: list[Act] = []
@@ -140,7 +156,8 @@ def play(screen: Screen, state_dir: Path, *, live: str | None = None) -> Played:
         if why := _why_nobody_is_killed(runtime):
             screen.tell(f"Left out, a worker that is killed: {why}.")
         runtime.flush(_DELIVERY_TIMEOUT)
-    return _left(runtime.status(), store, acts, scripted=not live)
+    left = _left(runtime.status(), store, acts, scripted=not live)
+    return replace(left, trace_url=trace_url)
 
 
 def _why_nobody_is_killed(runtime: Runtime) -> str | None:
@@ -187,6 +204,7 @@ def close(played: Played, screen: Screen) -> Account:
         sent=played.sent,
         store_error=played.store_error,
         swallowed=played.swallowed,
+        backend=backend.look(played.sent, played.acts, played.trace_url),
     )
     screen.close(account)
     return account

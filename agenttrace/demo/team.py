@@ -16,6 +16,7 @@ from agents import (
     Agent,
     ModelSettings,
     OpenAIChatCompletionsModel,
+    RunConfig,
     Runner,
     function_tool,
 )
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 _ORDERS: Final = {"1042": "on its way, arrives on Friday"}
 _MUST: Final = ModelSettings(tool_choice="required")
+# Without a name of its own, every run is called "Agent workflow".
+_ORDER: Final = RunConfig(workflow_name="find an order")
+_ADVICE: Final = RunConfig(workflow_name="advise on a router")
+_REFUND: Final = RunConfig(workflow_name="refund")
 _DELTA: Final = "response.output_text.delta"
 
 
@@ -90,17 +95,17 @@ class Team:
 
     async def triage(self, question: str) -> str:
         """Leave the answer to whoever knows it."""
-        result = await Runner.run(self._triage, question)
+        result = await Runner.run(self._triage, question, run_config=_ORDER)
         return str(result.final_output)
 
     async def advise(self, question: str) -> AsyncGenerator[str]:
         """Answer word by word."""
-        result = Runner.run_streamed(self._adviser, question)
+        result = Runner.run_streamed(self._adviser, question, run_config=_ADVICE)
         async for event in result.stream_events():
             if event.type == "raw_response_event" and event.data.type == _DELTA:
                 yield event.data.delta
 
     async def refund(self, question: str) -> str:
         """Leave it to a colleague, who hangs."""
-        result = await Runner.run(self._refund, question)
+        result = await Runner.run(self._refund, question, run_config=_REFUND)
         return str(result.final_output)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 from agenttrace import Outcome
+from agenttrace.demo import backend
 from agenttrace.demo.account import Account, Act, Entry, Sent
 from agenttrace.demo.scenarios import SCENARIOS
 from agenttrace.demo.tally import Started
 
 FIRST = Started("a" * 32, "1" * 16, "invoke_agent triage")
 CALLS = [Started("a" * 32, str(number) * 16, "chat demo-model") for number in (2, 3, 4)]
+SENT = Sent("http://127.0.0.1:4318/v1/traces", 4, None)
 SCENARIO = next(each for each in SCENARIOS if each.expected is Outcome.OK)
 
 
@@ -99,3 +102,19 @@ def test_what_agenttrace_swallowed_of_itself_is_told() -> None:
     hurt = replace(account(entry(FIRST, *CALLS)), swallowed={"chat.result": 2})
 
     assert hurt.problems() == ["agenttrace itself failed at chat.result, 2 times"]
+
+
+def test_no_link_is_shown_where_nothing_answers_for_it() -> None:
+    """What stands behind an endpoint is not known: a guess needs a witness."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        port = nobody.getsockname()[1]
+        acts = [entry(FIRST).act]
+
+        found = backend.look(SENT, acts, None, jaeger_port=port)
+        given = backend.look(SENT, acts, f"http://127.0.0.1:{port}/trace/{{trace_id}}")
+
+    assert found is None
+    assert given is not None
+    assert (given.url("a"), given.found) == (f"http://127.0.0.1:{port}/trace/a", {})
+    assert backend.look(None, acts, "http://there/{trace_id}") is None

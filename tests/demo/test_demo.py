@@ -34,7 +34,6 @@ OUTCOMES = {
     "blocks": "ok",
     "killed": "lost",
 }
-RUN = "invoke_workflow Agent workflow"
 NOBODY = "http://127.0.0.1:9"
 
 # The real command, with something done between the runs and their account.
@@ -168,12 +167,12 @@ def test_it_ends_with_the_command_that_shows_the_runs_again(
 def test_each_run_is_in_the_store_with_its_own_outcome(runs: list[Node]) -> None:
     """How a run ended is what the demo is about: closed alone is not enough."""
     assert [(run.span.name, run.outcome) for run in runs] == [
-        (RUN, "ok"),
-        (RUN, "abandoned"),
+        ("invoke_workflow find an order", "ok"),
+        ("invoke_workflow advise on a router", "abandoned"),
         ("invoke_agent research", "cancelled"),
         ("invoke_agent explain", "error"),
         ("invoke_agent summarize", "ok"),
-        (RUN, "cancelled"),
+        ("invoke_workflow refund", "cancelled"),
         ("invoke_agent check", "ok"),
         ("invoke_agent nightly", "lost"),
     ]
@@ -308,7 +307,9 @@ def test_a_span_that_is_missing_in_the_store_is_named() -> None:
 def test_an_otlp_endpoint_gets_the_spans_as_well() -> None:
     """Whoever has a dashboard wants to see the demo there."""
     with Collector() as collector:
-        ran = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.base)
+        there = "http://there/{trace_id}?theme=dark"
+        endpoint = collector.base
+        ran = run("--trace-url", there, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
 
         spans = collector.spans()
 
@@ -320,6 +321,9 @@ def test_an_otlp_endpoint_gets_the_spans_as_well() -> None:
     assert {*beside} == {late, semconv.LOOP_BLOCKED}
     assert {span.resource["service.name"] for span in spans} == {"agenttrace-demo"}
     assert f"{collector.endpoint} acknowledged {len(spans)} spans" in ran.stdout
+    for trace_id in {span.trace_id for span in spans}:
+        assert f"  http://there/{trace_id}?theme=dark\n" in ran.stdout
+    assert "jaeger" not in ran.stdout
 
 
 def test_an_endpoint_that_takes_nothing_keeps_the_account_open() -> None:
@@ -354,6 +358,7 @@ def test_json_is_one_object_with_runs_and_account(
     assert {each["name"]: each["outcome"] for each in told["runs"]} == OUTCOMES
     assert all(each["started"] == each["in_store"] > 1 for each in told["runs"])
     assert not any(each["missing"] or each["problems"] for each in told["runs"])
+    assert not any(each["url"] or each["in_jaeger"] for each in told["runs"])
     assert told["runs"][0]["input_tokens"] == 191
     assert told["account"] == {
         "closes": True,
@@ -417,6 +422,23 @@ def test_a_real_model_that_refuses_is_told_in_words() -> None:
     assert (ran.returncode, ran.stderr) == (1, "")
     assert "POST /triage was answered with 500" in ran.stdout
     assert "openai.AuthenticationError" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("http://there/traces", "an address with {trace_id} in it"),
+        ("there/{trace_id}", "an address with {trace_id} in it"),
+        ("http://there/{trace_id}", "left out, as no OTLP endpoint is set"),
+    ],
+)
+def test_a_link_that_would_lead_nowhere_is_refused(template: str, said: str) -> None:
+    """Before the first run: nobody waits for eight of them to be told so."""
+    ran = run("--trace-url", template)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_a_real_model_needs_a_key() -> None:

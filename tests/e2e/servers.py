@@ -87,6 +87,11 @@ class Jaeger:
     endpoint: str
     api: str
 
+    @property
+    def page(self) -> str:
+        """Address of a trace, with `{trace_id}` in it."""
+        return f"{self.api.removesuffix('/api')}/trace/{{trace_id}}"
+
     def traces(self, service: str, **query: str) -> list[dict[str, Any]]:
         """Return the traces of *service*, by Jaeger's own names."""
         found = get(f"{self.api}/traces", service=service, limit="1000", **query)

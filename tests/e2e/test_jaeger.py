@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from agenttrace import semconv
+from agenttrace.demo import backend
+from agenttrace.demo.account import Act, Sent
+from agenttrace.demo.scenarios import SCENARIOS
+from agenttrace.demo.tally import Started
 from tests.e2e import servers
 
 if TYPE_CHECKING:
@@ -24,8 +30,13 @@ OUTLIVES = re.compile(r"clock skew adjustment disabled; .* delta of -")
 class Told:
     """Spans as Jaeger shows them, of all traces."""
 
-    def __init__(self, traces: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, traces: list[dict[str, Any]], demo: dict[str, Any], jaeger: servers.Jaeger
+    ) -> None:
         self.traces = traces
+        self.demo = demo
+        """What the demo said of its runs."""
+        self.jaeger = jaeger
         self.spans: list[Span] = [span for each in traces for span in each["spans"]]
         self._services = {
             (each["traceID"], name): process["serviceName"]
@@ -56,7 +67,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             "AGENTTRACE_STATE_DIR": str(folder / "state"),
         }
         ran = subprocess.run(
-            [sys.executable, "-m", "agenttrace.cli", "demo"],
+            [
+                *(sys.executable, "-m", "agenttrace.cli", "demo", "--json"),
+                *("--trace-url", jaeger.page),
+            ],
             env=env,
             capture_output=True,
             text=True,
@@ -66,7 +80,37 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         assert ran.returncode == 0, ran.stdout + ran.stderr
         names = servers.get(f"{jaeger.api}/services")["data"]
         traces = [trace for name in names for trace in jaeger.traces(name)]
-        yield Told(list({each["traceID"]: each for each in traces}.values()))
+        every = list({each["traceID"]: each for each in traces}.values())
+        yield Told(every, json.loads(ran.stdout), jaeger)
+
+
+def test_the_demo_links_to_each_run_and_reads_it_back(told: Told) -> None:
+    """An endpoint that says yes is no proof; what its users are shown is one."""
+    runs = told.demo["runs"]
+
+    shown = {each["traceID"]: len(each["spans"]) for each in told.traces}
+    assert len(runs) == 8
+    for run in runs:
+        assert run["url"] == told.jaeger.page.replace("{trace_id}", run["trace_id"])
+        assert run["in_jaeger"] == run["started"] <= shown[run["trace_id"]]
+
+
+def test_a_jaeger_is_found_beside_the_endpoint_by_what_it_has(told: Told) -> None:
+    """A port that answers is no backend of ours: it has to know the trace."""
+    sent = Sent(f"{told.jaeger.endpoint}/v1/traces", 1, None)
+    port = urlsplit(told.jaeger.api).port
+    assert port
+    (first, *_) = told.spans
+
+    def look(trace_id: str) -> backend.Backend | None:
+        span = Started(trace_id, first["spanID"], first["operationName"])
+        act = Act(SCENARIOS[0], (span,))
+        return backend.look(sent, [act], None, jaeger_port=port)
+
+    found = look(first["traceID"])
+
+    assert found == backend.Backend(told.jaeger.page, {first["traceID"]: 1})
+    assert look("f" * 32) is None
 
 
 def test_every_trace_is_whole(told: Told) -> None:
