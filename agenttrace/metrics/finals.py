@@ -62,6 +62,9 @@ _USUAL: Final = (
     (Outcome.OK.value, True),
     (Outcome.ERROR.value, False),
     (Outcome.STUCK.value, True),
+    # What a time-out or somebody who has waited long enough makes of a run that hangs.
+    (Outcome.CANCELLED.value, True),
+    (Outcome.TIMED_OUT.value, True),
 )
 """How runs end, and whether they have hung."""
 _CALL: Final = (

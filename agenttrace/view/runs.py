@@ -7,6 +7,7 @@ once: who has a version of it is told what is open alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -14,10 +15,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import semconv
-from agenttrace.delivery.store import FILE_NAME, Reader, build_forest
+from agenttrace.delivery.store import FILE_NAME, Reader
 from agenttrace.delivery.store.as_json import run_as_json, span_as_json
 from agenttrace.live import Live, dead_as_json, step_as_json
 from agenttrace.model import Outcome
+from agenttrace.view.ended import Ended
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +56,8 @@ class Runs:
         self._looked_at = 0.0
         self._listed: tuple[object, list[Run]] | None = None
         self._summed: tuple[object, Run | None] | None = None
-        self._spans: OrderedDict[str, tuple[object, list[Node]]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[object, Ended]] = OrderedDict()
+        self._lives = itertools.count(1)
 
     def listed(self, outcome: str | None = None, service: str | None = None) -> Told:
         """Return all runs that are like that: those that are open, then the latest.
@@ -103,6 +106,9 @@ class Runs:
     def run(self, trace_id: str, have: str | None = None) -> Told | None:
         """Return a run with its spans, None where there is none.
 
+        Of those that have ended only those are told that are new, or another thing than
+        in the version that is there already, unless `whole` says that they are all.
+
         Args:
             trace_id: Its id, all of it.
             have: The version of its ended spans that need not be told again.
@@ -116,14 +122,13 @@ class Runs:
             run = self._run(trace_id)
             if run is None and found is None:
                 return None
-            version = f"{0 if run is None else run.spans}"
-            spans = None
-            if version != have:
-                spans = [_line(node) for top in self._nodes(run) for node in top.walk()]
+            version, is_whole, nodes = self._ended_of(trace_id).since(have)
+            spans = [_line(node) for node in nodes]
         return {
             "now": picture.now / _MILLISECOND,
             "run": _summary(run, found, picture.now),
             "version": version,
+            "whole": is_whole,
             "spans": spans,
             "open": [] if found is None else [_open_line(*each) for each in found.all],
         }
@@ -136,16 +141,14 @@ class Runs:
         """
         with self._asking:
             picture = self._look()
-            run = self._run(trace_id)
+            node = self._ended_of(trace_id).nodes.get(span_id)
             ended: Told | None = None
-            for top in self._nodes(run):
-                for node in top.walk():
-                    if node.span.span_id.hex() == span_id:
-                        ended = span_as_json(node)
-                        ended["resource"] = {
-                            key: str(value)
-                            for key, value in node.span.resource.attributes.items()
-                        }
+            if node is not None:
+                ended = span_as_json(node)
+                ended["resource"] = {
+                    key: str(value)
+                    for key, value in node.span.resource.attributes.items()
+                }
             found = _open_runs(picture).get(trace_id)
             still: Told | None = None
             for step, process in () if found is None else found.all:
@@ -176,19 +179,19 @@ class Runs:
             self._summed = asked, self._reader.run(trace_id, tokens=False)
         return self._summed[1]
 
-    def _nodes(self, run: Run | None) -> list[Node]:
-        """Return the trees of what has ended of *run*."""
-        if run is None:
-            return []
-        key = run.trace_id
-        known = self._spans.get(key)
-        if known is None or known[0] != (run.started, run.spans):
-            forest = build_forest(self._reader.spans(key))
-            known = self._spans[key] = (run.started, run.spans), forest
-        self._spans.move_to_end(key)
-        while len(self._spans) > _KEPT:
-            self._spans.popitem(last=False)
-        return known[1]
+    def _ended_of(self, trace_id: str) -> Ended:
+        """Return what has ended of a run, span by span."""
+        stamp = self._stamp()
+        read_at, ended = self._kept.get(trace_id) or (None, None)
+        if ended is None:
+            ended = Ended(trace_id, self._lives)
+        if read_at != stamp:
+            ended.read(self._reader)
+        self._kept[trace_id] = stamp, ended
+        self._kept.move_to_end(trace_id)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return ended
 
     def _stamp(self) -> object:
         """Return what is another thing when the store has changed."""
@@ -246,7 +249,7 @@ def _order(told: Told) -> tuple[bool, float]:
 
 def _summary(run: Run | None, found: _Open | None, now: int) -> Told:
     """Return the line of a run in the list.  One of the two is there."""
-    told: Told = {"outcome": None, "error_count": 0, "open": None}
+    told: Told = {"outcome": None, "error_count": 0, "stuck_count": 0, "open": None}
     if run is not None:
         told.update(run_as_json(run))
         del told["input_tokens"], told["output_tokens"]  # nobody has summed them

@@ -97,7 +97,29 @@ STUCK = (
 """
 )
 """A tool that waits for a lock that nobody releases."""
-MANY = (
+GIVEN_UP = (
+    _TRACES
+    + """
+    import asyncio
+
+    async def clerk():
+        with agent("clerk"), tool("reserve", heartbeat_timeout=0.5):
+            await asyncio.Event().wait()
+
+    async def main():
+        task = asyncio.create_task(clerk())
+        while not runtime.status().counts.get("spans_stuck"):
+            await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    runtime.flush()
+    print("ready", flush=True)
+"""
+)
+"""A tool that hangs, in a run that was cancelled for it."""
+GROWING = (
     _TRACES
     + """
     with agent("archivist"):
@@ -106,11 +128,16 @@ MANY = (
                 for page in range(99):
                     with agenttrace.span(f"page {page}"):
                         pass
-    runtime.flush()
-    print("ready", flush=True)
+        runtime.flush()
+        print("ready", flush=True)
+        while name := sys.stdin.readline().strip():
+            with tool(name):
+                pass
+            runtime.flush()
+            print("grown", flush=True)
 """
 )
-"""A run of 10,001 spans."""
+"""A run of 10,001 spans that goes on, by one for each name that it is told."""
 LOST = """
     import os, signal, sys
     import agenttrace
@@ -143,6 +170,15 @@ def playing(state_dir: Path, source: str) -> Generator[subprocess.Popen[str]]:
             yield process
         finally:
             process.communicate("\n", timeout=TIME_LIMIT)
+
+
+def grow(process: subprocess.Popen[str], name: str) -> None:
+    """Have a growing run take one more step, and wait until it is in the store."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{name}\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "grown\n"
 
 
 def lose(state_dir: Path, *, recovered: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,12 @@ pytestmark = pytest.mark.skipif(
 )
 FOCUSED = "document.activeElement.id"
 CURRENT = "document.querySelector('#{} .current')?.getAttribute('aria-label')"
-MET_AGAIN = (
+ANSWERS = (
     "performance.getEntriesByType('resource')"
-    ".filter((each) => /have=10001/.test(each.name))"
+    ".filter((each) => /runs[/].*have=[1-9]/.test(each.name))"
+    ".map((each) => each.encodedBodySize)"
 )
-"""The answers to a page that has all of the run already."""
+"""Sizes of the answers to a page that has something of the run already."""
 HOSTILE = """
     import sys
     import agenttrace
@@ -166,14 +168,15 @@ def test_a_list_says_that_older_runs_are_left_out(
         shows(page, "#status", "500 runs, older ones left out")
 
 
-def test_ten_thousand_steps_are_a_page_like_any_other(
+def test_ten_thousand_steps_that_grow_are_a_page_like_any_other(
     page: Page, serving: Serving, tmp_path: Path
 ) -> None:
-    """A hundred rows are there, whatever the run; keys go to its end and back."""
-    with scenes.playing(tmp_path, scenes.MANY):
-        pass
+    """A hundred rows are there, and what is told is what is new, whatever the run."""
     rows = "document.querySelectorAll('#steps .row').length"
-    with serving(tmp_path) as server:
+    with (
+        serving(tmp_path) as server,
+        scenes.playing(tmp_path, scenes.GROWING) as growing,
+    ):
         page.open(server.address)
         shows(page, "#run-list", "10,001 steps")
         page.press("j", "Enter")
@@ -186,22 +189,77 @@ def test_ten_thousand_steps_are_a_page_like_any_other(
         place = page.evaluate(
             "document.querySelector('#steps .current').getAttribute('aria-posinset')"
         )
+        scenes.grow(growing, "at last")
+        shows(page, "#steps", "at last")
+        still = [page.evaluate(CURRENT.format("steps")), page.evaluate(FOCUSED)]
         page.press("Home", "h")
         page.until(f"{rows} == 1")
-        # What has ended is told once.
-        told = page.evaluate(
-            "performance.getEntriesByType('resource')"
-            ".filter((each) => /runs[/]/.test(each.name)).map((each) => each.name)"
-        )
-        page.until(f"{MET_AGAIN}.length > 0")
-        again = page.evaluate(f"{MET_AGAIN}.map((each) => each.encodedBodySize)")
+        scenes.grow(growing, "unseen")
+        shows(page, "#run-facts", "10,003 steps")
+        folded = page.evaluate(rows)
+        told = page.evaluate(ANSWERS)
 
     assert all(10 < each < 100 for each in drawn)
     assert last.startswith("page 98, ok, ")
     assert place == "99"
+    assert still == [last, "steps"]
+    assert folded == 1
     assert told
-    assert again
-    assert max(again) < 2000
+    assert max(told) < 5000
+    assert page.complaints == []
+
+
+def test_what_is_marked_and_has_the_focus_stays_so(
+    page: Page, serving: Serving, tmp_path: Path
+) -> None:
+    """Who copies from a step that goes on would begin anew each second."""
+    silence = "document.querySelector('#details > dl').innerText"
+    with scenes.playing(tmp_path, scenes.STUCK), serving(tmp_path) as server:
+        page.open(server.address)
+        shows(page, "#run-list", "1 step stuck")
+        page.press("j", "Enter")
+        shows(page, "#steps", "execute_tool reserve")
+        page.press("n", "Enter")
+        shows(page, "#details", "Where it hangs")
+        page.evaluate(
+            "document.querySelector('#details pre').focus();"
+            "getSelection().selectAllChildren(document.querySelector('#details code'))"
+        )
+        marked = page.evaluate("getSelection().toString()")
+        before = page.evaluate(silence)
+        # It has been open for a second more.
+        page.until(f"{silence} != {json.dumps(before)}")
+
+        assert page.evaluate("getSelection().toString()") == marked
+        assert page.evaluate("document.activeElement.tagName") == "PRE"
+    assert marked.startswith("agenttrace where ")
+    assert page.complaints == []
+
+
+def test_a_cancelled_run_around_a_stuck_step_says_both(
+    page: Page, serving: Serving, tmp_path: Path
+) -> None:
+    """It was cancelled because of the step: who looks for hangs has to find it."""
+    with scenes.playing(tmp_path, scenes.GIVEN_UP):
+        pass
+    with serving(tmp_path) as server:
+        page.open(server.address)
+        shows(page, "#status", "1 run, 1 stuck")
+        listed = page.texts("#run-list .row")
+        page.evaluate(
+            "{const o = document.querySelector('#outcome'); o.value = 'stuck';"
+            "o.dispatchEvent(new Event('change'))}"
+        )
+        asked = "performance.getEntriesByType('resource')"
+        page.until(f"{asked}.some((each) => /outcome=stuck/.test(each.name))")
+        shows(page, "#status", "1 run, 1 stuck")
+        found = page.texts("#run-list .row")
+
+    assert [each.split(", ")[:2] for each in listed] == [
+        ["invoke_agent clerk", "cancelled"]
+    ]
+    assert ", 1 step was stuck, " in listed[0]
+    assert found == listed
     assert page.complaints == []
 
 

@@ -225,7 +225,7 @@ def test_what_runs_came_to_and_what_is_open_is_told_together(
         "invoke_agent clerk": False,
         "execute_tool reserve": True,
     }
-    assert again["spans"] is None
+    assert (shown["whole"], again["whole"], again["spans"]) == (True, False, [])
     assert [each["name"] for each in again["open"]] == [
         each["name"] for each in shown["open"]
     ]

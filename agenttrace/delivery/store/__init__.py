@@ -1,8 +1,9 @@
 """The embedded store: ended spans in one SQLite file that anybody can query.
 
 `rows` splits a frame, `schema` says what the file looks like, `writer` and `reader`
-use it, `forest` makes trees of what was read, `forks` keeps SQLite and `fork` apart.
-The sender in front of the writer is `senders.store`.
+use it, `arrivals` reads what is new, `forest` makes trees of what was read, `forks`
+keeps SQLite and `fork` apart.  The sender in front of the writer is
+`senders.store`.
 
 Nothing durable depends on the store.  It answers for what it has committed until the
 run is evicted, and a file that is damaged is set aside and begun anew.

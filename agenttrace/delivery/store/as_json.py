@@ -52,6 +52,7 @@ def run_as_json(run: Run) -> dict[str, object]:
         **times(run.started, run.started + round(run.duration * 1e9)),
         "span_count": run.spans,
         "error_count": run.errors,
+        "stuck_count": run.stuck,
         "input_tokens": run.tokens[0],
         "output_tokens": run.tokens[1],
     }

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from agenttrace import safety
-from agenttrace.delivery import otlp
 from agenttrace.delivery.store import schema
+from agenttrace.delivery.store.arrivals import Arrivals, Mark, arrived, decode
 from agenttrace.delivery.store.forest import Tokens, arrange, sum_of, total_tokens
 from agenttrace.delivery.store.forks import GATE
 from agenttrace.errors import AgenttraceError
-from agenttrace.model import Outcome, SpanData
+from agenttrace.model import Outcome
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
+
+    from agenttrace.model import SpanData
 
 T = TypeVar("T")
 
@@ -42,7 +43,11 @@ _RUNS: Final = """
         root.name, root.outcome,
         coalesce(root.service, (
             SELECT service FROM spans WHERE trace_id = traces.trace_id LIMIT 1
-        ))
+        )),
+        (
+            SELECT count(*) FROM spans
+            WHERE outcome = 'stuck' AND outcome <> 'ok' AND trace_id = traces.trace_id
+        )
     FROM traces LEFT JOIN spans AS root ON root.id = (
         SELECT id FROM spans
         WHERE trace_id = traces.trace_id AND parent_id IS NULL
@@ -97,6 +102,7 @@ class Run:
         spans: How many are here.
         errors: How many of them have the status ERROR.
         tokens: Input and output tokens, None where nobody has said or asked.
+        stuck: How many of them were judged to be stuck, whatever the root came to.
     """
 
     trace_id: str
@@ -108,6 +114,7 @@ class Run:
     spans: int
     errors: int
     tokens: Tokens
+    stuck: int = 0
 
     @property
     def title(self) -> str:
@@ -226,7 +233,22 @@ class Reader:
             ).fetchall(),
             missing=[],
         )
-        return [span for (payload,) in payloads for span in _decode(payload)]
+        return [span for (payload,) in payloads for span in decode(payload)]
+
+    def arrivals(self, trace_id: str, since: Mark | None = None) -> Arrivals:
+        """Return what has arrived of a run.
+
+        Args:
+            trace_id: Its id, all of it.
+            since: How far it was read; None for all of it.
+
+        Raises:
+            StoreUnreadableError: The file is damaged, out of reach or not a store.
+        """
+        return self._ask(
+            lambda connection: arrived(connection, bytes.fromhex(trace_id), since),
+            missing=Arrivals([], None, anew=True),
+        )
 
     def _ask(self, question: Callable[[sqlite3.Connection], T], *, missing: T) -> T:
         """Return the answer to *question*, *missing* where there is no file."""
@@ -284,11 +306,11 @@ class Reader:
 
 def _run(
     connection: sqlite3.Connection,
-    row: tuple[bytes, int, int, int, int, str | None, str | None, str | None],
+    row: tuple[bytes, int, int, int, int, str | None, str | None, str | None, int],
     *,
     tokens: bool,
 ) -> Run:
-    trace_id, started, ended, spans, errors, name, outcome, service = row
+    trace_id, started, ended, spans, errors, name, outcome, service, stuck = row
     return Run(
         trace_id=trace_id.hex(),
         name=name,
@@ -299,6 +321,7 @@ def _run(
         spans=spans,
         errors=errors,
         tokens=_tokens(connection, trace_id) if tokens else (None, None),
+        stuck=stuck,
     )
 
 
@@ -335,7 +358,3 @@ def _range_of(prefix: str) -> tuple[bytes, bytes]:
         bytes.fromhex(digits.ljust(_ID_DIGITS, "0")),
         bytes.fromhex(digits.ljust(_ID_DIGITS, "f")),
     )
-
-
-def _decode(payload: bytes) -> list[SpanData]:
-    return safety.guarded("store.decode", otlp.decode, payload) or []

@@ -1,9 +1,9 @@
 // What happens when: asks now and then, and does what keys say.
 
 import { askFor, details } from "/details.js";
-import { matches, RunList, state } from "/runs.js";
-import { arrange, StepList } from "/steps.js";
-import { ask, chosenAtFirst, count, duration, make, remember, roughly, words } from "/told.js";
+import { hung, matches, RunList, state } from "/runs.js";
+import { arrange, StepList, take } from "/steps.js";
+import { ask, chosenAtFirst, count, duration, make, remember, renew, roughly, words } from "/told.js";
 
 const EVERY = 1000; // milliseconds between two questions
 const SHARE = 4; // how many times as long it rests as an answer has taken
@@ -18,7 +18,7 @@ let every = []; // runs, as the server has listed them
 let isMore = false; // whether it has left older ones out
 let run = chosenAtFirst; // the run that is shown
 let version = null; // of its spans that have ended
-let ended = [];
+const known = new Map(); // its steps, by id
 let step = null; // the step whose details are shown
 let failures = 0;
 let timer = 0;
@@ -42,7 +42,7 @@ function open(trace, focus) {
   if (trace !== run) {
     run = trace;
     version = null;
-    ended = [];
+    known.clear();
     steps.folded.clear();
     steps.at = -1;
     close();
@@ -73,9 +73,11 @@ async function fillDetails(focus) {
   const text = JSON.stringify(told);
   if (panel.dataset.shown !== text) {
     // What has not changed is left alone: somebody may be copying from it.
-    panel.replaceChildren(...details(told, path, "agenttrace"));
+    const isSame = panel.dataset.step === asked;
+    if (!isSame) panel.replaceChildren();
+    renew(panel, ...details(told, path, "agenttrace"));
     panel.dataset.shown = text;
-    panel.scrollTop = panel.dataset.step === asked ? scrollTop : 0;
+    panel.scrollTop = isSame ? scrollTop : 0;
     panel.dataset.step = asked;
   }
   panel.hidden = false;
@@ -100,7 +102,7 @@ function list() {
   find("no-runs").hidden = found.length > 0;
   set("no-runs", every.length || isFiltered() ? "No run is like that." : NOTHING);
   const running = every.filter((each) => state(each) === "running").length;
-  const stuck = every.filter((each) => state(each) === "stuck" || each.open?.judged).length;
+  const stuck = every.filter((each) => state(each) === "stuck" || hung(each)).length;
   const told = [count(found.length, "run")];
   if (running) told.push(`${running} running`);
   if (stuck) told.push(`${stuck} stuck`);
@@ -175,8 +177,6 @@ async function askForRun(mine) {
     return;
   }
   if (mine !== asking) return;
-  const isSame = told.spans === null && !told.open.length && !steps.isOpen;
-  if (told.spans) ended = told.spans;
   version = told.version;
   const is = state(told.run);
   set("run-title", told.run.name ?? "(root not here yet)");
@@ -187,9 +187,12 @@ async function askForRun(mine) {
   set("run-facts", facts.filter(Boolean).join(" · "));
   find("run-facts").title = run;
   find("no-run").hidden = true;
-  if (isSame && steps.every.length) return;
+  if (told.whole) known.clear();
   const lines = told.open.map((line) => ({ ...line, told: told.now }));
-  steps.show(arrange(ended, lines));
+  const isNew = take(known, told.spans, lines) || told.whole;
+  if (!isNew && !lines.length) return;
+  if (isNew) steps.show(arrange(known));
+  else steps.draw(true);
   if (steps.at < 0 && steps.items.length) {
     steps.at = 0;
     steps.draw(true);

@@ -1,7 +1,7 @@
 // The list of runs.
 
 import { Rows } from "/rows.js";
-import { count, duration, instant, make, roughly, sign, words } from "/told.js";
+import { count, duration, instant, make, renew, roughly, sign, words } from "/told.js";
 
 /** What a run is to be called: running while a step of it is open. */
 export function state(run) {
@@ -9,13 +9,18 @@ export function state(run) {
   return run.outcome ?? "unknown";
 }
 
-/** What is to be said of a run that goes on. */
+/** Whether a step of it was judged to be stuck, whatever the run itself came to. */
+export const hung = (run) => run.stuck_count > 0 || Boolean(run.open?.judged);
+
+/** What is to be said of a run beside what it came to. */
 export function alarm(run) {
-  if (!run.open) return "";
+  const past = run.stuck_count && run.outcome !== "stuck" ? run.stuck_count : 0;
+  const was = past ? `${count(past, "step")} ${past === 1 ? "was" : "were"} stuck` : "";
+  if (!run.open) return was;
   if (run.open.frozen) return "its process is frozen";
   if (run.open.judged) return `${count(run.open.judged, "step")} stuck`;
   const { urgent } = run.open;
-  return urgent && urgent.pressure >= 1 && !urgent.waiting ? "past its limit" : "";
+  return urgent && urgent.pressure >= 1 && !urgent.waiting ? "past its limit" : was;
 }
 
 export const matches = (run, query) =>
@@ -45,7 +50,8 @@ export class RunList extends Rows {
       "aria-label",
       [name, words(is), took, warning, ...told].filter(Boolean).join(", "),
     );
-    row.replaceChildren(
+    renew(
+      row,
       sign(is),
       make("span", { class: "name" }, name),
       make("span", { class: "took" }, took),

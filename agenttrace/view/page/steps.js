@@ -1,7 +1,7 @@
 // The steps of one run on a time line.
 
 import { Rows } from "/rows.js";
-import { duration, limit, make, roughly, sign, words } from "/told.js";
+import { duration, limit, make, renew, roughly, sign, words } from "/told.js";
 
 const DEEPEST = 24; // levels that are indented
 
@@ -14,20 +14,38 @@ export const isAlarming = (step) => {
   return open.judged || open.frozen || (!open.waiting && open.pressure >= 1);
 };
 
-/** Put what has ended and what is open together, as trees, each behind its parent. */
-export function arrange(ended, open) {
-  const steps = new Map();
+/**
+ * Take what is new into `steps`, by their ids: of those that have ended what is told,
+ * of those that are open all. Returns whether they have to be arranged anew.
+ */
+export function take(steps, ended, open) {
+  let isNew = ended.length > 0;
   for (const line of ended) {
-    steps.set(line.id, { ...line, is: line.outcome ?? "unknown", open: null, children: [] });
+    const known = steps.get(line.id) ?? { open: null };
+    steps.set(line.id, Object.assign(known, line, { is: line.outcome ?? "unknown", over: true }));
+  }
+  const still = new Set(open.map((line) => line.id));
+  for (const step of steps.values()) {
+    if (!step.open || still.has(step.id)) continue;
+    isNew = true;
+    step.open = null;
+    if (!step.over) steps.delete(step.id);
   }
   for (const line of open) {
-    const known = steps.get(line.id);
-    if (known) known.open = line;
-    else {
-      const is = line.judged ? (line.verdict ?? "stuck") : "running";
-      steps.set(line.id, { ...line, is, open: line, children: [] });
-    }
+    let step = steps.get(line.id);
+    if (!step) steps.set(line.id, (step = { ...line, over: false }));
+    const is = line.judged ? (line.verdict ?? "stuck") : "running";
+    step.open = line;
+    if (step.over || step.is === is) continue;
+    step.is = is;
+    isNew = true;
   }
+  return isNew;
+}
+
+/** Return `steps` in their order as trees, each behind its parent. */
+export function arrange(steps) {
+  for (const step of steps.values()) step.children = [];
   const tops = [];
   for (const step of steps.values()) {
     const parent = steps.get(step.parent);
@@ -77,7 +95,11 @@ export class StepList extends Rows {
     this.every = [];
     this.from = this.ended = 0;
     this.now = () => 0;
-    new ResizeObserver(() => this.drawAxis()).observe(axis);
+    this.isNarrow = true;
+    new ResizeObserver(() => {
+      this.isNarrow = axis.clientWidth < 300;
+      this.drawAxis();
+    }).observe(axis);
   }
 
   /** Show the steps of a run, those beneath a folded one left out. */
@@ -135,8 +157,9 @@ export class StepList extends Rows {
     const whole = (this.to - this.from) / 1000;
     const say = this.isOpen && whole >= 4 ? roughly : duration;
     this.axis.parentElement.hidden = !this.every.length;
-    this.axis.replaceChildren(
-      ...(this.axis.clientWidth < 300 ? [0, 1] : [0, 0.25, 0.5, 0.75, 1]).map((part) => {
+    renew(
+      this.axis,
+      ...(this.isNarrow ? [0, 1] : [0, 0.25, 0.5, 0.75, 1]).map((part) => {
         const tick = make("span", {}, part ? say(whole * part) : "0");
         tick.style.left = `${part * 100}%`;
         return tick;
@@ -170,7 +193,8 @@ export class StepList extends Rows {
     const left = ((step.start - this.from) / whole) * 100;
     bar.style.left = `${left}%`;
     bar.style.width = `${Math.max(0, Math.min(100 - left, ((seconds ?? 0) * 1e5) / whole))}%`;
-    row.replaceChildren(
+    renew(
+      row,
       title,
       make("span", { class: "lane" }, bar),
       make("span", { class: "took" }, took),

@@ -85,6 +85,39 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/**
+ * Have `element` contain `fresh`, and touch only what differs: what has the focus or is
+ * marked in it stays so.
+ */
+export function renew(element, ...fresh) {
+  const before = [...element.childNodes];
+  const wanted = fresh
+    .filter((each) => each !== null && each !== undefined)
+    .map((each) => (each instanceof Node ? each : document.createTextNode(each)));
+  wanted.forEach((node, index) => {
+    const known = before[index];
+    if (!known) element.append(node);
+    else if (known.nodeName !== node.nodeName) known.replaceWith(node);
+    else if (known instanceof Text) {
+      if (known.data !== node.data) known.data = node.data;
+    } else renewElement(known, node);
+  });
+  before.slice(wanted.length).forEach((node) => node.remove());
+}
+
+function renewElement(known, fresh) {
+  for (const { name } of [...known.attributes]) {
+    if (!fresh.hasAttribute(name)) known.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) {
+    // The policy of the page allows styles by this way alone.
+    if (name === "style") {
+      if (known.style.cssText !== fresh.style.cssText) known.style.cssText = fresh.style.cssText;
+    } else if (known.getAttribute(name) !== value) known.setAttribute(name, value);
+  }
+  renew(known, ...fresh.childNodes);
+}
+
 /** Make the sign of an outcome: a symbol, for those who see it. */
 export const sign = (outcome) =>
   make("span", { class: `sign ${outcome}`, "aria-hidden": "true" }, SYMBOLS[outcome]);
