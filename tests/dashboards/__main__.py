@@ -47,6 +47,7 @@ PLAY = (
     (25, "support", "hang"),
     (40, "research", "block"),
     (50, "support", "give up"),
+    (60, "indexer", "hang"),  # open when it is killed
     (62, "indexer", "kill"),
     (72, "research", "block"),
     (82, "support", "hang"),

@@ -89,7 +89,7 @@ def draw(
     figure.savefig(path)
     # A palette is enough: there are few colours, and their edges.
     with Image.open(path) as picture:
-        few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+        few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, 3)
         few.save(path, optimize=True)
 
 
