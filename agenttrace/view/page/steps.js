@@ -207,7 +207,9 @@ export class StepList extends Rows {
 function note(step) {
   if (step.open?.judged) return `${words(step.is)}, and has not come back`;
   if (step.is !== "ok" && step.is !== "unknown") {
-    return step.error ? `${words(step.is)}: ${step.error}` : words(step.is);
+    const is = words(step.is);
+    if (!step.error) return is;
+    return step.error.startsWith(`${is}:`) ? step.error : `${is}: ${step.error}`;
   }
   const [read, written] = step.tokens ?? [];
   return [read, written].some((many) => many !== null && many !== undefined)
