@@ -101,6 +101,21 @@ def _run(*command: str | Path, cwd: Path, **variables: str) -> None:
     subprocess.run(command, cwd=cwd, env=env, check=True)
 
 
+def _say(what: str) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
+def plain_environment() -> dict[str, str]:
+    """Return our environment without what is said of our own Python.
+
+    One that imports hundreds of modules would compile them anew each time that it
+    starts, if it did not find what was compiled when it was installed.
+    """
+    ours = ("PYTHONPATH", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 def _from_modules(name: str, *packages: str) -> Callable[[Path, Path], None]:
     """Return what builds *packages* with the `go.mod` and `go.sum` that we keep."""
 
@@ -141,9 +156,27 @@ def _phoenix(target: Path, scratch: Path) -> None:
     # where it is to stand, and what is moved there is a link to it.
     home = _cache() / f".environment-{PHOENIX.name}-{PHOENIX.version}"
     _run(sys.executable, "-m", "venv", "--clear", home, cwd=scratch)
-    wanted = f"arize-phoenix=={PHOENIX.version}"
-    _run(home / "bin/pip", "install", "--quiet", wanted, cwd=scratch)
+    wanted = MODULES / "phoenix" / "requirements.txt"
+    _pip_install(home / "bin" / "python", wanted)
     (target / "bin").symlink_to(home / "bin")
+
+
+def _pip_install(python: Path, wanted: Path) -> None:
+    """Install what stands in the file *wanted*, and say how far that is."""
+    count = len(wanted.read_text().splitlines())
+    # What limits the versions of our own environments has nothing to say here.
+    env = {**plain_environment(), "PIP_CONSTRAINT": "", "PIP_QUIET": "0"}
+    command = (python, "-m", "pip", "install", "--no-deps", "--requirement", wanted)
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as pip:
+        found = 0
+        for line in pip.stdout or ():
+            found += line.startswith("Collecting ")
+            if line.startswith("Collecting ") and not found % 25:
+                _say(f"  {found} of {count} packages found")
+            if line.startswith("Installing "):
+                _say(f"  all {count} found, and being unpacked")
+    if pip.returncode:
+        raise subprocess.CalledProcessError(pip.returncode, command)
 
 
 JAEGER: Final = Backend(

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.e2e.backends import ALERTMANAGER, JAEGER, PROMETHEUS
+from tests.e2e.backends import (
+    ALERTMANAGER,
+    JAEGER,
+    PHOENIX,
+    PROMETHEUS,
+    plain_environment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -39,6 +45,15 @@ extensions:
     grpc: {endpoint: "127.0.0.1:GRPC"}
 receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:OTLP"}}}}
 exporters: {jaeger_storage_exporter: {trace_storage: memory}}
+"""
+
+# Its grpc would listen on all interfaces, and no variable says otherwise.
+_PHOENIX = """
+import sys
+from phoenix.server import app, main
+GrpcServer = app.GrpcServer
+app.GrpcServer = lambda *a, **k: GrpcServer(*a, **{**k, "disabled": True})
+sys.exit(main.main())
 """
 
 
@@ -127,6 +142,36 @@ class Prometheus:
         return set(found["data"])
 
 
+@dataclass(frozen=True)
+class Phoenix:
+    """A Phoenix with a database of its own.
+
+    Args:
+        base: What `OTEL_EXPORTER_OTLP_ENDPOINT` is set to, and the URL of its page.
+    """
+
+    base: str
+
+    def spans(self) -> list[dict[str, Any]]:
+        """Return all spans, by the names of its REST API."""
+        found = get(f"{self.base}/v1/projects/default/spans", limit="1000")
+        spans: list[dict[str, Any]] = found["data"]
+        return spans
+
+    def ask(self, query: str) -> dict[str, Any]:
+        """Return the data that its page is told for the GraphQL *query*."""
+        request = urllib.request.Request(  # noqa: S310 - of our own server
+            f"{self.base}/graphql",
+            json.dumps({"query": query}).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - likewise
+            found: dict[str, Any] = json.load(answer)
+        assert "errors" not in found, found
+        data: dict[str, Any] = found["data"]
+        return data
+
+
 @contextmanager
 def jaeger(folder: Path) -> Generator[Jaeger]:
     """Start a Jaeger with its files in *folder*."""
@@ -189,6 +234,28 @@ def prometheus(
 
 
 @contextmanager
+def phoenix(folder: Path) -> Generator[Phoenix]:
+    """Start a Phoenix with its files in *folder*."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    # Of its environment, which what leads there is no part of.
+    python = PHOENIX.program("phoenix").resolve().with_name("python")
+    env = {
+        **plain_environment(),
+        "PHOENIX_HOST": "127.0.0.1",
+        "PHOENIX_PORT": str(port),
+        "PHOENIX_WORKING_DIR": str(folder / "phoenix"),
+        "PHOENIX_TELEMETRY_ENABLED": "false",
+        "PHOENIX_ALLOW_EXTERNAL_RESOURCES": "false",
+        "PHOENIX_DISABLE_AGENT_ASSISTANT": "true",
+        "PHOENIX_ENABLE_MCP_SERVER": "false",
+    }
+    command = (python, "-c", _PHOENIX, "serve")
+    with _running(command, folder, f"{base}/healthz", env):
+        yield Phoenix(base)
+
+
+@contextmanager
 def alertmanager(folder: Path, webhook: str) -> Generator[int]:
     """Start an Alertmanager that calls *webhook*, and yield its port."""
     config = {
@@ -235,12 +302,17 @@ def _link(place: Path) -> None:
 
 @contextmanager
 def _running(
-    command: Sequence[str | Path], folder: Path, ready: str
+    command: Sequence[str | Path],
+    folder: Path,
+    ready: str,
+    env: Mapping[str, str] | None = None,
 ) -> Generator[subprocess.Popen[bytes]]:
     """Run *command* until the block ends, from when *ready* answers."""
     log = folder / "log.txt"
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=folder, env=env
+        )
 
     def answers() -> bool:
         if process.poll() is not None:
