@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import sampling
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from agenttrace.registry import OpenSpans
+    from agenttrace.runtime.heartbeats import HeartbeatLogs
     from agenttrace.settings import Settings
 
 _LIMITS: Final = (
@@ -63,6 +66,21 @@ def metric_exporters(settings: Settings, provider: object) -> Sequence[str]:
     )
 
     return asked_for()
+
+
+def heartbeat_logs(settings: Settings, registry: OpenSpans) -> HeartbeatLogs | None:
+    """Return what logs the open spans of *registry*, where that is asked for.
+
+    Raises:
+        SettingError: A variable of OTLP's cannot be meant.
+    """
+    if settings.disabled or math.isinf(settings.heartbeat_logs_every):
+        return None
+    from agenttrace.runtime.heartbeats import (  # noqa: PLC0415 - few ask for it
+        HeartbeatLogs,
+    )
+
+    return HeartbeatLogs(settings.heartbeat_logs_every, registry)
 
 
 def check_propagators() -> None:

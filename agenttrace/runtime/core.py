@@ -23,7 +23,7 @@ from agenttrace.runtime import checks
 from agenttrace.runtime.neighbours import warn_of_foreign_distributions
 from agenttrace.runtime.pipelines import choose
 from agenttrace.runtime.process import PROCESS, left_until
-from agenttrace.runtime.status import Status, nothing_recovered
+from agenttrace.runtime.status import nothing_recovered, status_of
 from agenttrace.settings import Settings, resolve, use
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
     from agenttrace.recovery import Recovered
     from agenttrace.registry import OpenSpan, OpenSpans
+    from agenttrace.runtime.heartbeats import HeartbeatLogs
     from agenttrace.runtime.measuring import Measuring
+    from agenttrace.runtime.status import Status
     from agenttrace.runtime.ways import Pipeline
     from agenttrace.watchdog.verdict import Report
     from agenttrace.watchdog.watch import Watchdog
@@ -55,11 +57,16 @@ class Runtime:
     """
 
     def __init__(
-        self, settings: Settings, pipeline: Pipeline, spans: OpenSpans
+        self,
+        settings: Settings,
+        pipeline: Pipeline,
+        spans: OpenSpans,
+        heartbeats: HeartbeatLogs | None = None,
     ) -> None:
         self.settings = settings
         self.spans = spans
         self._pipeline = pipeline
+        self._heartbeats = heartbeats
         self._stopped = False
         self.measuring: Measuring | None = None
         self._watchdog: Watchdog | None = None
@@ -126,6 +133,8 @@ class Runtime:
         for span in self.spans.snapshot():
             self.spans.judge(span, Ending(Outcome.LOST, EndedBy.EXIT, message=_EXIT))
         told = PROCESS.finish_errands(left_until(deadline), self._pipeline.journal)
+        if self._heartbeats is not None:
+            self._heartbeats.stop(left_until(deadline))
         left = left_until(deadline)
         kept = 0.0 if self.measuring is None else self.measuring.share_of(left)
         delivered = self._pipeline.stop(left - kept) and told
@@ -149,6 +158,8 @@ class Runtime:
             timeout = self.flush_timeout if timeout is None else timeout
             deadline = time.monotonic() + timeout
             PROCESS.finish_errands(timeout)
+            if self._heartbeats is not None:
+                self._heartbeats.stop(left_until(deadline))
             self._pipeline.stop(left_until(deadline))
             if self.measuring is not None:
                 self.measuring.stop(left_until(deadline), is_last=False)
@@ -181,6 +192,8 @@ class Runtime:
         safety.guarded("tick: pipeline", self._pipeline.tick)
         if self.measuring is not None:
             safety.guarded("tick: metrics", self.measuring.tick)
+        if self._heartbeats is not None:
+            safety.guarded("tick: heartbeats", self._heartbeats.tick, self._pipeline)
         self.judge(time.monotonic_ns())
 
     def judge(self, steady: int) -> None:
@@ -205,31 +218,21 @@ class Runtime:
     def rest(self) -> None:
         """Do what is to be done when no span is open any more."""
         self._pipeline.rest()
+        if self._heartbeats is not None:
+            self._heartbeats.rest()
 
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
         self._watchdog = None
         if self.measuring is not None:
             self.measuring.after_fork()
+        if self._heartbeats is not None:
+            self._heartbeats.after_fork()
         self._pipeline.after_fork()
 
     def status(self) -> Status:
         """Return what this runtime is and has done."""
-        journal, delivery = self._pipeline.journal, self._pipeline.status()
-        return Status(
-            mode=self._pipeline.mode,
-            destinations=self._pipeline.destinations,
-            safe_context=self._safe,
-            journal=journal is not None,
-            journal_bytes=0 if journal is None else journal.size,
-            journal_slots=0 if journal is None else journal.slots,
-            spool_bytes=0 if delivery is None else delivery.spooled_bytes,
-            open=len(self.spans),
-            started=self.spans.started_count,
-            delivery=delivery,
-            counts=safety.counts(),
-            guard_hits=safety.guard_hits(),
-        )
+        return status_of(self._pipeline, self.spans, safe_context=self._safe)
 
 
 _current: Runtime | None = None
@@ -248,6 +251,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     on_stuck: str | None = None,
     stuck_hooks: Iterable[Callable[[Report], object]] | None = None,
     visible_after: float | None = None,
+    heartbeat_logs_every: float | None = None,
     state_dir: str | None = None,
     durable: bool | None = None,
     on_abandon: str | None = None,
@@ -292,24 +296,20 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
             `cancel`.
         stuck_hooks: Called with the report of each.
         visible_after: Seconds until a marker shows an open span; `math.inf` = never.
+        heartbeat_logs_every: Seconds between two log records of an open span.
         state_dir: Where agenttrace keeps its files.
         durable: Keep open and unsent spans in files that survive the process.
-        on_abandon: What happens to a streamed agent run that nobody listens to any
-            more: `observe` or `cancel`.
-        on_sigterm: `default` leaves SIGTERM alone, `flush` delivers before it takes
-            effect.
+        on_abandon: `observe` or `cancel` a streamed run that nobody listens to.
+        on_sigterm: `default` leaves SIGTERM alone, `flush` delivers first.
         continue_trace: Continue the trace that `TRACEPARENT` in the environment is of.
         safe_context: Make OTel's context tokens safe to detach anywhere.
         capture_content: Capture prompts, outputs, arguments and results.
         redact: Called with key and value of all content before it is kept.
         max_content_characters: Longest captured content.
         vendor_export: Whether instrumented SDKs go on sending traces to their vendor.
-        error_outcomes: `cancelled` and `abandoned` are no errors in the OTel status
-            unless they stand here.
-        loop_blocked_after: Seconds for which one callback may keep an event loop from
-            turning before that is told; `math.inf` = never.
-        gil_dump_after: Seconds for which C code may keep the GIL before `faulthandler`
-            writes the stacks to a file; not without risk, so the default is never.
+        error_outcomes: Which of `cancelled`, `abandoned` the OTel status calls ERROR.
+        loop_blocked_after: Seconds that one callback may block an event loop untold.
+        gil_dump_after: Seconds that C code may keep the GIL; by default for ever.
         max_open_spans: Open spans that are watched.
         flush_timeout: Longest that exit waits for delivery, in seconds.
         max_queue_bytes: Encoded spans kept while no backend takes them.
@@ -328,10 +328,11 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
     with PROCESS.lock:
         meters = meter_provider or _otel.meter_provider()
         exporters = checks.metric_exporters(settings, meters)
+        heartbeats = checks.heartbeat_logs(settings, PROCESS.spans)
         pipeline = choose(settings, tracer_provider, span_exporter, sampler)
         if _current is not None:
             _current.retire()
-        _current = runtime = Runtime(settings, pipeline, PROCESS.spans)
+        _current = runtime = Runtime(settings, pipeline, PROCESS.spans, heartbeats)
         PROCESS.enter(runtime)
         if not settings.disabled and (meters is not None or exporters):
             runtime.measure(meters, exporters)

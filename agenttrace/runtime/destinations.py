@@ -80,13 +80,17 @@ def _sender(name: str, settings: Settings) -> Sender:
         )
 
         return _exporter_sender(ConsoleSpanExporter())
-    otlp = otlp_env.otlp_settings(os.environ)
+    return otlp_sender(otlp_env.otlp_settings(os.environ))
+
+
+def otlp_sender(otlp: otlp_env.OtlpSettings, signal: str = "traces") -> Sender:
+    """Return what sends *signal*, traces or logs, as *otlp* says."""
     if otlp.protocol is otlp_env.Protocol.GRPC:
         from agenttrace.delivery.senders.grpc import (  # noqa: PLC0415 - see the header
             GrpcSender,
         )
 
-        return GrpcSender(otlp)
+        return GrpcSender(otlp, signal)
     from agenttrace.delivery.senders.http import (  # noqa: PLC0415 - see the header
         HttpSender,
     )

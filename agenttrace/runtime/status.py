@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from agenttrace import safety
 from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     from agenttrace.delivery.spooler import SpoolerStatus
     from agenttrace.recovery import Recovered
+    from agenttrace.registry import OpenSpans
+    from agenttrace.runtime.ways import Pipeline
 
 _NOTHING: Final[Mapping[str, int]] = {}
 
@@ -48,6 +51,25 @@ class Status(NamedTuple):
     delivery: SpoolerStatus | None = None
     counts: Mapping[str, int] = _NOTHING
     guard_hits: Mapping[str, int] = _NOTHING
+
+
+def status_of(pipeline: Pipeline, registry: OpenSpans, *, safe_context: bool) -> Status:
+    """Return the status of a runtime that traces by *pipeline*."""
+    journal, delivery = pipeline.journal, pipeline.status()
+    return Status(
+        mode=pipeline.mode,
+        destinations=pipeline.destinations,
+        safe_context=safe_context,
+        journal=journal is not None,
+        journal_bytes=0 if journal is None else journal.size,
+        journal_slots=0 if journal is None else journal.slots,
+        spool_bytes=0 if delivery is None else delivery.spooled_bytes,
+        open=len(registry),
+        started=registry.started_count,
+        delivery=delivery,
+        counts=safety.counts(),
+        guard_hits=safety.guard_hits(),
+    )
 
 
 def nothing_recovered() -> Recovered:

@@ -154,6 +154,12 @@ class Settings:
         "Seconds for which a span has to be open before a marker, a span of its own, "
         "makes it visible in the backend; `inf`: never.",
     )
+    heartbeat_logs_every: float = _setting(
+        values.read_limit,
+        math.inf,
+        "Seconds between two log records, sent by OTLP, that say that a span is open; "
+        "`inf`: none.",
+    )
     state_dir: Path = _setting(
         values.read_directory,
         lambda: state_dir(),  # noqa: PLW0108 - defined below

@@ -32,9 +32,10 @@ EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class TraceService:
-    """A grpc server for traces."""
+    """A grpc server for traces, or for what goes to another *export*."""
 
-    def __init__(self) -> None:
+    def __init__(self, export: str = EXPORT) -> None:
+        self.export = export
         self.payloads: list[bytes] = []
         self.metadata: list[dict[str, str]] = []
         self.fails = ""
@@ -45,7 +46,7 @@ class TraceService:
     def serve(self, credentials: object = None) -> Generator[int]:
         """Yield the port it listens on."""
         handler = grpc.method_handlers_generic_handler(
-            EXPORT.split("/")[1],
+            self.export.split("/")[1],
             {"Export": grpc.unary_unary_rpc_method_handler(self._export)},
         )
         with ThreadPoolExecutor(2) as pool:
@@ -90,6 +91,20 @@ def export(settings: OtlpSettings, *, attribute: str = "value") -> Answer:
         return sender.send(frame("plan", attribute=attribute), 5)
     finally:
         sender.close()
+
+
+def test_logs_go_to_a_service_of_their_own() -> None:
+    """A collector that takes traces and logs has one port for both."""
+    service = TraceService("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+
+    with service.serve() as port:
+        settings = OtlpSettings(endpoint=f"http://127.0.0.1:{port}")
+        sender = GrpcSender(settings, "logs")
+        answer = sender.send(frame("plan"), 5)
+        sender.close()
+
+    assert answer == Delivered()
+    assert service.names == ["plan"]
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])

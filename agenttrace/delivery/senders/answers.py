@@ -7,6 +7,14 @@ from typing import Final
 from agenttrace.delivery.senders import Delivered
 from agenttrace.lazy import no_fork_at_first
 
+TAKES_NONE: Final = (
+    "HTTP 404",
+    "HTTP 405",
+    "HTTP 415",
+    "HTTP 501",
+    "grpc status UNIMPLEMENTED",
+)
+"""What refusals begin with where there is no place for a signal; others may pass."""
 _MAX_REASON: Final = 200
 # Nothing at all, and an empty `partial_success`: what nearly every answer is.
 _NOTHING_REJECTED: Final = frozenset({b"", b"\x0a\x00"})

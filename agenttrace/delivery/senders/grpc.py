@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from agenttrace.delivery.frames import Frame
     from agenttrace.delivery.otlp_env import OtlpSettings
 
-_EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_COLLECTOR: Final = "/opentelemetry.proto.collector"
+_EXPORTS: Final = {
+    "traces": f"{_COLLECTOR}.trace.v1.TraceService/Export",
+    "logs": f"{_COLLECTOR}.logs.v1.LogsService/Export",
+}
 _DETAILS: Final = "grpc-status-details-bin"
 _USUAL_LIMIT: Final = 4 * 2**20
 """Bytes that a grpc server takes in one message when it was told nothing else."""
@@ -50,10 +54,16 @@ _LATER: Final = frozenset(
 
 
 class GrpcSender:
-    """Sends frames to one grpc endpoint, as *settings* ask for."""
+    """Sends frames to one grpc endpoint.
 
-    def __init__(self, settings: OtlpSettings) -> None:
+    Args:
+        settings: Where to, and how.
+        signal: What is in them, traces or logs.
+    """
+
+    def __init__(self, settings: OtlpSettings, signal: str = "traces") -> None:
         self._settings = settings
+        self._method = _EXPORTS[signal]
         self._open: tuple[int, Any, Any] | None = None
 
     def __repr__(self) -> str:
@@ -83,7 +93,7 @@ class GrpcSender:
         if self._open is None or self._open[0] != os.getpid():
             channel = _channel(self._settings)
             # No serializer: bytes go in and out.
-            self._open = os.getpid(), channel, channel.unary_unary(_EXPORT)
+            self._open = os.getpid(), channel, channel.unary_unary(self._method)
         return self._open[2]
 
 

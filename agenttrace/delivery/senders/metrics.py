@@ -23,6 +23,7 @@ from opentelemetry.sdk.metrics.export import (
 from agenttrace.delivery import otlp_env
 from agenttrace.delivery.frames import Frame
 from agenttrace.delivery.senders import Delivered, Refused
+from agenttrace.delivery.senders.answers import TAKES_NONE
 from agenttrace.safety import log_once
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 _OK: Final = MetricExportResult.SUCCESS
 _FAILED: Final = MetricExportResult.FAILURE
-_TAKES_NONE: Final = ("HTTP 404", "HTTP 405", "HTTP 415", "HTTP 501")
-"""What is said where there is no place for metrics; all else may pass."""
 
 
 class HttpMetrics(MetricExporter):
@@ -75,7 +74,7 @@ class HttpMetrics(MetricExporter):
         return _FAILED
 
     def _take_no(self, reason: str) -> None:
-        if not self._is_taken and reason.startswith(_TAKES_NONE):
+        if not self._is_taken and reason.startswith(TAKES_NONE):
             self._is_refused = True
             message = "%s takes no metrics (%s): none are sent any more"
         else:

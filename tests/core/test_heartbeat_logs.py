@@ -1,0 +1,331 @@
+"""Log records of what is open, in the form that collectors of partial spans read."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from opentelemetry.sdk.trace import TracerProvider
+
+import agenttrace
+from agenttrace import SettingError, semconv
+from agenttrace.registry import OpenSpans
+from agenttrace.runtime.heartbeats import HeartbeatLogs
+from agenttrace.testing import fresh_runtime
+from tests.delivery.collector import Collector, Reply
+from tests.watchdog.given import SECOND, Body, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
+AGENT, TOOL = "invoke_agent triage", "execute_tool search"
+EVERY = 5.0
+START = 1_000 * SECOND
+FORKS = """
+import os, sys
+import agenttrace
+
+agenttrace.configure(durable=False)
+ours = {"agenttrace.runtime.heartbeats", "agenttrace.delivery.partial"}
+assert not ours & set(sys.modules)
+agenttrace.configure(durable=False, heartbeat_logs_every=0.1)
+with agenttrace.span("parent's"):
+    os.read(0, 1)
+    child = os.fork()
+    if not child:
+        with agenttrace.span("child's"):
+            os.read(0, 1)
+        agenttrace.shutdown(60)
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.read(0, 1)
+agenttrace.shutdown(60)
+"""
+
+
+def logs_in(receiver: Collector) -> list[ResourceLogs]:
+    """Return what all requests brought, one for each."""
+    return [
+        ExportLogsServiceRequest.FromString(each.body).resource_logs[0]
+        for each in receiver.requests
+    ]
+
+
+def records_in(receiver: Collector) -> list[LogRecord]:
+    return [
+        record
+        for logs in logs_in(receiver)
+        for scope in logs.scope_logs
+        for record in scope.log_records
+    ]
+
+
+def attributes_of(something: Any) -> dict[str, Any]:  # noqa: ANN401 - any message with attributes
+    return {each.key: each.value.string_value for each in something.attributes}
+
+
+def told_by(receiver: Collector) -> list[tuple[str, str]]:
+    """Return event and name of the span, of all records."""
+    return [
+        (attributes_of(each)["partial.event"], span_in(each).name)
+        for each in records_in(receiver)
+    ]
+
+
+def span_in(record: LogRecord) -> Any:  # noqa: ANN401 - protobuf's message
+    data = TracesData.FromString(base64.b64decode(record.body.string_value))
+    (of_resource,) = data.resource_spans
+    (of_scope,) = of_resource.scope_spans
+    (span,) = of_scope.spans
+    return span
+
+
+def wait_until(receiver: Collector, *wanted: tuple[str, str]) -> None:
+    """Wait until the receiver was told all of *wanted*."""
+    while not set(wanted) <= set(told_by(receiver)):
+        receiver.wait_for_requests(len(receiver.requests) + 1)
+
+
+@contextmanager
+def by_hand(*replies: Reply, usual: int = 200) -> Generator[Scene]:
+    """Give heartbeats of a registry of their own, and time that is said."""
+    with Collector(usual=Reply(usual)) as receiver, pytest.MonkeyPatch.context() as env:
+        env.setenv(ENDPOINT, f"{receiver.base}/v1/logs")
+        receiver.answer(*replies)
+        yield Scene(receiver)
+
+
+class Scene:
+    """Heartbeats that are looked at by hand."""
+
+    def __init__(self, receiver: Collector) -> None:
+        self.receiver = receiver
+        self.registry = OpenSpans()
+        self.heartbeats = HeartbeatLogs(EVERY, self.registry)
+        self.body = Body()
+
+    def open(self, name: str) -> Any:  # noqa: ANN401 - a record
+        return opened(self.registry, self.body, name, started_at=START)
+
+    def look(self, seconds: float) -> Sequence[tuple[str, str]]:
+        """Let it look so many seconds after the start; return what that told."""
+        before = len(told_by(self.receiver))
+        self.heartbeats.look(START + int(seconds * SECOND), 50 + seconds)
+        return told_by(self.receiver)[before:]
+
+
+def test_a_record_has_the_form_that_collectors_of_partial_spans_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Field by field: whoever has such a collector can point agenttrace at it."""
+    with Collector() as receiver:
+        monkeypatch.setenv(ENDPOINT, f"{receiver.base}/v1/logs")
+        with fresh_runtime(heartbeat_logs_every=0.2, service_name="support"):
+            with (
+                agenttrace.bind(conversation_id="c-17"),
+                agenttrace.span(AGENT, operation="invoke_agent") as agent,
+                agenttrace.span(
+                    TOOL,
+                    operation="execute_tool",
+                    attributes={
+                        semconv.GEN_AI_TOOL_NAME: "search",
+                        "gen_ai.tool.call.arguments": "secret",
+                    },
+                ) as tool,
+            ):
+                wait_until(receiver, ("heartbeat", AGENT), ("heartbeat", TOOL))
+            wait_until(receiver, ("stop", AGENT), ("stop", TOOL))
+        requests, told = receiver.requests, told_by(receiver)
+        logs, records = logs_in(receiver), records_in(receiver)
+
+    assert {each.path for each in requests} == {"/v1/logs"}
+    assert {attributes_of(each.resource)["service.name"] for each in logs} == {
+        "support"
+    }
+    assert (told.count(("stop", AGENT)), told.count(("stop", TOOL))) == (1, 1)
+    assert {name for _, name in told} == {AGENT, TOOL}
+    context, parent = tool.get_span_context(), agent.get_span_context()
+    for record in records:
+        span = span_in(record)
+        heartbeat = attributes_of(record)
+        is_over = heartbeat.pop("partial.event") == "stop"
+        assert heartbeat.pop("partial.frequency", None) == (
+            None if is_over else "200ms"
+        )
+        assert heartbeat == {"partial.body.type": "proto"}
+        assert (record.severity_number, record.severity_text) == (9, "INFO")
+        assert record.time_unix_nano == record.observed_time_unix_nano > 0
+        assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
+        assert span.trace_id == context.trace_id.to_bytes(16, "big")
+        assert 0 < span.start_time_unix_nano < record.time_unix_nano
+        assert span.end_time_unix_nano == 0
+        assert b"secret" not in base64.b64decode(record.body.string_value)
+    newest = next(
+        span_in(each) for each in reversed(records) if span_in(each).name == TOOL
+    )
+    assert newest.span_id == context.span_id.to_bytes(8, "big")
+    assert newest.parent_span_id == parent.span_id.to_bytes(8, "big")
+    attributes = attributes_of(newest)
+    assert attributes.pop(semconv.LAST_HEARTBEAT)
+    assert attributes == {
+        semconv.GEN_AI_OPERATION_NAME: "execute_tool",
+        semconv.GEN_AI_TOOL_NAME: "search",
+        semconv.GEN_AI_CONVERSATION_ID: "c-17",
+    }
+
+
+def test_the_span_in_a_record_says_whose_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A collector may keep the body alone.  Spans of other providers are told, too."""
+    provider = TracerProvider()
+    with Collector() as receiver:
+        monkeypatch.setenv(ENDPOINT, f"{receiver.base}/v1/logs")
+        with (
+            fresh_runtime(
+                heartbeat_logs_every=0.2, span_exporter=None, tracer_provider=provider
+            ),
+            provider.get_tracer("theirs").start_as_current_span("their step"),
+        ):
+            wait_until(receiver, ("heartbeat", "their step"))
+        (record, *_) = records_in(receiver)
+        data = TracesData.FromString(base64.b64decode(record.body.string_value))
+
+    (of_resource,) = data.resource_spans
+    assert (
+        attributes_of(of_resource.resource)["service.name"]
+        == (provider.resource.attributes["service.name"])
+    )
+    assert of_resource.scope_spans[0].scope.name == "theirs"
+
+
+def test_a_span_is_told_of_once_in_every_interval_and_once_when_it_has_ended() -> None:
+    """From when on, how often, until when."""
+    with by_hand() as scene:
+        step, body = scene.open("step"), ("heartbeat", "step")
+
+        assert [scene.look(at) for at in (4.9, 5, 9.9, 10, 14.9)] == [
+            [],
+            [body],
+            [],
+            [body],
+            [],
+        ]
+        scene.registry.claim(step)
+        assert [scene.look(at) for at in (15, 20)] == [[("stop", "step")], []]
+
+
+def test_one_that_ends_before_its_first_record_gets_none() -> None:
+    """Most spans are short: nobody is told of them twice."""
+    with by_hand() as scene:
+        scene.registry.claim(scene.open("short"))
+        # What is not sampled has no record either.
+        scene.open("unsampled").sampled = False
+
+        assert scene.look(60) == []
+        assert scene.receiver.requests == []
+
+
+def test_a_stop_that_cannot_be_sent_is_sent_again_and_a_heartbeat_is_not() -> None:
+    """Without it a collector would tell of the span a second time."""
+    with by_hand(Reply(), Reply(503), Reply(503)) as scene:
+        step, other = scene.open("step"), scene.open("other")
+
+        both = [("heartbeat", "step"), ("heartbeat", "other")]
+        assert scene.look(5) == both
+        scene.registry.claim(step)
+        # Refused for now; then it waits for an interval.
+        assert scene.look(6) == [("stop", "step")]
+        assert scene.look(10.9) == []
+        assert scene.look(11) == [("stop", "step")]
+        assert scene.look(16) == [("stop", "step"), ("heartbeat", "other")]
+        scene.registry.claim(other)
+        assert scene.look(17) == [("stop", "other")]
+
+
+def test_a_backend_that_takes_no_logs_is_asked_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Many take traces alone."""
+    with fresh_runtime(), by_hand(usual=404) as scene:
+        scene.open("step")
+        for at in (5, 10, 15):
+            scene.look(at)
+
+        assert len(scene.receiver.requests) == 1
+    (said,) = [each.getMessage() for each in caplog.records]
+    assert "takes no logs" in said
+
+
+def test_many_are_sent_in_batches() -> None:
+    """A request has a size that servers take."""
+    with by_hand() as scene:
+        spans = [scene.open(f"step {number}") for number in range(600)]
+
+        assert len(scene.look(5)) == len(spans)
+        assert len(scene.receiver.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "endpoint"), [(-1, ""), (0, ""), (5, "collector:4318")]
+)
+def test_what_cannot_be_meant_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: float, endpoint: str
+) -> None:
+    """When it is configured, and with the name of what is wrong."""
+    monkeypatch.setenv(ENDPOINT, endpoint)
+
+    with (
+        pytest.raises(SettingError, match=ENDPOINT if endpoint else "heartbeat_logs"),
+        fresh_runtime(heartbeat_logs_every=value),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked there")
+def test_a_child_tells_of_its_own_and_nothing_is_imported_that_is_not_asked_for() -> (
+    None
+):
+    """Parent and child have a resource of their own, and what is off costs nothing."""
+    with Collector() as receiver:
+        env = {
+            **os.environ,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.base,
+            "OTEL_TRACES_EXPORTER": "none",
+        }
+        command = [sys.executable, "-c", FORKS]
+        with subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        ) as process:
+            assert process.stdin is not None
+            wait_until(receiver, ("heartbeat", "parent's"))
+            process.stdin.write(b"f")
+            wait_until(receiver, ("heartbeat", "child's"))
+            process.stdin.write(b"ee")
+            _, complaints = process.communicate(timeout=60)
+        told, logs = told_by(receiver), logs_in(receiver)
+
+    assert (process.returncode, complaints) == (0, b"")
+    assert Counter(each for each in told if each[0] == "stop") == {
+        ("stop", "parent's"): 1,
+        ("stop", "child's"): 1,
+    }
+    senders = {
+        (attributes_of(each.resource)["service.instance.id"], span_in(record).name)
+        for each in logs
+        for record in each.scope_logs[0].log_records
+    }
+    assert len({instance for instance, _ in senders}) == len(senders) == 2
