@@ -6,6 +6,7 @@ import base64
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -270,6 +271,29 @@ def test_a_backend_that_takes_no_logs_is_asked_once(
     assert "takes no logs" in said
 
 
+def test_a_collector_that_never_answers_holds_up_neither_the_watchdog_nor_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked from a thread of its own; to wait for it would take ten minutes."""
+    judged = threading.Event()
+
+    def note(_: object) -> None:
+        judged.set()
+
+    with Collector(usual=Reply(hangs=True)) as receiver:
+        monkeypatch.setenv(ENDPOINT, f"{receiver.base}/v1/logs")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "600")
+        with (
+            fresh_runtime(heartbeat_logs_every=0.2, stuck_hooks=[note]),
+            agenttrace.span("step") as step,
+        ):
+            receiver.wait_for_requests(1)
+            with agenttrace.span("another", max_duration=0.5):
+                assert judged.wait(60)
+
+        assert not step.is_recording()
+
+
 def test_many_are_sent_in_batches() -> None:
     """A request has a size that servers take."""
     with by_hand() as scene:
@@ -306,7 +330,9 @@ def test_a_child_tells_of_its_own_and_nothing_is_imported_that_is_not_asked_for(
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.base,
             "OTEL_TRACES_EXPORTER": "none",
         }
-        command = [sys.executable, "-c", FORKS]
+        # Python warns of forks with threads.
+        quiet = ("-W", "ignore::DeprecationWarning")
+        command = [sys.executable, *quiet, "-c", FORKS]
         with subprocess.Popen(
             command, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         ) as process:

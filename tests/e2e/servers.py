@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0
 """Seconds that anything real may take on a machine that is busy."""
+_BEGINNING = 300.0
+"""Seconds that a server may take to begin; one that ends instead is told at once."""
 
 _JAEGER = """
 service:
@@ -325,7 +327,7 @@ def _running(
         return True
 
     try:
-        until(f"{command[0]} to be ready", answers)
+        until(f"{command[0]} to be ready", answers, _BEGINNING)
         yield process
     finally:
         process.kill()
