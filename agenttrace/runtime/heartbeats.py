@@ -157,14 +157,23 @@ class HeartbeatLogs:
             if told is not None:
                 if told[1] <= steady:
                     due.append(span)
-            elif span.sampled and span.started_at <= before:
-                if len(self._told) >= _MOST:
-                    _say_of_room()
-                    break
+            elif span.sampled and span.started_at <= before and self._has_room():
                 # Before it is sent: whatever becomes of that, it may have arrived.
                 self._told[span] = self._form_of(span), steady
                 due.append(span)
         return due
+
+    def _has_room(self) -> bool:
+        """Return whether one more may be told of."""
+        if len(self._told) < _MOST:
+            return True
+        safety.log_once(
+            "heartbeats.room",
+            logging.WARNING,
+            "%s spans are open: no heartbeats are sent of any more (logged once)",
+            _MOST,
+        )
+        return False
 
     def _send_all(
         self,
@@ -262,13 +271,3 @@ class HeartbeatLogs:
             resource=self._who,
             scope=_NO_SCOPE if tracer is None else tracer.scope_data,
         )
-
-
-def _say_of_room() -> None:
-    safety.log_once(
-        "heartbeats.room",
-        logging.WARNING,
-        "more than %s spans are open: heartbeats are sent of those that were first "
-        "(logged once)",
-        _MOST,
-    )

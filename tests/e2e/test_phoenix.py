@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 Span = dict[str, Any]
+# To begin it imports hundreds of modules: a minute and more where others are at work.
+pytestmark = pytest.mark.timeout(600)
 PROGRAM = """
 import asyncio
 import contextlib
