@@ -7,6 +7,8 @@ they come to be there is the business of `backends`: one that is missing is a fa
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.e2e.backends import (
     ALERTMANAGER,
+    COLLECTOR,
     JAEGER,
     PHOENIX,
     PROMETHEUS,
@@ -258,6 +261,37 @@ def phoenix(folder: Path) -> Generator[Phoenix]:
 
 
 @contextmanager
+def otelcol(
+    folder: Path,
+    config: Path,
+    *settings: str,
+    ends: signal.Signals = signal.SIGKILL,
+    **variables: str,
+) -> Generator[None]:
+    """Run a Collector until the block ends.
+
+    Args:
+        folder: Where it is started, and where its log is.
+        config: Its configuration, with the extension `health_check`.
+        settings: What is set otherwise than there, as `--set` takes it.
+        ends: The signal that ends it: at SIGTERM it sends what it has in memory.
+        variables: Of its environment.
+    """
+    health = f"127.0.0.1:{free_port()}"
+    set_here = (
+        f"extensions.health_check.endpoint={health}",
+        "service.telemetry.logs.level=warn",
+        "service.telemetry.metrics.level=none",
+        *settings,
+    )
+    command: list[str | Path] = [COLLECTOR.program("otelcol"), f"--config={config}"]
+    command += [f"--set={each}" for each in set_here]
+    env = {**os.environ, **variables}
+    with _running(command, folder, f"http://{health}/", env, ends):
+        yield
+
+
+@contextmanager
 def alertmanager(folder: Path, webhook: str) -> Generator[int]:
     """Start an Alertmanager that calls *webhook*, and yield its port."""
     config = {
@@ -308,6 +342,7 @@ def _running(
     folder: Path,
     ready: str,
     env: Mapping[str, str] | None = None,
+    ends: signal.Signals = signal.SIGKILL,
 ) -> Generator[subprocess.Popen[bytes]]:
     """Run *command* until the block ends, from when *ready* answers."""
     log = folder / "log.txt"
@@ -329,6 +364,8 @@ def _running(
     try:
         until(f"{command[0]} to be ready", answers, _BEGINNING)
         yield process
+        process.send_signal(ends)
+        process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()
