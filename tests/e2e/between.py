@@ -11,6 +11,7 @@ from tests.e2e import servers
 
 if TYPE_CHECKING:
     import signal
+    import subprocess
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 _CONFIG: Final = """
 receivers: {otlp: {protocols: {http: , grpc: }}}
-processors: {batch: {timeout: 100ms}}
+processors:
+  batch: {timeout: 100ms}
+  tail_sampling:
+    {decision_wait: 1s, policies: [{name: all, type: always_sample}]}
 exporters:
   otlp_http:
     endpoint: "${env:TRACES}"
@@ -65,7 +69,7 @@ class Between:
 
     def running(
         self, ends: signal.Signals, *settings: str
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """Have it run in a block, at whose end it gets the signal *ends*."""
         return servers.otelcol(
             self._folder,

@@ -267,8 +267,8 @@ def otelcol(
     *settings: str,
     ends: signal.Signals = signal.SIGKILL,
     **variables: str,
-) -> Generator[None]:
-    """Run a Collector until the block ends.
+) -> Generator[subprocess.Popen[bytes]]:
+    """Run a Collector until the block ends, and yield its process.
 
     Args:
         folder: Where it is started, and where its log is.
@@ -287,8 +287,8 @@ def otelcol(
     command: list[str | Path] = [COLLECTOR.program("otelcol"), f"--config={config}"]
     command += [f"--set={each}" for each in set_here]
     env = {**os.environ, **variables}
-    with _running(command, folder, f"http://{health}/", env, ends):
-        yield
+    with _running(command, folder, f"http://{health}/", env, ends) as it:
+        yield it
 
 
 @contextmanager

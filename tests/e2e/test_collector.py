@@ -92,6 +92,12 @@ def test_a_collector_that_is_started_again_in_the_middle_of_a_run_loses_nothing(
             False,
             id="batches made of a queue on disk",
         ),
+        pytest.param(
+            (ON_DISK, "service.pipelines.traces.processors=[tail_sampling]"),
+            ("processors.tail_sampling.decision_wait=600s",),
+            True,
+            id="tail sampling before a queue on disk",
+        ),
     ],
 )
 def test_what_a_killed_collector_has_acknowledged(
@@ -101,7 +107,7 @@ def test_what_a_killed_collector_has_acknowledged(
     at_first: tuple[str, ...],
     is_lost: bool,  # noqa: FBT001 - a column of the table above
 ) -> None:
-    """A receipt is worth what stands behind it: only what is on disk survives."""
+    """A receipt is worth what stands behind it: what is on disk survives."""
     away = servers.free_port()
     between = Between(tmp_path, *settings, TRACES=f"http://127.0.0.1:{away}")
     with sending_to(between.endpoint, tmp_path, monkeypatch) as fresh:
