@@ -15,6 +15,7 @@ import yaml
 
 import agenttrace
 from agenttrace.testing import ManualClock
+from tests.delivery.collector import Collector
 from tests.e2e import servers
 from tests.e2e.backends import COLLECTOR, PROMETHEUS
 from tests.e2e.between import Between, sending_to, step
@@ -100,7 +101,7 @@ def test_what_failed_arrives_whole_and_a_share_of_the_rest(
             Between(
                 tmp_path / name,
                 config=FLEET / "gateway.yaml",
-                DECISION_WAIT="2s",
+                DECISION_WAIT="5s",
                 STORAGE=str(tmp_path / name / "queue"),
                 TRACES=jaeger.endpoint,
             )
@@ -117,7 +118,8 @@ def test_what_failed_arrives_whole_and_a_share_of_the_rest(
         with sending_to(
             agent.endpoint, tmp_path, monkeypatch, visible_after=10
         ) as fresh:
-            # Before anybody listens: each trace leaves in one piece.
+            # Before anybody listens: each trace leaves in one piece.  The agent has
+            # acknowledged them when it is killed, and no gateway is there yet.
             failing("error", ValueError("no such page"))
             failing("timed_out", TimeoutError())
             with dying(tmp_path / "state", flush=0):
@@ -133,9 +135,12 @@ def test_what_failed_arrives_whole_and_a_share_of_the_rest(
                         clock.advance(6)
                 with agenttrace.span("long"):
                     clock.advance(11)
+            with agent.running(signal.SIGKILL):
+                assert fresh.runtime.flush(servers.PATIENCE)
+                log = tmp_path / "agent/log.txt"
+                servers.until("an attempt", lambda: "refused" in log.read_text())
             for each in (*gateways, agent):
                 running.enter_context(each.running(signal.SIGTERM))
-            assert fresh.runtime.flush(servers.PATIENCE)
             servers.until(
                 "what failed",
                 lambda: expected.items() <= told(jaeger).items(),
@@ -147,6 +152,30 @@ def test_what_failed_arrives_whole_and_a_share_of_the_rest(
     assert arrived == expected
     assert 0 < len(ordinary) < ORDINARY
     assert all(names == ["first", "ordinary"] for names in ordinary)
+
+
+def test_a_gateway_that_is_killed_has_what_failed_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a decision is in memory, and what nobody may miss is not."""
+    away = servers.free_port()
+    gateway = Between(
+        tmp_path / "gateway",
+        config=FLEET / "gateway.yaml",
+        DECISION_WAIT="600s",
+        STORAGE=str(tmp_path / "queue"),
+        TRACES=f"http://127.0.0.1:{away}",
+    )
+    with (
+        sending_to(gateway.endpoint, tmp_path, monkeypatch) as fresh,
+        gateway.running(signal.SIGKILL),
+    ):
+        failing("error", ValueError("no such page"))
+        assert fresh.runtime.flush(servers.PATIENCE)
+    with Collector(port=away) as backend, gateway.running(signal.SIGKILL):
+        arrived = backend.wait_for(1, servers.PATIENCE)
+
+    assert [span.name for span in arrived] == ["error"]
 
 
 @pytest.mark.parametrize("is_past_the_sampling", [True, False])
@@ -173,9 +202,10 @@ def test_a_run_that_is_recovered_after_the_decision(
 
         def decided(name: str) -> None:
             """Wait until the sampling has decided on what came by now."""
-            failing(name, ValueError())
+            with agenttrace.span(name):  # comes by the sampling alone
+                failing("fails", ValueError())
             assert fresh.runtime.flush(servers.PATIENCE)
-            whole = [sorted(["first", name])]
+            whole = [sorted([name, "fails", "first"])]
             servers.until(name, lambda: told(jaeger).get(name) == whole)
 
         with (
