@@ -6,13 +6,15 @@ of agents and models come from applications, which may make them up for every ca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import semconv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MOST: Final = 10_000
+"""How many are remembered of what is soon of no use."""
 _LONGEST: Final = 128
 """Characters of the longest value that is told."""
 _USUAL: Final = 100
@@ -55,3 +57,10 @@ class Bounded:
                 return semconv.OTHER
             seen.add(known)
         return known
+
+
+def remember(known: dict[Any, Any], key: object, value: object) -> None:
+    """Remember *value*, in the place of the oldest where there are too many."""
+    if len(known) >= MOST:
+        known.pop(next(iter(known)), None)
+    known[key] = value

@@ -1,9 +1,9 @@
 """Measurements of final forms, and of verdicts.
 
-Ends and runs are counted here and read by the reader: what OpenTelemetry's own counters
-take is more than what it takes to encode a span.  What is measured of a few spans, the
-calls of models, verdicts and blocks, goes there at once, in the context of its span: so
-exemplars lead to the trace.
+Runs are counted here, ends in `ends`, and a reader reads them: what OpenTelemetry's own
+counters take is more than what it takes to encode a span.  What is measured of a few
+spans, the calls of models, verdicts and blocks, goes there at once, in the context of
+its span: so exemplars lead to the trace.
 
 A *run* is an agent or a workflow that has none above it, in this process.  What is
 above one may be told after it: until then it waits to be counted.
@@ -18,14 +18,14 @@ from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
-    SpanKind,
-    StatusCode,
     TraceFlags,
     set_span_in_context,
 )
 
 from agenttrace import safety, semconv
-from agenttrace.metrics.open_work import RUNS, agent_of, attributes_of, name_of, step_of
+from agenttrace.metrics.bounded import remember
+from agenttrace.metrics.ends import AGENT, PREFIX, Ends, as_series, said_of
+from agenttrace.metrics.open_work import RUNS, agent_of, attributes_of, step_of
 from agenttrace.model import EndedBy, Outcome
 from agenttrace.semconv import metrics
 
@@ -33,30 +33,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agenttrace.metrics.bounded import Bounded, Values
+    from agenttrace.metrics.ends import Key
     from agenttrace.metrics.open_work import Step
     from agenttrace.model import SpanData
     from agenttrace.registry import OpenSpan, OpenSpans
 
-_PREFIX: Final = f"{semconv.SCOPE}."
 _SECOND: Final = 1_000_000_000
-_MOST: Final = 10_000
-"""How many are remembered of what is soon of no use."""
 _DEEPEST: Final = 1_000
 """Spans that are gone up to find an agent."""
 _MOST_WAITING: Final = 1_000
 _LONGEST: Final = 10.0
 """Seconds that an agent waits to be told what is above it: then nobody will."""
-_AGENT: Final = b"an agent"
-"""What is above a span, where it is an agent or a workflow itself."""
 _SILENCE: Final = "silence"
 _TOKENS: Final = (
     (semconv.GEN_AI_USAGE_INPUT_TOKENS, "input"),
     (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, "output"),
 )
-_LEAKED: Final[Values] = {
-    semconv.OUTCOME: Outcome.ABANDONED.value,
-    semconv.ENDED_BY: EndedBy.GC.value,
-}
 _USUAL: Final = (
     (Outcome.OK.value, False),
     (Outcome.OK.value, True),
@@ -75,8 +67,6 @@ _CALL: Final = (
     semconv.SERVER_ADDRESS,
     semconv.SERVER_PORT,
 )
-
-Key = tuple[tuple[str, str | int | bool], ...]
 
 
 class _Waiting:
@@ -120,9 +110,9 @@ class Finals:
         self._bounded = bounded
         self._record = record
         self._spans = spans
+        self._ends = Ends(bounded)
         self._keys: dict[tuple[object, ...], Key] = {}
-        """What ends are counted as, by what spans say."""
-        self._ended: dict[Key, int] = {}
+        """What runs are counted as, by what spans say."""
         self._runs: dict[Key, int] = {}
         self._begun: dict[object, None] = {}
         self._hung: dict[bytes, None] = {}
@@ -132,14 +122,13 @@ class Finals:
         self.observed: dict[bytes, int | None] = {}
         """What was judged and left open, and its last sign of progress then; None =
         there is none that would do."""
-        self._above: dict[bytes, bytes] = {}
-        """Spans that have ended, and the id above each; `_AGENT` where it is one."""
         self._waiting: dict[bytes, _Waiting] = {}
 
     def forget(self) -> None:
         """Begin at nothing: what was counted is the parent process's."""
-        counted = (self._ended, self._runs, self._keys, self._begun)
-        lately = (self._hung, self.steps, self.observed, self._above, self._waiting)
+        self._ends.forget()
+        counted = (self._keys, self._runs, self._begun)
+        lately = (self._hung, self.steps, self.observed, self._waiting)
         for known in (*counted, *lately):
             known.clear()
 
@@ -150,21 +139,28 @@ class Finals:
 
     def ended(self) -> Iterator[tuple[int, Values]]:
         """Return how many spans have ended, and how."""
-        return _told(self._ended)
+        return self._ends.told()
 
     def runs(self) -> Iterator[tuple[int, Values]]:
         """Return how many runs have ended, and how."""
-        return _told(self._runs)
+        return as_series(self._runs)
 
     def observe(self, spans: Sequence[SpanData]) -> None:
-        """Take final forms, of spans that have ended at about the same time."""
-        for span in spans:
-            is_ours = span.name.startswith(_PREFIX)
-            if not is_ours:
-                self._note_above(span)
-        for span in spans:
-            # Each by itself: what is wrong with one must not cost the others.
-            safety.guarded("metrics.observe", self._observe, span)
+        """Count final forms, and measure what else there is of them."""
+        for span in self.count(spans):
+            self.measure(span)
+
+    def count(self, spans: Sequence[SpanData]) -> Sequence[SpanData]:
+        """Count final forms (see `Ends.count`); return what is left to `measure`."""
+        more = self._ends.count(spans)
+        if self.observed:
+            for span in spans:
+                self.observed.pop(span.span_id, None)
+        return more
+
+    def measure(self, span: SpanData) -> None:
+        """Measure what there is of *span* beyond its end."""
+        safety.guarded("metrics.observe", self._observe, span)
 
     def settle(self, *, is_last: bool = False) -> None:
         """Count what has waited, where it is known by now what is above it.
@@ -177,7 +173,7 @@ class Finals:
         now = self._clock()
         for span_id, waiting in tuple(self._waiting.items()):
             is_over = is_last or now >= waiting.until
-            if not is_over and waiting.awaited not in self._above:
+            if not is_over and self._ends.above(waiting.awaited) is None:
                 continue
             above = self._agent_above(waiting.parent_id)
             if isinstance(above, bytes) and not is_over:
@@ -187,30 +183,15 @@ class Finals:
             if above is not True:
                 waiting.count()
 
-    def _note_above(self, span: SpanData) -> None:
-        """Remember what is above *span*, for what is below it."""
-        if _word(span.attributes.get(semconv.GEN_AI_OPERATION_NAME)) in RUNS:
-            above = _AGENT
-        else:
-            above = b"" if span.parent_is_remote else span.parent_id
-        self._remember(self._above, span.span_id, above)
-
     def _observe(self, span: SpanData) -> None:
-        if span.name.startswith(_PREFIX):
+        """Take a span of which more is measured than its end."""
+        if span.name.startswith(PREFIX):
             self._observe_ours(span)
             return
-        self.observed.pop(span.span_id, None)
-        values = span.attributes
-        operation = _word(values.get(semconv.GEN_AI_OPERATION_NAME))
-        outcome = _word(values.get(semconv.OUTCOME)) or _outcome_of(span)
-        agent = _word(values.get(semconv.GEN_AI_AGENT_NAME))
-        if agent is None and operation in RUNS:
-            agent = name_of(span.name, operation)
-        ended_by = _word(values.get(semconv.ENDED_BY))
-        self._count_end((operation, agent, outcome, ended_by))
+        operation, agent, outcome, _ = said_of(span)
         if operation in RUNS:
             self._observe_agent(span, agent, outcome)
-        elif operation and span.kind is SpanKind.CLIENT:
+        else:
             self._observe_call(span, judged=_is_judged(span))
 
     def judged(
@@ -231,15 +212,15 @@ class Finals:
         lineage = (span, *above)
         run = [each for each in lineage if each.operation in RUNS]
         if run:
-            self._remember(self._hung, run[-1].span_id, None)
+            remember(self._hung, run[-1].span_id, None)
         told: Any = report
         cause = str(getattr(report, "cause", "unknown"))
         if beat is not None:
             # More time makes up for silence, for nothing else.
             is_silent = told.rule == _SILENCE
-            self._remember(self.observed, span.span_id, beat if is_silent else None)
+            remember(self.observed, span.span_id, beat if is_silent else None)
         step = step_of(span.operation, agent_of(lineage), self._bounded)
-        self._remember(self.steps, span.span_id, step)
+        remember(self.steps, span.span_id, step)
         values = attributes_of(step) | self._bounded.values(
             ((semconv.HANG_CAUSE, cause), (semconv.HANG_RULE, told.rule))
         )
@@ -281,7 +262,7 @@ class Finals:
         first hang.
         """
         if agent not in self._begun:
-            self._remember(self._begun, agent, None)
+            remember(self._begun, agent, None)
             for usual in _USUAL:
                 self._runs.setdefault(self._run(agent, *usual), 0)
 
@@ -290,7 +271,7 @@ class Finals:
         if key is None:
             names = (semconv.GEN_AI_AGENT_NAME, semconv.OUTCOME, metrics.HUNG)
             key = tuple(self._bounded.values(zip(names, said, strict=True)).items())
-            self._remember(self._keys, said, key)
+            remember(self._keys, said, key)
         return key
 
     def _agent_above(self, span_id: bytes) -> bool | bytes:
@@ -305,15 +286,15 @@ class Finals:
         for _ in range(_DEEPEST):
             if not span_id:
                 return False
-            above = self._above.get(span_id)
+            above = self._ends.above(span_id)
             if above is None:
                 is_open = self._spans.find(span_id) or judged.get(span_id)
                 if is_open is None:
                     # What is open will say when it ends whether that is elsewhere.
                     return last or span_id
                 last = span_id
-                above = _AGENT if is_open.operation in RUNS else is_open.parent_id
-            if above is _AGENT:
+                above = AGENT if is_open.operation in RUNS else is_open.parent_id
+            if above is AGENT:
                 return True
             span_id = above
         return False
@@ -342,45 +323,13 @@ class Finals:
     def _call_of(self, span: SpanData) -> Values:
         return self._bounded.values((name, span.attributes.get(name)) for name in _CALL)
 
-    def _count_end(self, said: tuple[object, ...]) -> None:
-        key = self._keys.get(said)
-        if key is None:
-            operation, agent, outcome, ended_by = said
-            values = attributes_of(step_of(operation, agent, self._bounded))
-            self._ended.setdefault(tuple((values | _LEAKED).items()), 0)
-            how = ((semconv.OUTCOME, outcome), (semconv.ENDED_BY, ended_by))
-            key = tuple((values | self._bounded.values(how)).items())
-            self._remember(self._keys, said, key)
-        self._ended[key] = self._ended.get(key, 0) + 1
-
-    def _remember(self, known: dict[Any, Any], key: object, value: object) -> None:
-        if len(known) >= _MOST:
-            known.pop(next(iter(known)), None)
-        known[key] = value
-
-
-def _word(value: object) -> object:
-    """Return *value*, or what stands for one that nothing can be counted by."""
-    is_plain = value is None or isinstance(value, str | int | float)
-    return value if is_plain else semconv.OTHER
-
 
 def _is_judged(span: SpanData) -> bool:
     return span.attributes.get(semconv.ENDED_BY) == EndedBy.WATCHDOG
 
 
-def _outcome_of(span: SpanData) -> str:
-    """Return the outcome of a span that does not say it."""
-    return Outcome.ERROR if span.status is StatusCode.ERROR else Outcome.OK
-
-
 def _seconds(span: SpanData) -> float:
     return max(span.end_time - span.start_time, 0) / _SECOND
-
-
-def _told(counts: Mapping[Key, int]) -> Iterator[tuple[int, Values]]:
-    for key, count in tuple(counts.items()):
-        yield count, dict(key)
 
 
 def _context_of(span: SpanData) -> Context:

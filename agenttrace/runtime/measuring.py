@@ -6,9 +6,9 @@ been open for a tick, or has ended: its libraries take longer to import than all
 rest.  It is not set globally: what an application measures itself goes
 where the application says.
 
-What ends and what is judged is only put down where it is seen, and measured by a thread
-that does nothing else.  A meter provider is the application's, and may wait: then
-neither delivery nor the watchdog does.
+What ends is counted where it is seen; what else is measured of it, and what is judged,
+is only put down there, and measured by a thread that does nothing else.  A meter
+provider is the application's, and may wait: neither delivery nor the watchdog does.
 
 What the instruments are is `metrics`' business, where ours send to `meters`'.
 """
@@ -66,6 +66,15 @@ class _Judged:
         self.span, self.report, self.above = span, report, above
         # Now: it may make progress before it is measured.
         self.beat = span.last_beat if span.is_open else None
+
+
+class _Counted:
+    """A final form that is counted, and of which more waits to be measured."""
+
+    __slots__ = ("span",)
+
+    def __init__(self, span: SpanData) -> None:
+        self.span = span
 
 
 class Measuring:
@@ -153,9 +162,18 @@ class Measuring:
             self._ask()
 
     def observe(self, spans: Sequence[SpanData]) -> None:
-        """Take final forms.  Called by the thread that has encoded them."""
-        self._waiting.extend(spans)
-        self._ask()
+        """Take final forms.  Called by the thread that has encoded them.
+
+        Which counts them, where there is something to count with: to hand over what is
+        measured of most spans would cost more than that.
+        """
+        instruments = self.instruments
+        if instruments is None:
+            self._waiting.extend(spans)
+        else:
+            self._waiting.extend(map(_Counted, instruments.finals.count(spans)))
+        if self._names or len(self._waiting) >= _BATCH:
+            self._ask()  # what is less waits for the next tick, or for a reader
 
     def take(self, form: object) -> None:
         """Take the final form of a span of another provider's, on any thread."""
@@ -245,9 +263,11 @@ class Measuring:
         for _ in range(_BATCHES):
             if not self._waiting:
                 break
-            forms, judged = self._next()
+            forms, counted, judged = self._next()
             # In this order: a run that ends after a verdict has hung.
             safety.guarded("metrics.take", finals.observe, forms)
+            for span in counted:
+                finals.measure(span)
             if judged is not None:
                 safety.guarded(
                     "metrics.judged",
@@ -261,20 +281,26 @@ class Measuring:
         if self._waiting:
             self._ask()  # by another call: none takes so long that it seems to hang
 
-    def _next(self) -> tuple[list[SpanData], _Judged | None]:
-        """Return final forms that wait, up to the next verdict, and that."""
+    def _next(self) -> tuple[list[SpanData], list[SpanData], _Judged | None]:
+        """Return what waits up to the next verdict, and that.
+
+        Returns:
+            Final forms, those that are counted already, and the verdict.
+        """
         forms: list[SpanData] = []
-        while len(forms) < _BATCH:
+        counted: list[SpanData] = []
+        for _ in range(_BATCH):
             try:
                 item = self._waiting.popleft()
             except IndexError:
                 break
-            if isinstance(item, _Judged):
-                return forms, item
-            data = item if isinstance(item, SpanData) else _read(item)
-            if data is not None:
+            if isinstance(item, _Counted):
+                counted.append(item.span)
+            elif isinstance(item, _Judged):
+                return forms, counted, item
+            elif (data := _read(item)) is not None:
                 forms.append(data)
-        return forms, None
+        return forms, counted, None
 
     def _finish(self) -> None:
         """Measure what waits, and wait for nothing more."""
@@ -330,6 +356,8 @@ def _errands() -> Errands:
 
 
 def _read(form: Any) -> SpanData | None:  # noqa: ANN401 - a span of any make
+    if isinstance(form, SpanData):
+        return form
     with no_fork_at_first("readable"):
         from agenttrace.delivery.readable import (  # noqa: PLC0415 - only where spans are another provider's
             from_readable,
