@@ -38,7 +38,7 @@ take; but only what is larger than `_LARGEST_FRAME` is encoded twice to be small
 _LARGEST_FRAME: Final = 4_000_000  # grpc servers take 4 MiB by default
 _AGAIN: Final = 1.0
 """Seconds until it is tried again to import what encodes."""
-_HANDFUL: Final = 4
+_HANDFUL: Final = 8
 """Batches that are let go together while there is more to encode: a request takes as
 long as a hundred spans, and a destination that answers at once would get many.
 """
