@@ -354,11 +354,17 @@ def test_a_meter_provider_that_waits_keeps_nobody_else() -> None:
             assert fresh.runtime.flush()
             told = {span.name: span for span in fresh.exported()}
             assert fresh.runtime.status().counts["spans_stuck"] >= 2
+            measuring = fresh.runtime.measuring
+            assert measuring is not None
+            assert measuring.instruments is not None
+            counted = tuple(measuring.instruments.finals.ended())
     finally:
         is_free.set()
 
     for name in ("first", "second"):
         assert (told[name].attributes or {})[OUTCOME] == "stuck"
+    # To count asks nothing of the provider.
+    assert [value for value, how in counted if how[OUTCOME] == "stuck"] == [2]
 
 
 def test_a_name_that_is_none_costs_no_other_span_its_count(
