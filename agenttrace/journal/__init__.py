@@ -5,10 +5,10 @@ open span, mapped into memory so that writing costs no system call.  Beside it s
 `<instance>.lock`: whoever may lock it knows that the process is dead.
 
 `format`, `slot`, `texts` and `resources` are the bytes, `lock` who is alive.  `file`
-takes spans down, with `payload` for what is unusual, in the `segments` of the file,
-which `growth` adds to.  `reader` reads, and `process` says which process this is.  What
-is made of the slots of a dead process is recovery's business, and what becomes of ended
-spans the spool's.
+takes spans down, with `payload` for what is unusual and `links` for what few have, in
+the `segments` of the file, which `growth` adds to.  `reader` reads, and `process` says
+which process this is.  What is made of the slots of a dead process is recovery's
+business, and what becomes of ended spans the spool's.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -20,10 +20,15 @@ from agenttrace.lazy import exports
 
 if TYPE_CHECKING:
     from agenttrace.journal.reader import Reading, read_journal
-    from agenttrace.journal.slot import Slot
+    from agenttrace.journal.slot import Slot, as_span
 
 # Whoever writes reads nothing: imported by those who do.
-_READING: Final = {"Reading": "reader", "Slot": "slot", "read_journal": "reader"}
+_READING: Final = {
+    "Reading": "reader",
+    "Slot": "slot",
+    "as_span": "slot",
+    "read_journal": "reader",
+}
 
 __all__ = [
     "Header",
@@ -34,6 +39,7 @@ __all__ = [
     "Slot",
     "State",
     "UnknownVersionError",
+    "as_span",
     "hold",
     "is_alive",
     "read_journal",

@@ -26,23 +26,19 @@ from typing import TYPE_CHECKING, Any, Final
 from agenttrace import safety
 from agenttrace.clock import COARSE
 from agenttrace.journal import process
-from agenttrace.journal.format import (
-    LAST_TICK,
-    Header,
-    State,
-    commit_code,
-)
+from agenttrace.journal.format import LAST_TICK, Header, State, commit_code
 from agenttrace.journal.growth import Growth
 from agenttrace.journal.lock import hold
 from agenttrace.journal.payload import NOTHING, UNUSUAL, Packed, write, write_error
 from agenttrace.journal.segments import MULTIPLE, WORDS, SlotFile
 from agenttrace.journal.texts import KEY_ATTRIBUTES
-from agenttrace.model import EndedBy, Ending, Outcome
+from agenttrace.lazy import no_fork_at_first
+from agenttrace.model import EndedBy, Ending, LinkData, Outcome
 from agenttrace.registry import MemorySlots
 from agenttrace.registry.records import SINK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from agenttrace.registry import OpenSpan, Slots
@@ -244,9 +240,7 @@ class Journal:
     def judged(self, span: OpenSpan, ending: Ending | None = None) -> None:
         """Write down that the end of *span* is told, though its owner has it still.
 
-        Args:
-            span: The record.
-            ending: What was told, if that is to stand there, too.
+        *ending* is what was told, if that is to stand there, too.
         """
         opened = span.slot
         if opened > _MEMORY:
@@ -255,6 +249,13 @@ class Journal:
             # Its owner may have ended it meanwhile, and the slot be another span's.
             if span.slot == opened:
                 words[word - 1] = opened + code
+
+    def linked(self, span: OpenSpan, links: Sequence[LinkData]) -> None:
+        """Write down what *span* is linked to, as far as there is room."""
+        if span.slot > _MEMORY:
+            with no_fork_at_first("journal.links"):
+                from agenttrace.journal.links import write_links  # noqa: PLC0415 - rare
+            write_links(span, links)
 
     def free(self, span: OpenSpan) -> None:
         """Let the slot go and send later heartbeats of *span* nowhere."""
@@ -286,8 +287,7 @@ class Journal:
     def grow(self) -> bool:
         """Double the slots; False where that cannot be done now.
 
-        Waits for the disk.  Never raises: what fails is logged once, and tried again
-        seconds later.
+        Waits for the disk.  What fails is logged once, and tried again seconds later.
         """
         return self._growth.run()
 

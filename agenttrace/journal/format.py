@@ -42,9 +42,11 @@ offset  bytes  what
 88      1      trace flags
 89      1      span kind, OpenTelemetry's number
 90      1      1 where the parent is remote, else 0
-91      1      zero
+91      1      how many links stand behind the texts, at most 14
 92      356    texts: tag (1), length (1), text; the tag 0 ends them, and what
-               stands behind it is of spans before
+               stands behind it is of spans before, up to the links: the first
+               in the last 25 bytes (423), the second in those before (398), and
+               so on
 448     1      length of `error.type`; it counts when there is an outcome but OK
 449     63     `error.type`
 ======  =====  ==================================================================
@@ -52,6 +54,12 @@ offset  bytes  what
 Tags of texts: 1 name, 2 operation, 3 scope name, 4 scope version, 5 conversation id,
 6 request model, 7 agent name, 8 tool name, 9 provider name.  A text that is too long is
 cut between two characters, an id (5) is left out instead: half an id is a wrong one.
+
+A link: trace id (16), span id (8), flags (1): 1 its span is remote, 2 `agenttrace.link`
+is `resumed`; other attributes of links are not kept.  Texts leave room for two; further
+ones stand there while there is room behind the texts.  A link may come any time after
+the commit: its bytes first, then their number.  Journals from before there were links
+have a zero at 91, and a reader from then reads all the rest as ever.
 
 The commit word is `state | outcome << 8 | ended_by << 16 | sequence << 32`.  States are
 0 FREE, 1 OPEN, 2 ENDED, 3 JUDGED.  Everything else is written before it, so the one
@@ -87,6 +95,9 @@ LONGEST_HEADER: Final = 1 << 24
 LAST_TICK: Final = 48
 """Offset of the last tick in the header."""
 SLOT_SIZE: Final = 512
+LINK_COUNT: Final = 91
+"""Offset in a slot of the byte that says how many links it has."""
+TEXTS_START: Final = 92
 ERROR_CELL: Final = 448
 """Offset of `error.type` in a slot: length, then text."""
 ERROR_SIZE: Final = 63
@@ -113,7 +124,7 @@ ENDED_BY: Final[Mapping[EndedBy, int]] = {
     EndedBy.RECOVERY: 9,
 }
 """Numbers of the format: they never change their meaning."""
-_FIXED: Final = "<QQQ16s8s8sQddBBBx"
+_FIXED: Final = "<QQQ16s8s8sQddBBBx"  # the last byte: no links, until they are written
 PAYLOAD: Final = struct.Struct(f"{_FIXED}{TEXTS_SIZE}s")
 """What is written at the start of a span, from the heartbeat word on."""
 PAYLOAD_START: Final = 8

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, StatusCode
 
+from agenttrace import semconv
 from agenttrace.journal.format import (
     ENDED_BY,
     ERROR_CELL,
     ERROR_SIZE,
+    LINK_COUNT,
     OUTCOMES,
     PAYLOAD,
     PAYLOAD_START,
@@ -21,13 +23,14 @@ from agenttrace.journal.format import (
     JournalError,
     State,
 )
+from agenttrace.journal.links import read_links
 from agenttrace.journal.texts import read_texts
-from agenttrace.model import Outcome
+from agenttrace.model import Outcome, ScopeData, SpanData
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agenttrace.model import EndedBy
+    from agenttrace.model import EndedBy, LinkData, ResourceData
 
 _SEQUENCE_SHIFT: Final = 32
 _OUTCOME_OF: Final = {code: outcome for outcome, code in OUTCOMES.items()}
@@ -66,7 +69,45 @@ class Slot(NamedTuple):
     scope_name: str
     scope_version: str
     attributes: Mapping[str, str]
+    links: tuple[LinkData, ...] = ()
     number: int = -1
+
+
+def as_span(  # noqa: PLR0913 - what the slot does not say
+    slot: Slot,
+    *,
+    resource: ResourceData,
+    end_time: int,
+    attributes: Mapping[str, object],
+    status: StatusCode = StatusCode.UNSET,
+    status_message: str = "",
+) -> SpanData:
+    """Return the span in *slot*, with *attributes* beside those that stand there."""
+    held: dict[str, object] = dict(slot.attributes)
+    if slot.operation is not None:
+        held[semconv.GEN_AI_OPERATION_NAME] = slot.operation
+    held.update(attributes)
+    return SpanData(
+        trace_id=slot.trace_id,
+        span_id=slot.span_id,
+        parent_id=slot.parent_id,
+        parent_is_remote=slot.parent_is_remote,
+        trace_state="",
+        name=slot.name,
+        kind=slot.kind,
+        start_time=slot.started_at,
+        end_time=max(end_time, slot.started_at),
+        attributes=held,
+        events=(),
+        links=slot.links,
+        status=status,
+        status_message=status_message,
+        dropped_attributes=0,
+        dropped_events=0,
+        dropped_links=0,
+        resource=resource,
+        scope=ScopeData(slot.scope_name, slot.scope_version),
+    )
 
 
 def read_slot(data: bytes, number: int = -1) -> Slot | None:
@@ -108,6 +149,7 @@ def _taken(data: bytes, word: int, state: State, number: int) -> Slot:
     if trace_id == _NO_TRACE or span_id == _NO_ID or parent_is_remote > 1:
         msg = "no ids, or flags that do not exist"
         raise ValueError(msg)
+    texts, links = read_links(texts, data[LINK_COUNT])
     outcome, ended_by = _ending_of(word, state)
     error_type = None
     if outcome is not None and outcome is not Outcome.OK:
@@ -135,6 +177,7 @@ def _taken(data: bytes, word: int, state: State, number: int) -> Slot:
         None if math.isnan(heartbeat_timeout) else heartbeat_timeout,
         None if math.isnan(max_duration) else max_duration,
         *read_texts(texts),
+        links,
         number,
     )
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TEXTS_SIZE: Final = 356
+"""Bytes that texts and links have together."""
+_FOR_LINKS: Final = 51
+"""Bytes that texts leave to links: a zero before them, and two links of 25."""
 KEY_ATTRIBUTES: Final[tuple[str, ...]] = (
     semconv.GEN_AI_CONVERSATION_ID,
     semconv.GEN_AI_REQUEST_MODEL,
@@ -23,8 +26,8 @@ KEY_ATTRIBUTES: Final[tuple[str, ...]] = (
     semconv.GEN_AI_PROVIDER_NAME,
 )
 """The attributes that are kept, which are names and no content.  Tags from 5 on."""
-_NAME, _OPERATION, _SCOPE_NAME, _SCOPE_VERSION, _CONVERSATION = range(1, 6)
-_WHOLE: Final = frozenset({_CONVERSATION})
+_NAME, _OPERATION, _SCOPE_NAME, _SCOPE_VERSION, CONVERSATION = range(1, 6)
+_WHOLE: Final = frozenset({CONVERSATION})
 _MOST_BYTES: Final = (0, 128, 32, 64, 16, 64, 64, 64, 64, 32)
 
 
@@ -45,13 +48,19 @@ def pack_texts(
     )
     packed = b""
     for tag, text in enumerate(given, start=1):
-        room = min(_MOST_BYTES[tag], TEXTS_SIZE - len(packed) - 2)
-        if not isinstance(text, str) or room < 0:
-            continue
-        cut = encoded(text, room)
-        if tag not in _WHOLE or cut == text.encode(errors="replace"):
-            packed += bytes((tag, len(cut))) + cut
+        packed += pack_text(tag, text, TEXTS_SIZE - _FOR_LINKS - len(packed))
     return packed
+
+
+def pack_text(tag: int, text: object, room: int) -> bytes:
+    """Return *text* with its tag, in at most *room* bytes; nothing where it is none."""
+    room = min(_MOST_BYTES[tag], room - 2)
+    if not isinstance(text, str) or room < 0:
+        return b""
+    cut = encoded(text, room)
+    if tag in _WHOLE and cut != text.encode(errors="replace"):
+        return b""
+    return bytes((tag, len(cut))) + cut
 
 
 def encoded(text: str, most: int) -> bytes:
@@ -84,7 +93,7 @@ def read_texts(
         found[tag] = data[at - size : at].decode()
     attributes = {
         key: found[tag]
-        for tag, key in enumerate(KEY_ATTRIBUTES, start=_CONVERSATION)
+        for tag, key in enumerate(KEY_ATTRIBUTES, start=CONVERSATION)
         if tag in found
     }
     return (

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.trace import SpanKind, StatusCode
-
 from agenttrace import semconv
 from agenttrace.delivery.store import build_forest
-from agenttrace.model import ResourceData, ScopeData, SpanData
+from agenttrace.journal import as_span
+from agenttrace.model import ResourceData
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agenttrace.delivery.store import Node
     from agenttrace.live.steps import Step
+    from agenttrace.model import SpanData
 
 _NOBODY: Final = ResourceData({})
 _PARTS: Final = 10
@@ -56,28 +56,6 @@ def _told(step: Step) -> str:
 
 
 def _span_of(step: Step, now: int) -> SpanData:
-    slot = step.slot
-    attributes: dict[str, object] = dict(slot.attributes)
-    if step.verdict is not None:
-        attributes[semconv.OUTCOME] = step.verdict.value
-    return SpanData(
-        trace_id=slot.trace_id,
-        span_id=slot.span_id,
-        parent_id=slot.parent_id,
-        parent_is_remote=slot.parent_is_remote,
-        trace_state="",
-        name=slot.name,
-        kind=SpanKind.INTERNAL,
-        start_time=slot.started_at,
-        end_time=max(now, slot.started_at),
-        attributes=attributes,
-        events=(),
-        links=(),
-        status=StatusCode.UNSET,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
-        resource=_NOBODY,
-        scope=ScopeData(slot.scope_name, slot.scope_version),
-    )
+    verdict = step.verdict
+    attributes = {} if verdict is None else {semconv.OUTCOME: verdict.value}
+    return as_span(step.slot, resource=_NOBODY, end_time=now, attributes=attributes)

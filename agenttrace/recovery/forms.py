@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.trace import StatusCode
 
 from agenttrace import clock, semconv
-from agenttrace.journal import State
+from agenttrace.journal import State, as_span
 from agenttrace.model import (
     EndedBy,
     Ending,
     Outcome,
-    ScopeData,
-    SpanData,
     error_type_of,
     status_of,
 )
 
 if TYPE_CHECKING:
     from agenttrace.journal import Header, Slot
-    from agenttrace.model import ResourceData
+    from agenttrace.model import ResourceData, SpanData
 
 _LATEST: Final = 2**64 - 1
 """The last instant that OTLP has a number for."""
@@ -38,9 +36,7 @@ def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
     had ended keeps its own ending.  Nothing else goes into it, so it is the same
     whoever recovers it and whenever.
     """
-    attributes: dict[str, object] = dict(slot.attributes)
-    if slot.operation is not None:
-        attributes[semconv.GEN_AI_OPERATION_NAME] = slot.operation
+    attributes: dict[str, object] = {}
     outcome, ended_by = slot.outcome, slot.ended_by
     message = _LOST
     if slot.state is State.OPEN or outcome is None or ended_by is None:
@@ -50,7 +46,7 @@ def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
         end_time = max(header.last_tick, slot.last_beat, at_least)
         attributes[semconv.LAST_HEARTBEAT] = clock.iso(slot.last_beat)
     else:
-        end_time = max(slot.end_time, slot.started_at)
+        end_time = slot.end_time
         attributes[semconv.ATTRIBUTES_LOST] = True
         message = slot.error_type or outcome.value
     ending = Ending(outcome, ended_by, message=message)
@@ -60,24 +56,11 @@ def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
     attributes[semconv.OUTCOME] = outcome.value
     attributes[semconv.ENDED_BY] = ended_by.value
     code, message = status_of(ending)
-    return SpanData(
-        trace_id=slot.trace_id,
-        span_id=slot.span_id,
-        parent_id=slot.parent_id,
-        parent_is_remote=slot.parent_is_remote,
-        trace_state="",
-        name=slot.name,
-        kind=slot.kind,
-        start_time=slot.started_at,
+    return as_span(
+        slot,
+        resource=resource,
         end_time=end_time,
         attributes=attributes,
-        events=(),
-        links=(),
         status=code,
         status_message=message if code is StatusCode.ERROR else "",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
-        resource=resource,
-        scope=ScopeData(slot.scope_name, slot.scope_version),
     )

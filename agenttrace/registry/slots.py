@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from agenttrace.registry.records import SINK
 
 if TYPE_CHECKING:
-    from agenttrace.model import Ending
+    from collections.abc import Sequence
+
+    from agenttrace.model import Ending, LinkData
     from agenttrace.registry.records import OpenSpan
 
 
@@ -26,6 +28,10 @@ class Slots(Protocol):
 
     def judged(self, span: OpenSpan, ending: Ending) -> None:
         """Write down that the end of *span* is told, though its owner has it still."""
+        ...
+
+    def linked(self, span: OpenSpan, links: Sequence[LinkData]) -> None:
+        """Write down what *span*, which has a slot, is linked to."""
         ...
 
     def free(self, span: OpenSpan) -> None:
@@ -61,6 +67,9 @@ class MemorySlots:
         """Memory forgets with the process, so there is nothing to write down."""
 
     def judged(self, span: OpenSpan, ending: Ending) -> None:
+        """Do nothing, for the same reason."""
+
+    def linked(self, span: OpenSpan, links: Sequence[LinkData]) -> None:
         """Do nothing, for the same reason."""
 
     def tick(self) -> None:

@@ -35,14 +35,16 @@ from agenttrace.model import (
 )
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.ids import LAST_INSTANT, instant
+from agenttrace.spans.parts import link_data
 from agenttrace.spans.tracer import silence_of
 from agenttrace.spans.unsaid import late_finish_of, said_ending, settled, unsaid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.context.context import Context
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import Link
 
     from agenttrace.registry import OpenSpans
 
@@ -115,6 +117,11 @@ class AdoptedSpan(weakref.ReferenceType[sdk.Span]):
     @property
     def _values(self) -> Mapping[str, object]:
         return self._state.get("_attributes") or {}
+
+    @property
+    def links(self) -> Sequence[Link]:
+        """What it is linked to by now."""
+        return self._state.get("_links") or ()
 
     @property
     def flags(self) -> int:
@@ -257,6 +264,9 @@ class Adoption:
         )
         self.open[record.span_id] = adopted
         self.registry.started(record)
+        if links := adopted.links:
+            linked = [link_data(link) for link in links]
+            safety.guarded("adopted.links", self.registry.slots.linked, record, linked)
 
     def knows(self, span: sdk.ReadableSpan) -> bool:
         """Return whether *span* is waited for."""

@@ -159,8 +159,6 @@ class LeanSpan(RecordedSpan):
         self._code = _UNSET
         if given:
             self.set_attributes(given)
-        if opening.links:
-            safety.guarded("span.links", self.link_all, opening.links)
         self.record = record = _refer(OpenSpan, self)
         record.__init__(  # type: ignore[misc]  # the other half of what a class call does
             self,
@@ -176,6 +174,8 @@ class LeanSpan(RecordedSpan):
             opening.max_duration,
         )
         tracer.registry.started(record)
+        if opening.links:  # now that there is a slot for them
+            safety.guarded("span.links", self.link_all, opening.links)
         if not sampled:
             safety.count(safety.Count.SPANS_UNSAMPLED)
         chain = tracer.provider.chain

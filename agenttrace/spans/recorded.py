@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Link, SpanContext
 
-    from agenttrace.model import EventData
+    from agenttrace.model import EventData, LinkData
 
 _SCALARS: Final = attributes.SCALARS
 _NAMES: Final = frozenset({str})
@@ -208,6 +208,7 @@ class RecordedSpan(SdkNames):
         if kept is None:
             self._link_list = kept = []
         limits = self._tracer.limits
+        added: list[LinkData] = []
         for link in links:
             context = getattr(link, "context", None)
             if not isinstance(context, trace.SpanContext):
@@ -217,9 +218,12 @@ class RecordedSpan(SdkNames):
                 continue
             values = self._tracer.limited(link.attributes, limits.max_link_attributes)
             kept.append(trace.Link(context, values))
+            added.append(link_data(kept[-1]))
             if limits.max_links is not None and len(kept) > limits.max_links:
                 del kept[0]
                 self._lose(links=1)
+        if added and (record := self.record) is not None:
+            self._tracer.registry.slots.linked(record, added)
 
     def __copy__(self) -> Self:
         """Return what the span is now, with no part in how it ends."""

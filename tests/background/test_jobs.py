@@ -188,7 +188,7 @@ def test_a_job_of_a_killed_process_is_lost_also_before_its_first_step() -> None:
 
     def work(die: Callable[[], NoReturn]) -> None:
         async def main() -> None:
-            with agenttrace.span("request"):
+            with agenttrace.bind(conversation_id="c-17"), agenttrace.span("request"):
                 agenttrace.background(nothing(), name="job")
             die()
 
@@ -198,7 +198,10 @@ def test_a_job_of_a_killed_process_is_lost_also_before_its_first_step() -> None:
 
     assert ending(recovered, "request") == ("ok", "return")
     assert ending(recovered, "job") == ("lost", "recovery")
-    assert recovered.span("job").parent_id is None
+    job = recovered.span("job")
+    assert job.parent_id is None
+    assert job.linked == [recovered.span("request")]
+    assert job.attributes["gen_ai.conversation.id"] == "c-17"
 
 
 @pytest.mark.asyncio

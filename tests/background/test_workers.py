@@ -310,19 +310,26 @@ def test_a_worker_process_that_is_killed_in_a_job_has_lost_that_job_alone(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_a_job_that_is_lost_with_its_process_stands_below_its_sender(
+def test_a_job_that_is_lost_with_its_process_leads_to_its_sender(
     agenttrace_spans: CapturedSpans,
 ) -> None:
-    """A crash leaves the parent of a span and no links: so this is what is promised."""
+    """By a link or as a child: a crash leaves both."""
     with agenttrace.span("request") as request:
         headers = agenttrace.carrier()
 
     def work(die: Callable[[], NoReturn]) -> None:
-        with agenttrace.continue_trace(headers), agenttrace.span("job"):
+        with (
+            agenttrace.continue_trace(headers, run="run"),
+            agenttrace.continue_trace(headers),
+            agenttrace.span("job"),
+        ):
             die()
 
-    job = kill_and_recover(work).span("job")
+    recovered = kill_and_recover(work)
 
+    job, run = recovered.span("job"), recovered.span("run")
     assert (job.outcome, job.ended_by) == ("lost", "recovery")
     assert (job.trace_id, job.parent_id) == ids_of(request)
+    assert (run.outcome, run.parent_id) == ("lost", None)
+    assert [(link.trace_id, link.span_id) for link in run.links] == [ids_of(request)]
     assert len(agenttrace_spans) == 1

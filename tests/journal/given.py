@@ -11,11 +11,13 @@ from opentelemetry.trace import SpanKind
 from agenttrace.journal import read_journal
 from agenttrace.journal.format import (
     ERROR_CELL,
+    LINK_COUNT,
     PAYLOAD,
     PAYLOAD_START,
     SLOT_SIZE,
     commit_code,
 )
+from agenttrace.journal.links import LINK_SIZE, pack_link
 from agenttrace.journal.texts import pack_texts
 from agenttrace.model import ScopeData
 from agenttrace.registry import OpenSpan
@@ -156,6 +158,10 @@ def slot_bytes(slot: Slot) -> bytes:
             slot.attributes,
         ),
     )
+    data[LINK_COUNT] = len(slot.links)
+    for number, link in enumerate(slot.links, start=1):
+        at = ERROR_CELL - number * LINK_SIZE
+        data[at : at + LINK_SIZE] = pack_link(link)
     error = (slot.error_type or "").encode()
     data[ERROR_CELL : ERROR_CELL + 1 + len(error)] = bytes([len(error)]) + error
     return bytes(data)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.trace import SpanKind
 
+from agenttrace import semconv
 from agenttrace.journal.format import (
     ENDED_BY,
     ERROR_CELL,
@@ -33,7 +34,7 @@ from agenttrace.journal.texts import (
     pack_texts,
     read_texts,
 )
-from agenttrace.model import EndedBy, Outcome
+from agenttrace.model import EndedBy, LinkData, Outcome
 from tests.journal.given import slot_bytes
 
 words = st.integers(0, 2**64 - 1)
@@ -49,6 +50,14 @@ short_texts = st.text(
     st.characters(codec="utf-8"), max_size=16
 )  # 64 bytes at the most: nothing has to be cut
 ids = st.binary(min_size=8, max_size=8).filter(any)
+links = st.builds(
+    LinkData,
+    st.builds(bytes.__add__, ids, ids),
+    ids,
+    st.booleans(),
+    st.sampled_from([{}, {semconv.LINK: semconv.RESUMED}]),
+    st.just(0),
+)
 seconds = st.floats(allow_nan=False)
 
 
@@ -87,6 +96,7 @@ def slots(draw: st.DrawFn) -> Slot:
         draw(
             st.dictionaries(st.sampled_from(KEY_ATTRIBUTES), st.text("ab", max_size=30))
         ),
+        tuple(draw(st.lists(links, max_size=2))),
     )
 
 

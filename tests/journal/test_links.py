@@ -1,0 +1,151 @@
+"""What a span is linked to stands in its slot, and is all that leads to its sender."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+
+from agenttrace import semconv
+from agenttrace.context.bound import bind
+from agenttrace.journal import Journal
+from agenttrace.journal.format import ERROR_CELL, LINK_COUNT
+from agenttrace.journal.links import LINK_SIZE
+from agenttrace.journal.slot import read_slot
+from agenttrace.model import LinkData
+from tests.journal.given import Step, slot_bytes, slot_of, span
+from tests.spans.given import beside, lean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.spans.given import Beside, Lean
+
+MOST = 14
+CONVERSATION = semconv.GEN_AI_CONVERSATION_ID
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
+    """Yield a journal that every test leaves empty."""
+    made = Journal(
+        tmp_path_factory.mktemp("links"), first_slots=64, on_low=lambda: None
+    )
+    yield made
+    made.close(remove=True)
+
+
+def link(number: int, attributes: dict[str, object] | None = None) -> LinkData:
+    return LinkData(
+        number.to_bytes(16, "big"),
+        number.to_bytes(8, "big"),
+        is_remote=False,
+        attributes=attributes or {},
+    )
+
+
+def of_api(number: int, attributes: dict[str, str] | None = None) -> trace.Link:
+    return trace.Link(trace.SpanContext(number, number, is_remote=True), attributes)
+
+
+@given(
+    name=st.text(max_size=200),
+    conversation=st.none() | st.text(max_size=70),
+    count=st.integers(0, 20),
+)
+def test_links_stand_behind_texts_of_any_length(
+    journal: Journal, name: str, conversation: str | None, count: int
+) -> None:
+    """Two at least: a run that goes on in a request is linked to both."""
+    live = Step({CONVERSATION: conversation} if conversation else None)
+    record = span(name, live)
+    journal.take(record)
+    before = slot_of(journal.path)
+
+    linked = [link(number) for number in range(1, count + 1)]
+    for each in linked:
+        journal.linked(record, [each])
+
+    slot = slot_of(journal.path)
+    journal.free(record)
+    assert min(count, 2) <= len(slot.links) <= MOST
+    assert list(slot.links) == linked[: len(slot.links)]
+    assert slot._replace(links=(), attributes={}) == before
+    if count and conversation and len(conversation.encode(errors="replace")) <= 64:
+        kept = conversation.encode(errors="replace").decode()
+        assert slot.attributes == {CONVERSATION: kept}
+    else:
+        assert slot.attributes == {}
+
+
+def test_the_next_span_in_a_slot_has_none_of_its_links(journal: Journal) -> None:
+    """It would lead to the sender of another job."""
+    first, second = span("job"), span("job")
+
+    journal.take(first)
+    journal.linked(first, [link(1), link(2)])
+    journal.free(first)
+    journal.take(second)
+    slot = slot_of(journal.path)
+    # And nothing is written where a span has no slot any more.
+    journal.linked(first, [link(3)])
+    again = slot_of(journal.path)
+    journal.free(second)
+
+    assert slot.span_id == second.span_id
+    assert slot.links == again.links == ()
+
+
+def test_a_link_that_is_damaged_costs_itself_alone(journal: Journal) -> None:
+    """And more of them than there is room for cannot be a slot of ours."""
+    record = span("job")
+    journal.take(record)
+    journal.linked(record, [link(1), link(2)])
+    data = bytearray(slot_bytes(slot_of(journal.path)))
+    journal.free(record)
+
+    data[ERROR_CELL - LINK_SIZE : ERROR_CELL] = bytes(LINK_SIZE)
+    slot = read_slot(bytes(data))
+    data[LINK_COUNT] = MOST + 1
+
+    assert slot is not None
+    assert slot.links == (link(2),)
+    with pytest.raises(ValueError, match="15 links"):
+        read_slot(bytes(data))
+
+
+@pytest.mark.parametrize("setting", [lean, beside])
+def test_a_span_has_its_links_in_the_journal_as_soon_as_it_has_started(
+    journal: Journal, setting: Callable[[], Lean | Beside]
+) -> None:
+    """Of ours and of other libraries; what is current decides nothing."""
+    given_ = setting()
+    given_.registry.slots = journal
+    resumed = {semconv.LINK: semconv.RESUMED, "other": "is not kept"}
+
+    with bind(conversation_id="c-17"):
+        run = given_.tracer.start_span("run", links=[of_api(1, resumed), of_api(2)])
+    slot = slot_of(journal.path)
+    run.end()
+
+    assert slot.attributes == {CONVERSATION: "c-17"}
+    assert slot.links == (
+        link(1, {semconv.LINK: semconv.RESUMED})._replace(is_remote=True),
+        link(2)._replace(is_remote=True),
+    )
+
+
+def test_a_link_that_comes_later_is_written_when_it_comes(journal: Journal) -> None:
+    """Whoever consumes messages knows what it is about only when it has one."""
+    given_ = lean()
+    given_.registry.slots = journal
+    run = given_.tracer.start_span("run")
+
+    run.add_link(trace.SpanContext(1, 1, is_remote=False))
+    found = slot_of(journal.path).links
+    run.end()
+
+    assert found == (link(1),)
