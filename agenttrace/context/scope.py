@@ -209,7 +209,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
         if not token.dead:
             token.dead = True
             _note_foreign_detach()
-        self._take_out(token)
+        self.take_out(token)
         return False
 
     def _drop(self, scope: Scope) -> bool:
@@ -239,7 +239,7 @@ class SafeRuntimeContext(_otel.RuntimeContext):
             value = variable.get()
         return value
 
-    def _take_out(self, scope: Scope) -> None:
+    def take_out(self, scope: Scope) -> None:
         """Take *scope* out from under what was attached here since, if it is there.
 
         Else it would be uncovered one day, and where it was inherited by a copy be

@@ -104,8 +104,8 @@ class Peer:
         scopes: What its scopes begin with.
         path: Where its spans arrive.
         leaks: How many streams it leaves open and has told, killed ones included.
-        moves: Whether it goes by the current span in an agents run, which is ours
-            then: another one is the parent, and in it no span is the first.
+        says_first: Whether it says of a span that none is above it, which in an agents
+            run is said of ours then.
         is_apart: Whether its spans are of a provider of its own when it comes second.
         told: What it makes the program say when it comes second.
     """
@@ -114,7 +114,7 @@ class Peer:
     scopes: tuple[str, ...]
     path: str = TRACES
     leaks: int = 2
-    moves: bool = False
+    says_first: bool = False
     is_apart: bool = False
     told: str = ""
 
@@ -173,7 +173,6 @@ def theirs():
     OpenAIAgentsInstrumentor().instrument()
 """,
         ("opentelemetry.instrumentation.openai",),
-        moves=True,
     ),
     "langfuse": Peer(
         """
@@ -185,7 +184,7 @@ def theirs():
         ("langfuse",),
         path="/api/public/otel/v1/traces",
         leaks=0,
-        moves=True,
+        says_first=True,
     ),
 }
 _VARYING: Final = re.compile(
@@ -212,20 +211,23 @@ def said(value: object) -> str:
     return _VARYING.sub("#", json.dumps(value, default=str))
 
 
-def form(span: Received, by_id: dict[str, Received], *, moves: bool) -> str:
-    """Return what is compared of *span*: all that is not different every time."""
+def form(span: Received, by_id: dict[str, Received], *, says_first: bool) -> str:
+    """Return what is compared of *span*: all that is not different every time.
+
+    Its parent is the nearest span above it that is theirs.
+    """
     attributes = {
         key: said(value)
         for key, value in sorted(span.attributes.items())
         if not key.startswith("agenttrace.")
         and key not in _OF_THE_MOMENT + _OF_THE_CALLER
-        and not (moves and key in _OF_THE_FIRST)
+        and not (says_first and key in _OF_THE_FIRST)
         and (key, value) != ("error.type", "_OTHER")
     }
     parent = by_id.get(span.parent_id)
     while parent is not None and parent.scope == OURS:
         parent = by_id.get(parent.parent_id)
-    above = "" if parent is None or moves else parent.name
+    above = "" if parent is None else parent.name
     events = [(name, {k: said(v) for k, v in of.items()}) for name, of in span.events]
     whose = (span.scope, span.name, above, span.kind)
     return json.dumps([*whose, span.status, span.status_message, attributes, events])
@@ -247,7 +249,7 @@ CUT_SHORT: Final = ("kept", "killed")
 def forms(peer: Peer, spans: Sequence[Received]) -> list[str]:
     by_id = {span.span_id: span for span in spans}
     return sorted(
-        form(span, by_id, moves=peer.moves)
+        form(span, by_id, says_first=peer.says_first)
         for span in told_by(peer, spans)
         if not is_cut_short(span)
     )

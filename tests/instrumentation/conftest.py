@@ -14,6 +14,8 @@ from tests.instrumentation.given import CHAT, RESPONSES, Spans, Way
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.instrumentation.given_agents import Desk
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ModelServer]:
@@ -30,6 +32,26 @@ def spans() -> Iterator[Spans]:
         agenttrace.instrument()
         yield Spans(exporter, runtime)
         agenttrace.uninstrument()
+
+
+@pytest.fixture
+def without_vendor() -> Iterator[None]:
+    """Send nothing to the vendor, in the way the Agents SDK's own docs say."""
+    import agents  # noqa: PLC0415 - it takes a second, and few tests need it
+
+    agents.set_trace_processors([])
+    yield
+    agents.set_trace_processors([])
+
+
+@pytest.fixture(params=["responses", "chat"])
+def desk(request: pytest.FixtureRequest, server: ModelServer) -> Iterator[Desk]:
+    """Run the test of the Agents SDK with both APIs."""
+    from tests.instrumentation.given_agents import Desk  # noqa: PLC0415 - the same
+
+    one = Desk(server.base_url, use_responses=request.param == "responses")
+    yield one
+    one.stop()
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 from typing import TYPE_CHECKING
 
-import agents
 import openai
 import pytest
 from agents import generation_span, trace
@@ -22,11 +21,7 @@ if TYPE_CHECKING:
     from tests.instrumentation.given import Spans
 
 
-@pytest.fixture(autouse=True)
-def _without_vendor() -> Iterator[None]:
-    agents.set_trace_processors([])
-    yield
-    agents.set_trace_processors([])
+pytestmark = pytest.mark.usefixtures("without_vendor")
 
 
 @pytest.fixture

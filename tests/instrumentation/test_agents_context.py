@@ -30,18 +30,13 @@ from tests.context.stage import listening
 from tests.instrumentation.given_agents import PATIENCE, Desk, hear, is_word, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterator
+    from collections.abc import AsyncGenerator, Generator
 
     from agenttrace.testing.model_server import ModelServer
     from tests.instrumentation.given import Spans
 
 
-@pytest.fixture(autouse=True)
-def _without_vendor(spans: Spans) -> Iterator[None]:
-    agents.set_trace_processors([])
-    assert spans.runtime.is_running
-    yield
-    agents.set_trace_processors([])
+pytestmark = pytest.mark.usefixtures("spans", "without_vendor")
 
 
 def current() -> tuple[Any, Any, bool]:

@@ -52,19 +52,7 @@ RUN = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _without_vendor() -> Iterator[None]:
-    agents.set_trace_processors([])
-    yield
-    agents.set_trace_processors([])
-
-
-@pytest.fixture(params=["responses", "chat"])
-def desk(request: pytest.FixtureRequest, server: ModelServer) -> Iterator[Desk]:
-    """Run the test with both APIs."""
-    one = Desk(server.base_url, use_responses=request.param == "responses")
-    yield one
-    one.stop()
+pytestmark = pytest.mark.usefixtures("without_vendor")
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from agents import Agent, RunContextWrapper
 
-    from agenttrace.testing.model_server import ModelServer
 
 WITH_TOOL = 'tool=search;toolargs={"query": "tea"};usage=7/9'
 PLACES = (
@@ -39,20 +38,7 @@ PLACES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _without_vendor() -> Iterator[None]:
-    """Send nothing to the vendor, in the way the SDK's own docs say."""
-    agents.set_trace_processors([])
-    yield
-    agents.set_trace_processors([])
-
-
-@pytest.fixture(params=["responses", "chat"])
-def desk(request: pytest.FixtureRequest, server: ModelServer) -> Iterator[Desk]:
-    """Run the test with both APIs."""
-    one = Desk(server.base_url, use_responses=request.param == "responses")
-    yield one
-    one.stop()
+pytestmark = pytest.mark.usefixtures("without_vendor")
 
 
 @function_tool

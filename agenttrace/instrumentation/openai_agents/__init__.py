@@ -22,6 +22,7 @@ request to the model.
 | `currents` | the SDK's current trace and span |
 | `mirrors` | the span that follows one of the SDK's, and its ending |
 | `kinds` | what each type of span says |
+| `peers` | other tools that follow the SDK |
 | `runs` | runs, streamed ones, and who listens to them |
 """
 
@@ -45,8 +46,10 @@ def _trace_starts(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> None:
-    safety.guarded("openai_agents.start", _mirrors().follow_trace, *args, **kwargs)
-    start(*args, **kwargs)
+    mirrors = _mirrors()
+    safety.guarded("openai_agents.start", mirrors.follow_trace, *args, **kwargs)
+    with mirrors.peers.shown_theirs():
+        start(*args, **kwargs)
 
 
 def _span_starts(
@@ -55,8 +58,10 @@ def _span_starts(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> None:
-    safety.guarded("openai_agents.start", _mirrors().follow_span, *args, **kwargs)
-    start(*args, **kwargs)
+    mirrors = _mirrors()
+    safety.guarded("openai_agents.start", mirrors.follow_span, *args, **kwargs)
+    with mirrors.peers.shown_theirs():
+        start(*args, **kwargs)
 
 
 def _fails(

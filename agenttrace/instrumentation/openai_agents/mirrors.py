@@ -23,7 +23,7 @@ from opentelemetry.trace import Link
 from agenttrace import _otel, safety, semconv, tracing
 from agenttrace.boundary.shared import OFFER_KEY, SharedSpan
 from agenttrace.exceptions import class_name
-from agenttrace.instrumentation.openai_agents import kinds, runs
+from agenttrace.instrumentation.openai_agents import kinds, peers, runs
 from agenttrace.instrumentation.openai_agents.currents import (
     SPAN_KEY,
     TRACE_KEY,
@@ -115,6 +115,8 @@ class Mirror:
     def put_into(self, context: Context) -> None:
         """Put what is current inside this span into *context*, a new copy."""
         put, key = _otel.put_into, _otel.span_key()
+        found = context.get(key)
+        peers.remember(context, found)
         if self._shared is None:
             put(context, key, self.span.api)
             return
@@ -122,8 +124,7 @@ class Mirror:
         # Another tool that follows the SDK has a span of its own for a model call, and
         # its instrumentation of the client asks whether that is the current one.  Ours
         # has been offered the mirror, and no code of the application runs in there.
-        found = context.get(key)
-        self._shared.current = found if _is_foreign(found) else self.span.api
+        self._shared.current = found if peers.is_theirs(found) else self.span.api
         put(context, key, self._shared.current)
 
     def inside(self) -> Context:
@@ -270,15 +271,6 @@ def follow_span(span: Any) -> None:  # noqa: ANN401 - the SDK's Span
     _open[span.span_id] = mirror
 
 
-def _is_foreign(span: object) -> bool:
-    """Return whether *span*, which is current, is of a tool that follows the SDK, too.
-
-    Nobody else makes spans in that place: the application's are parents like any.
-    """
-    scope: Any = getattr(span, "instrumentation_scope", None)
-    return scope is not None and scope.name.endswith(_FOLLOWERS)
-
-
 def _remember(trace: Any, span: TracedSpan) -> None:  # noqa: ANN401 - the SDK's Trace
     """Keep where the run of *trace* is found, should it be taken up again."""
     _past[trace.trace_id] = span.api.get_span_context()
@@ -320,8 +312,6 @@ def _is_below(context: Context, span: Any) -> bool:  # noqa: ANN401 - the SDK's 
     )
 
 
-_FOLLOWERS: Final = "openai_agents"
-"""Ends the scopes of Logfire's, OpenInference's and OpenTelemetry's."""
 _MOST_PAST: Final = 1_000
 _past: OrderedDict[str, SpanContext] = OrderedDict()
 """By the SDK's id of a trace, the span of ours; of the last ones that have ended."""
