@@ -18,6 +18,7 @@ means that nobody wants the rest.
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -168,8 +169,19 @@ class OwnedCall(Call):
     def let_go_by_owner(self) -> None:
         """Hear that the library is done with the span."""
         self._was_let_go = True
-        if not self.is_inside:
+        if self.is_inside:
+            return
+        error = None if self.hears_pulls() else sys.exception()
+        if isinstance(error, StopAsyncIteration):
+            self.succeed()
+        elif error is not None:
+            self.fail(error)
+        else:
             self.abandon()
+
+    def hears_pulls(self) -> bool:
+        """Return whether pulls still pass through `pulls`: else the library says."""
+        return True
 
     def run(self, fn: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - see `Call.run`
         """Call *fn* inside the span and return what it returns."""

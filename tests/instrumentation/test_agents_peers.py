@@ -1,4 +1,4 @@
-"""Another tool that follows the SDK has the tree it has without us, and we have ours."""
+"""Another tool that follows the SDK has its own tree, as without us, and we ours."""
 
 from __future__ import annotations
 

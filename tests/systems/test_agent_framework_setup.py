@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
+import itertools
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +21,7 @@ from agenttrace.testing.model_server import ModelServer
 from tests.docs.pages import ROOT, run
 from tests.systems.framework import (
     LONG,
+    STALLED,
     Desk,
     desk,
     framework,
@@ -157,6 +162,37 @@ def test_it_can_be_taken_out(spans: Spans) -> None:
     assert with_it[0] is not without[0]
     assert with_it[1] is not without[1]
     assert spans.all() == []
+
+
+def test_streams_that_are_open_when_it_is_taken_out_end_as_they_do(
+    desk: Desk, spans: Spans
+) -> None:
+    """Who reads on knows nothing of it, and a run that was read is not abandoned."""
+
+    async def work() -> None:
+        whole, left = (desk.agent(LONG).run("hello", stream=True) for _ in range(2))
+        cut = desk.agent(STALLED).run("hello", stream=True)
+        for stream in (whole, left, cut):
+            await read(stream, 1)
+        agenttrace.uninstrument("agent-framework")
+        await read(whole)
+        await left.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await read(cut)
+
+    desk.wait(work())
+    agenttrace.instrument("agent-framework")
+
+    assert [span.name for span in agenttrace.open_spans()] == []
+    told = Counter(
+        (span.name.split()[0], (span.attributes or {})["agenttrace.outcome"])
+        for span in spans.all()
+    )
+    assert told == dict.fromkeys(
+        itertools.product(("invoke_agent", "chat"), ("ok", "abandoned", "cancelled")),
+        1,
+    )
 
 
 def test_its_spans_are_corrected_beside_another_provider(server: ModelServer) -> None:

@@ -63,7 +63,21 @@ def _call(
         context = _with_conversation(context, conversation_of(session))
     lasts = bool(options.get("background")) or token is not None
     recorder = Recorder(operation, session, lasts=lasts)
-    return owned.OwnedCall(recorder, context, offers=operation == semconv.CHAT)
+    return _Call(recorder, context, offers=operation == semconv.CHAT)
+
+
+class _Call(owned.OwnedCall):
+    """A call that may see its instrumentation taken out."""
+
+    __slots__ = ()
+
+    def hears_pulls(self) -> bool:
+        """Return whether the instrumentation is on."""
+        from agenttrace.instrumentation.agent_framework import (  # noqa: PLC0415 - it imports this module
+            INSTRUMENTOR,
+        )
+
+        return INSTRUMENTOR.is_on()
 
 
 def _is_traced() -> bool:
