@@ -71,6 +71,13 @@ SUITES: Final = {
             *("pytest-asyncio", "pytest-mock", "pytest-xdist", "rich", "textual"),
             *("twilio", "websockets"),
         ),
+        # They ask that a trace or span which is finished in another context raises:
+        # that it does not is what agenttrace is for.
+        tuple(
+            f"--deselect=tests/tracing/{file}.py::"
+            "test_explicit_finish_from_another_context_still_raises"
+            for file in ("test_spans_impl", "test_traces_impl")
+        ),
     ),
 }
 
