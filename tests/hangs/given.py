@@ -69,12 +69,6 @@ async def async_client_of_responses() -> AsyncOpenAI:
 
 
 async def _async_client(**options: Any) -> AsyncOpenAI:  # noqa: ANN401 - the client's own
-    # What the first one loads and looks up would keep a loop for long: not this one.
-    await asyncio.to_thread(asyncio.run, _first_client(**options))
-    return await _first_client(**options)
-
-
-async def _first_client(**options: Any) -> AsyncOpenAI:  # noqa: ANN401 - the client's own
     from openai import AsyncOpenAI  # noqa: PLC0415 - by the programs that use it alone
 
     made = AsyncOpenAI(base_url=os.environ[MODELS], api_key="-", **options)
