@@ -6,9 +6,9 @@ OTLP to where the variables for logs say, from a thread that does nothing else: 
 ticker only says that it is time.
 
 Nothing is kept: a record that cannot be sent is followed by a newer one, and a stop is
-sent again as long as there are spans.  What stands in a record is what the journal has
-of a span, names and no content; its form is `delivery.partial`'s business.  Imported
-where it is asked for, and nowhere else.
+sent again, also where it was refused, as long as there are spans.  What stands in a
+record is what the journal has of a span, names and no content; its form is
+`delivery.partial`'s business.  Imported where it is asked for, and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,8 +25,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from agenttrace import clock, safety, semconv
 from agenttrace.delivery import otlp_env
 from agenttrace.delivery.frames import Frame
-from agenttrace.delivery.senders import Delivered, Later
-from agenttrace.delivery.senders.answers import TAKES_NONE
+from agenttrace.delivery.senders import Delivered, Later, Refused
+from agenttrace.delivery.senders.answers import Place
 from agenttrace.journal.texts import KEY_ATTRIBUTES
 from agenttrace.lazy import no_fork_at_first
 from agenttrace.model import NO_ATTRIBUTES, ResourceData, ScopeData, SpanData
@@ -35,10 +36,11 @@ from agenttrace.spans.provider import resource_data
 from agenttrace.watchdog.errands import Errands
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from opentelemetry.sdk.resources import Resource
 
+    from agenttrace.delivery.senders import Answer
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.runtime.ways import Pipeline
 
@@ -54,6 +56,7 @@ _SHARE: Final = 0.25
 """What stops may take of the time that a shutdown has."""
 _NOBODY: Final = ResourceData({})
 _NO_SCOPE: Final = ScopeData("")
+_UNSENT: Final = Later("it was not sent")
 
 
 class HeartbeatLogs:
@@ -75,8 +78,11 @@ class HeartbeatLogs:
         self._registry = registry
         self._who = _NOBODY
         self._who_from: Resource | None = None
-        self._is_refused = False
+        self._place = Place()
+        self._is_stopped = False
         self._give_up_at = math.inf
+        self._stopper: int | None = None
+        """The thread that waits for the last stops."""
         self._next_look = 0.0
         self._reset()
 
@@ -84,6 +90,8 @@ class HeartbeatLogs:
         self._told: dict[OpenSpan, tuple[SpanData, float]] = {}
         """What was told of: the last form, and when it is due again."""
         self._not_before = 0.0
+        self._is_answered = False
+        """Whether the last request was; most servers keep its connection open."""
         self._errands = Errands(_THREAD)
 
     def tick(self, pipeline: Pipeline) -> None:
@@ -93,7 +101,7 @@ class HeartbeatLogs:
             pipeline: Knows who this process is.
         """
         now = time.monotonic()
-        if now < self._next_look or self._is_refused:
+        if now < self._next_look or self._is_over:
             return
         self._next_look = now + min(self._every, _LOOK)
         resource = pipeline.resource
@@ -104,7 +112,7 @@ class HeartbeatLogs:
 
     def rest(self) -> None:
         """Have said that what was open is open no more.  Called by the ticker."""
-        if self._told:
+        if self._told and not self._is_over:
             self._ask()
 
     def stop(self, timeout: float) -> None:
@@ -116,6 +124,7 @@ class HeartbeatLogs:
             timeout: Seconds that there are for all of a shutdown.
         """
         self._give_up_at = time.monotonic() + timeout * _SHARE
+        self._stopper = threading.get_ident()
         self._errands.ask("heartbeats", self._finish)
         self._errands.finish(timeout * _SHARE)
 
@@ -131,41 +140,52 @@ class HeartbeatLogs:
             wall: The time of day, nanoseconds since the epoch.
             steady: A clock that nobody sets, in seconds.
         """
-        if steady < self._not_before:
+        if steady < self._not_before or self._is_over:
             return
         ended = [span for span in self._told if not span.is_open]
-        self._send_all(self._due(wall, steady), ended, wall, steady)
+        if self._tell_ended(ended, wall, steady):
+            self._tell_open(self._due(wall, steady), wall, steady)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_stopped or self._place.is_none
 
     def _ask(self) -> None:
-        if not self._errands.is_waiting:
-            self._errands.ask("heartbeats", self._look)
+        self._errands.ask_once("heartbeats", self._look)
 
     def _look(self) -> None:
         self.look(time.time_ns(), time.monotonic())
 
     def _finish(self) -> None:
-        self._send_all([], list(self._told), time.time_ns(), time.monotonic())
-        self._is_refused = True
-        self._sender.close()
+        try:
+            self._tell_ended(list(self._told), time.time_ns(), time.monotonic())
+        finally:
+            self._is_stopped = True
+            self._sender.close()
 
     def _due(self, wall: int, steady: float) -> list[OpenSpan]:
         """Return the open spans that are to be told of, and have room for each."""
         due: list[OpenSpan] = []
         before = wall - int(self._every * 1e9)
+        unsaid = (span for span in tuple(self._told) if not span.is_open)
         for span in self._registry.snapshot():
             told = self._told.get(span)
             if told is not None:
                 if told[1] <= steady:
                     due.append(span)
-            elif span.sampled and span.started_at <= before and self._has_room():
+            elif span.sampled and span.started_at <= before and self._has_room(unsaid):
                 # Before it is sent: whatever becomes of that, it may have arrived.
                 self._told[span] = self._form_of(span), steady
                 due.append(span)
         return due
 
-    def _has_room(self) -> bool:
-        """Return whether one more may be told of."""
+    def _has_room(self, unsaid: Iterator[OpenSpan]) -> bool:
+        """Return whether one more may be told of; it may take the place of a stop."""
         if len(self._told) < _MOST:
+            return True
+        oldest = next(unsaid, None)
+        if oldest is not None:
+            del self._told[oldest]
             return True
         safety.log_once(
             "heartbeats.room",
@@ -175,27 +195,32 @@ class HeartbeatLogs:
         )
         return False
 
-    def _send_all(
-        self,
-        due: Sequence[OpenSpan],
-        ended: Sequence[OpenSpan],
-        wall: int,
-        steady: float,
-    ) -> None:
+    def _tell_ended(self, ended: Sequence[OpenSpan], wall: int, steady: float) -> bool:
+        """Say that these are open no more; return whether to go on with others."""
         for start in range(0, len(ended), _BATCH):
             batch = ended[start : start + _BATCH]
-            if not self._send([], [self._told[span][0] for span in batch], wall):
-                self._not_before = steady + self._every
-                return
-            for span in batch:
-                self._told.pop(span, None)
+            answer = self._send([], [self._told[span][0] for span in batch], wall)
+            if isinstance(answer, Delivered):
+                for span in batch:
+                    del self._told[span]
+                continue
+            self._not_before = steady + self._every
+            if self._is_over or isinstance(answer, Later):
+                return False
+            for span in batch:  # the next time it is the others' turn
+                self._told[span] = self._told.pop(span)
+            break
+        return True
+
+    def _tell_open(self, due: Sequence[OpenSpan], wall: int, steady: float) -> None:
         for start in range(0, len(due), _BATCH):
             forms = {
                 span: self._form_of(span)
                 for span in due[start : start + _BATCH]
                 if span.is_open
             }
-            if not self._send(list(forms.values()), [], wall):
+            answer = self._send(list(forms.values()), [], wall)
+            if self._is_over or isinstance(answer, Later):
                 self._not_before = steady + self._every
                 return
             for span, form in forms.items():
@@ -203,28 +228,35 @@ class HeartbeatLogs:
 
     def _send(
         self, still_open: Sequence[SpanData], ended: Sequence[SpanData], wall: int
-    ) -> bool:
-        """Send these; return whether that is settled."""
+    ) -> Answer:
+        """Send these; return what came of it."""
         timeout = min(self._timeout, left_until(self._give_up_at))
-        if self._is_refused or timeout <= 0:
-            return False
+        if self._is_over or timeout <= 0 or self._might_hang():
+            return _UNSENT
         with no_fork_at_first("heartbeats"):
             from agenttrace.delivery import (  # noqa: PLC0415 - protobuf, at the first one
                 partial,
             )
         payload = partial.request_of(still_open, ended, every=self._every, now=wall)
         if not payload:
-            return True
+            return Delivered()
         answer = self._sender.send(Frame((), payload), timeout)
-        if isinstance(answer, Later):
-            return False
-        if not isinstance(answer, Delivered):
+        self._is_answered = not isinstance(answer, Later)
+        self._place.hear(answer)
+        if isinstance(answer, Refused):
             self._take_no(answer.reason)
-        return True
+        return answer
+
+    def _might_hang(self) -> bool:
+        """Return whether to send now may be to look up a name for whoever stops.
+
+        That has no limit.  From Python 3.12 on no thread starts at exit: the
+        application's own sends what is left.
+        """
+        return not self._is_answered and threading.get_ident() == self._stopper
 
     def _take_no(self, reason: str) -> None:
-        if reason.startswith(TAKES_NONE):
-            self._is_refused = True
+        if self._place.is_none:
             self._told.clear()
             message = "%s takes no logs (%s): no heartbeats are sent any more"
         else:

@@ -240,8 +240,7 @@ class Measuring:
             self._drop(waiting)
         elif waiting > _MOST:
             self._drop(waiting - _MOST)
-        if not self._errands.is_waiting:
-            self._errands.ask("metrics", self._measure)
+        self._errands.ask_once("metrics", self._measure)
 
     def _drop(self, count: int) -> None:
         for dropped in range(count):

@@ -94,6 +94,13 @@ class Errands:
             if self._worker is None:
                 self._start()
 
+    def ask_once(self, site: str, call: Callable[[], object]) -> None:
+        """Have *call* made, soon, unless a call waits: then see to that one."""
+        if self._waiting:
+            self.see_to()
+        else:
+            self.ask(site, call)
+
     def see_to(self) -> None:
         """Leave a call behind that hangs, and go on with the rest."""
         with self._change:

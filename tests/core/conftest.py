@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -11,7 +13,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from agenttrace.semconv.metrics import MEASURES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
 
 class Meters(NamedTuple):
@@ -62,6 +64,23 @@ def series_of(read: Mapping[str, Any], name: str) -> list[tuple[dict[str, Any], 
     return [
         (dict(point.attributes), getattr(point, "value", point)) for point in points
     ]
+
+
+@contextmanager
+def no_thread(name: str, times: int = 1) -> Generator[threading.Event]:
+    """Let the next so many starts of threads of that name fail; the first one tells."""
+    refused, left, start = threading.Event(), [times], threading.Thread.start
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name == name and left[0] > 0:
+            left[0] -= 1
+            refused.set()
+            raise RuntimeError(name)
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_or_not)
+        yield refused
 
 
 @pytest.fixture

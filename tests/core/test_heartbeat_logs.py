@@ -23,6 +23,7 @@ from agenttrace import SettingError, semconv
 from agenttrace.registry import OpenSpans
 from agenttrace.runtime.heartbeats import HeartbeatLogs
 from agenttrace.testing import fresh_runtime
+from tests.core.conftest import no_thread
 from tests.delivery.collector import Collector, Reply
 from tests.watchdog.given import SECOND, Body, opened
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
 AGENT, TOOL = "invoke_agent triage", "execute_tool search"
 EVERY = 5.0
+FOR_EVER = 1_000_000
 START = 1_000 * SECOND
 FORKS = """
 import os, sys
@@ -96,8 +98,12 @@ def span_in(record: LogRecord) -> Any:  # noqa: ANN401 - protobuf's message
 
 def wait_until(receiver: Collector, *wanted: tuple[str, str]) -> None:
     """Wait until the receiver was told all of *wanted*."""
-    while not set(wanted) <= set(told_by(receiver)):
-        receiver.wait_for_requests(len(receiver.requests) + 1)
+    while True:
+        # Before they are read: one that comes meanwhile is not waited for.
+        seen = len(receiver.requests)
+        if set(wanted) <= set(told_by(receiver)):
+            return
+        receiver.wait_for_requests(seen + 1)
 
 
 @contextmanager
@@ -257,18 +263,104 @@ def test_a_stop_that_cannot_be_sent_is_sent_again_and_a_heartbeat_is_not() -> No
         assert scene.look(17) == [("stop", "other")]
 
 
+@pytest.mark.parametrize("away", [False, True])
 def test_a_backend_that_takes_no_logs_is_asked_once(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, *, away: bool
 ) -> None:
-    """Many take traces alone."""
-    with fresh_runtime(), by_hand(usual=404) as scene:
-        scene.open("step")
-        for at in (5, 10, 15):
+    """Many take traces alone, and nothing is kept for those; *away*: it came later."""
+    replies = (Reply(503),) if away else ()
+    with fresh_runtime(), by_hand(*replies, usual=404) as scene:
+        steps = [scene.open(f"step {number}") for number in range(600)]
+        scene.look(5)
+        if away:
+            for step in steps:
+                scene.registry.claim(step)
+            scene.look(10)
+        for at in (15, 20):
             scene.look(at)
+        for step in (*steps, untold := scene.open("untold")):
+            scene.registry.claim(step)
+        del step
+        referred_to = {sys.getrefcount(steps[number]) for number in range(600)}
+        scene.heartbeats.stop(60)
 
-        assert len(scene.receiver.requests) == 1
+        assert len(scene.receiver.requests) == len(replies) + 1
     (said,) = [each.getMessage() for each in caplog.records]
     assert "takes no logs" in said
+    assert referred_to == {sys.getrefcount(untold)}
+
+
+def test_one_unlucky_answer_does_not_end_heartbeats() -> None:
+    """A gateway that is set anew answers anything for a while."""
+    with fresh_runtime(), by_hand(Reply(), Reply(404)) as scene:
+        scene.open("step")
+        for at in (5, 10):
+            scene.look(at)
+
+        assert scene.look(15) == [("heartbeat", "step")]
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_a_stop_that_is_refused_is_sent_again_and_keeps_nobody_else(
+    status: int,
+) -> None:
+    """A stop that is lost makes a collector tell of the span a second time."""
+    stop, other = ("stop", "step"), ("heartbeat", "other")
+    with fresh_runtime(), by_hand(Reply(), Reply(status)) as scene:
+        step = scene.open("step")
+        scene.open("other")
+        scene.look(5)
+        scene.registry.claim(step)
+
+        assert scene.look(10) == [stop, other]
+        assert scene.look(14) == []
+        assert scene.look(15) == [stop, other]
+        assert scene.look(20) == [other]
+
+
+def test_stops_that_are_refused_for_ever_make_room_for_what_is_open(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing would be told of what starts later, for as long as the process runs."""
+    with fresh_runtime(), by_hand() as scene:
+        steps = [scene.open("step") for _ in range(10_000)]
+        scene.heartbeats.look(START + 5 * SECOND, 55)
+        for step in steps:
+            scene.registry.claim(step)
+        scene.open("last")
+        scene.receiver.answer(Reply(401))
+        scene.heartbeats.look(START + 10 * SECOND, 60)
+
+        (last,) = logs_in(scene.receiver)[-1].scope_logs[0].log_records
+    assert span_in(last).name == "last"
+    assert not [
+        each for each in caplog.records if "spans are open" in each.getMessage()
+    ]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_whoever_stops_sends_by_itself_only_to_a_collector_that_answers(
+    *, is_there: bool
+) -> None:
+    """Nothing bounds the time in which the name of one that is away is looked up."""
+    replies = () if is_there else (Reply(raw=b""),)
+    with by_hand(*replies) as scene, no_thread("agenttrace-heartbeats", times=FOR_EVER):
+        scene.open("step")
+        scene.look(5)
+        scene.heartbeats.stop(60)
+
+        assert (("stop", "step") in told_by(scene.receiver)) is is_there
+
+
+def test_no_thread_once_is_not_the_end_of_heartbeats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process may have too many threads for a moment."""
+    with Collector() as receiver, no_thread("agenttrace-heartbeats") as refused:
+        monkeypatch.setenv(ENDPOINT, f"{receiver.base}/v1/logs")
+        with fresh_runtime(heartbeat_logs_every=0.2), agenttrace.span("step"):
+            assert refused.wait(60)
+            wait_until(receiver, ("heartbeat", "step"))
 
 
 def test_a_collector_that_never_answers_holds_up_neither_the_watchdog_nor_the_end(

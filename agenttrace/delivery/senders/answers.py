@@ -1,13 +1,16 @@
-"""Reads what a collector says of a request: OTLP's partial success."""
+"""Reads what a collector says: OTLP's partial success, and that it takes none."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from agenttrace.delivery.senders import Delivered
+from agenttrace.delivery.senders import Delivered, Refused
 from agenttrace.lazy import no_fork_at_first
 
-TAKES_NONE: Final = (
+if TYPE_CHECKING:
+    from agenttrace.delivery.senders import Answer
+
+_TAKES_NONE: Final = (
     "HTTP 404",
     "HTTP 405",
     "HTTP 415",
@@ -18,6 +21,28 @@ TAKES_NONE: Final = (
 _MAX_REASON: Final = 200
 # Nothing at all, and an empty `partial_success`: what nearly every answer is.
 _NOTHING_REJECTED: Final = frozenset({b"", b"\x0a\x00"})
+
+
+class Place:
+    """Whether a backend has a place for a signal: many take traces alone.
+
+    Attributes:
+        is_none: Whether it has said that it has none, and has never taken anything: a
+            gateway that is set anew says that for a while, too.
+    """
+
+    __slots__ = ("_has_taken", "is_none")
+
+    def __init__(self) -> None:
+        self.is_none = False
+        self._has_taken = False
+
+    def hear(self, answer: Answer) -> None:
+        """Take note of an answer."""
+        if isinstance(answer, Delivered):
+            self._has_taken = True
+        elif isinstance(answer, Refused) and not self._has_taken:
+            self.is_none = answer.reason.startswith(_TAKES_NONE)
 
 
 def delivered(body: bytes) -> Delivered:

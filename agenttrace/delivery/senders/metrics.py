@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics.export import (
 from agenttrace.delivery import otlp_env
 from agenttrace.delivery.frames import Frame
 from agenttrace.delivery.senders import Delivered, Refused
-from agenttrace.delivery.senders.answers import TAKES_NONE
+from agenttrace.delivery.senders.answers import Place
 from agenttrace.safety import log_once
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class HttpMetrics(MetricExporter):
 
         self._sender = HttpSender.from_settings(settings)
         self._timeout = settings.timeout
-        self._is_refused = False
-        self._is_taken = False
+        self._place = Place()
         is_asked = os.environ.get(OTEL_METRICS_EXPORTER, "").strip()
         # An endpoint alone may be meant for spans; whoever names metrics wants them.
         self._level = logging.WARNING if is_asked else logging.INFO
@@ -61,21 +60,20 @@ class HttpMetrics(MetricExporter):
         **_: Any,  # noqa: ANN401 - the SDK's signature
     ) -> MetricExportResult:
         """Post them once."""
-        if self._is_refused:
+        if self._place.is_none:
             return _FAILED
         frame = Frame((), encode_metrics(metrics_data).SerializeToString())
         timeout = min(timeout_millis / 1000, self._timeout)
         answer = self._sender.send(frame, timeout)
+        self._place.hear(answer)
         if isinstance(answer, Delivered):
-            self._is_taken = True
             return _OK
         if isinstance(answer, Refused):
             self._take_no(answer.reason)
         return _FAILED
 
     def _take_no(self, reason: str) -> None:
-        if not self._is_taken and reason.startswith(TAKES_NONE):
-            self._is_refused = True
+        if self._place.is_none:
             message = "%s takes no metrics (%s): none are sent any more"
         else:
             message = "%s has refused metrics (%s); later ones are sent (logged once)"
