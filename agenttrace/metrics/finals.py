@@ -68,6 +68,9 @@ _CALL: Final = (
     semconv.SERVER_PORT,
 )
 
+Above = bool | bytes | None
+"""Whether an agent is above one, or the id of the span that this depends on."""
+
 
 class _Waiting:
     """An agent that has ended, of which it is not known whether it is a run.
@@ -147,20 +150,28 @@ class Finals:
 
     def observe(self, spans: Sequence[SpanData]) -> None:
         """Count final forms, and measure what else there is of them."""
-        for span in self.count(spans):
-            self.measure(span)
+        for span, above in self.count(spans):
+            self.measure(span, above)
 
-    def count(self, spans: Sequence[SpanData]) -> Sequence[SpanData]:
-        """Count final forms (see `Ends.count`); return what is left to `measure`."""
-        more = self._ends.count(spans)
+    def count(self, spans: Sequence[SpanData]) -> Sequence[tuple[SpanData, Above]]:
+        """Count final forms (see `Ends.count`).
+
+        Returns:
+            What is left to `measure`: that may be late, and what is above them is
+            remembered of the latest spans alone.
+        """
+        more = [
+            (span, safety.guarded("metrics.observe", self._above, span))
+            for span in self._ends.count(spans)
+        ]
         if self.observed:
             for span in spans:
                 self.observed.pop(span.span_id, None)
         return more
 
-    def measure(self, span: SpanData) -> None:
-        """Measure what there is of *span* beyond its end."""
-        safety.guarded("metrics.observe", self._observe, span)
+    def measure(self, span: SpanData, above: Above) -> None:
+        """Measure what there is of *span* beyond its end (see `count`)."""
+        safety.guarded("metrics.observe", self._observe, span, above)
 
     def settle(self, *, is_last: bool = False) -> None:
         """Count what has waited, where it is known by now what is above it.
@@ -183,14 +194,19 @@ class Finals:
             if above is not True:
                 waiting.count()
 
-    def _observe(self, span: SpanData) -> None:
+    def _above(self, span: SpanData) -> bool | bytes:
+        """Return what is known of agents above *span*, if it is one itself."""
+        is_agent = self._ends.above(span.span_id) is AGENT
+        return self._agent_above(_parent_of(span)) if is_agent else False
+
+    def _observe(self, span: SpanData, above: Above) -> None:
         """Take a span of which more is measured than its end."""
         if span.name.startswith(PREFIX):
             self._observe_ours(span)
             return
         operation, agent, outcome, _ = said_of(span)
         if operation in RUNS:
-            self._observe_agent(span, agent, outcome)
+            self._observe_agent(span, agent, outcome, above)
         else:
             self._observe_call(span, judged=_is_judged(span))
 
@@ -236,7 +252,9 @@ class Finals:
             # That it took so long was told with the verdict, what it used was not.
             self._observe_tokens(span, self._call_of(span), _context_of(span))
 
-    def _observe_agent(self, span: SpanData, agent: object, outcome: object) -> None:
+    def _observe_agent(
+        self, span: SpanData, agent: object, outcome: object, above: Above
+    ) -> None:
         hung = span.span_id in self._hung or _is_judged(span)
         self._hung.pop(span.span_id, None)
 
@@ -245,12 +263,10 @@ class Finals:
             key = self._run(agent, outcome, hung)
             self._runs[key] = self._runs.get(key, 0) + 1
 
-        parent_id = b"" if span.parent_is_remote else span.parent_id
-        above = self._agent_above(parent_id)
         if isinstance(above, bytes):
             if len(self._waiting) >= _MOST_WAITING:
                 self._waiting.pop(next(iter(self._waiting))).count()
-            made = _Waiting(parent_id, above, count, self._clock())
+            made = _Waiting(_parent_of(span), above, count, self._clock())
             self._waiting[span.span_id] = made
         elif not above:
             count()
@@ -322,6 +338,11 @@ class Finals:
 
     def _call_of(self, span: SpanData) -> Values:
         return self._bounded.values((name, span.attributes.get(name)) for name in _CALL)
+
+
+def _parent_of(span: SpanData) -> bytes:
+    """Return the id of its parent in this process, empty for none."""
+    return b"" if span.parent_is_remote else span.parent_id
 
 
 def _is_judged(span: SpanData) -> bool:

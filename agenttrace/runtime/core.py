@@ -218,16 +218,16 @@ class Runtime:
     def rest(self) -> None:
         """Do what is to be done when no span is open any more."""
         self._pipeline.rest()
-        if self._heartbeats is not None:
-            self._heartbeats.rest()
+        for each in (self.measuring, self._heartbeats):
+            if each is not None:
+                each.rest()
 
     def after_fork(self) -> None:
         """Be the runtime of a child process."""
         self._watchdog = None
-        if self.measuring is not None:
-            self.measuring.after_fork()
-        if self._heartbeats is not None:
-            self._heartbeats.after_fork()
+        for each in (self.measuring, self._heartbeats):
+            if each is not None:
+                each.after_fork()
         self._pipeline.after_fork()
 
     def status(self) -> Status:

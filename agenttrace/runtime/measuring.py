@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import safety
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
     from agenttrace.metrics import Instruments
+    from agenttrace.metrics.finals import Above
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.runtime.meters import OwnMeters
     from agenttrace.runtime.status import Status
@@ -71,10 +73,10 @@ class _Judged:
 class _Counted:
     """A final form that is counted, and of which more waits to be measured."""
 
-    __slots__ = ("span",)
+    __slots__ = ("above", "span")
 
-    def __init__(self, span: SpanData) -> None:
-        self.span = span
+    def __init__(self, span: SpanData, above: Above) -> None:
+        self.span, self.above = span, above
 
 
 class Measuring:
@@ -158,7 +160,12 @@ class Measuring:
 
     def tick(self) -> None:
         """See to what waits, and that there are meters.  Called by the ticker."""
-        if self._waiting or self._names:
+        if self._names or self._is_behind:
+            self._ask()
+
+    def rest(self) -> None:
+        """Have measured what waits: nothing may for long.  Called by the ticker."""
+        if self._is_behind:
             self._ask()
 
     def observe(self, spans: Sequence[SpanData]) -> None:
@@ -171,13 +178,16 @@ class Measuring:
         if instruments is None:
             self._waiting.extend(spans)
         else:
-            self._waiting.extend(map(_Counted, instruments.finals.count(spans)))
+            self._waiting.extend(starmap(_Counted, instruments.finals.count(spans)))
         if self._names or len(self._waiting) >= _BATCH:
-            self._ask()  # what is less waits for the next tick, or for a reader
+            self._ask()
+        else:
+            self._ask_at_rest()  # else it waits for the next tick, or for a reader
 
     def take(self, form: object) -> None:
         """Take the final form of a span of another provider's, on any thread."""
         self._waiting.append(form)
+        self._ask_at_rest()
 
     def judged(self, span: OpenSpan, report: object, above: Sequence[OpenSpan]) -> None:
         """Take a verdict.  Called by the ticker."""
@@ -186,9 +196,7 @@ class Measuring:
 
     def catch_up(self) -> None:
         """Have measured what was taken so far.  Waits a little for that."""
-        instruments = self.instruments
-        is_to_settle = instruments is not None and instruments.finals.is_waiting
-        if self._waiting or is_to_settle:
+        if self._is_behind:
             self._ask()
         self._errands.finish(_PATIENCE)
 
@@ -233,6 +241,20 @@ class Measuring:
             self._names = self._own.names
             self._own = self.instruments = None
 
+    @property
+    def _is_behind(self) -> bool:
+        instruments = self.instruments
+        is_to_settle = instruments is not None and instruments.finals.is_waiting
+        return bool(self._waiting) or is_to_settle
+
+    def _ask_at_rest(self) -> None:
+        """Have measured what waits if nobody else will: the ticker has gone to sleep.
+
+        What waits is content, and the next span may open in hours.
+        """
+        if self._waiting and not PROCESS.spans.awake:
+            self._ask()
+
     def _ask(self) -> None:
         """Have measured what waits, on the thread that does that."""
         waiting = len(self._waiting)
@@ -265,8 +287,8 @@ class Measuring:
             forms, counted, judged = self._next()
             # In this order: a run that ends after a verdict has hung.
             safety.guarded("metrics.take", finals.observe, forms)
-            for span in counted:
-                finals.measure(span)
+            for each in counted:
+                finals.measure(each.span, each.above)
             if judged is not None:
                 safety.guarded(
                     "metrics.judged",
@@ -280,21 +302,21 @@ class Measuring:
         if self._waiting:
             self._ask()  # by another call: none takes so long that it seems to hang
 
-    def _next(self) -> tuple[list[SpanData], list[SpanData], _Judged | None]:
+    def _next(self) -> tuple[list[SpanData], list[_Counted], _Judged | None]:
         """Return what waits up to the next verdict, and that.
 
         Returns:
             Final forms, those that are counted already, and the verdict.
         """
         forms: list[SpanData] = []
-        counted: list[SpanData] = []
+        counted: list[_Counted] = []
         for _ in range(_BATCH):
             try:
                 item = self._waiting.popleft()
             except IndexError:
                 break
             if isinstance(item, _Counted):
-                counted.append(item.span)
+                counted.append(item)
             elif isinstance(item, _Judged):
                 return forms, counted, item
             elif (data := _read(item)) is not None:

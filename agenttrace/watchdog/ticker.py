@@ -128,10 +128,11 @@ class Ticker:
                 asleep = time.monotonic()
                 stopped.wait(self._interval)
                 self._note_lag(time.monotonic() - asleep - self._interval)
+            # Announce the sleep, then look again: see OpenSpans.started.  What others
+            # leave to a tick is found at rest, unless they have seen it asleep.
+            registry.awake = False
             for name, call in self._resting:
                 safety.guarded(f"rest: {name}", call)
-            # Announce the sleep, then look again: see OpenSpans.started.
-            registry.awake = False
             if registry.is_busy:
                 registry.awake = True
                 wanted.set()

@@ -9,27 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from opentelemetry.metrics import NoOpCounter, NoOpMeter, NoOpMeterProvider
+from opentelemetry.metrics import (
+    NoOpCounter,
+    NoOpHistogram,
+    NoOpMeter,
+    NoOpMeterProvider,
+)
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 import agenttrace
 from agenttrace import semconv
-from agenttrace.metrics.bounded import Bounded
+from agenttrace.metrics.bounded import MOST, Bounded
 from agenttrace.metrics.finals import Finals
 from agenttrace.registry import OpenSpans
 from agenttrace.semconv import metrics
 from agenttrace.testing import ManualClock, fresh_runtime
 from agenttrace.testing.garbage import collect_garbage
 from agenttrace.testing.model_server import ModelServer
-from tests.core.conftest import Meters, series_of
+from tests.core.conftest import Meters, no_thread, series_of
 from tests.delivery.given import span_data
+from tests.watchdog.given import until
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from opentelemetry.metrics import Counter, Meter
+    from opentelemetry.metrics import Counter, Histogram, Meter
 
     from agenttrace.model import SpanData
     from agenttrace.testing import FreshRuntime
@@ -367,6 +373,74 @@ def test_a_meter_provider_that_waits_keeps_nobody_else() -> None:
     assert [value for value, how in counted if how[OUTCOME] == "stuck"] == [2]
 
 
+class Tells(NoOpMeterProvider):
+    """A provider that tells when a stall is counted, and when anything is recorded."""
+
+    def __init__(self) -> None:
+        self.stalled, self.recorded = threading.Event(), threading.Event()
+
+    def get_meter(self, *_args: object, **_kwargs: object) -> Meter:
+        tells = self
+
+        class TellingMeter(NoOpMeter):
+            def create_counter(self, *_args: object, **_kwargs: object) -> Counter:
+                return TellingCounter("tells")
+
+            def create_histogram(self, *_args: Any, **_kwargs: Any) -> Histogram:  # noqa: ANN401 - as the API has it
+                return TellingHistogram("tells")
+
+        class TellingCounter(NoOpCounter):
+            def add(self, *_args: object, **_kwargs: object) -> None:
+                tells.stalled.set()
+
+        class TellingHistogram(NoOpHistogram):
+            def record(self, *_args: object, **_kwargs: object) -> None:
+                tells.recorded.set()
+
+        return TellingMeter("tells")
+
+
+def test_no_thread_once_is_not_the_end_of_what_is_measured() -> None:
+    """A process may have too many threads for a moment."""
+    provider = Tells()
+    with (
+        fresh_runtime(meter_provider=provider),
+        no_thread("agenttrace-metrics") as refused,
+        agenttrace.span("step", max_duration=0.5),
+    ):
+        assert refused.wait(60)
+        # By the ticker: nobody reads.
+        assert provider.stalled.wait(60)
+
+
+@pytest.mark.parametrize("is_attached", [False, True])
+def test_what_ends_last_is_measured_though_nobody_reads(*, is_attached: bool) -> None:
+    """Final forms have prompts in them: they are not to stay in a process at rest."""
+    provider, theirs = Tells(), TracerProvider(shutdown_on_exit=False)
+    settings: Any = {"meter_provider": provider}
+    if is_attached:
+        settings |= {"tracer_provider": theirs, "span_exporter": None}
+    with fresh_runtime(**settings) as fresh:
+        with agenttrace.span(semconv.LOOP_BLOCKED):
+            pass
+        if not is_attached:
+            fresh.runtime.flush()
+
+        assert provider.recorded.wait(60)
+
+
+def test_what_is_told_when_all_is_at_rest_is_measured_though_nobody_reads() -> None:
+    """Whoever encodes spans may be later than the last tick."""
+    provider = Tells()
+    with fresh_runtime(meter_provider=provider) as fresh:
+        measuring = fresh.runtime.measuring
+        assert measuring is not None
+        until(lambda: not measuring.spans.awake)
+        measuring.observe([span_data(semconv.LOOP_BLOCKED)])
+
+        assert provider.recorded.wait(60)
+
+
 def test_a_name_that_is_none_costs_no_other_span_its_count(
     fresh: FreshRuntime, meters: Meters
 ) -> None:
@@ -494,6 +568,19 @@ def test_an_agent_whose_parent_nobody_tells_of_is_a_run_after_a_while(
 
     assert at_once == 1
     assert sum(value for value, _ in finals.runs()) == 2
+
+
+def test_what_is_above_an_agent_is_known_when_it_is_counted(finals: Finals) -> None:
+    """It may be measured long after: a meter provider that waits is waited for."""
+    finals.observe([ended("invoke_agent outer", b"outer")])
+    late = finals.count([ended("invoke_agent inner", b"inner", b"outer")])
+    for number in range(2 * MOST):
+        finals.count([ended("execute_tool t", number.to_bytes(8, "big"), b"outer")])
+    for counted in late:
+        finals.measure(*counted)
+    finals.settle(is_last=True)
+
+    assert sum(value for value, _ in finals.runs()) == 1
 
 
 def _by(series: list[tuple[dict[str, Any], Any]]) -> Iterator[tuple[str, Any]]:
