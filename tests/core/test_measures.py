@@ -300,7 +300,7 @@ def test_many_agents_add_up(fresh: FreshRuntime, meters: Meters) -> None:
     runs = meters.of(metrics.RUNS)
 
     assert sum(value for _, value in runs) == 300
-    assert len(runs) <= 404
+    assert len(runs) <= 101 * 6  # names, and ends that each begins with
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
