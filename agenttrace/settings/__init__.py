@@ -155,10 +155,10 @@ class Settings:
         "makes it visible in the backend; `inf`: never.",
     )
     heartbeat_logs_every: float = _setting(
-        values.read_limit,
+        values.read_period,
         math.inf,
-        "Seconds between two log records, sent by OTLP, that say that a span is open; "
-        "`inf`: none.",
+        "Seconds between two log records, sent by OTLP, that say that a span is open, "
+        "0.2 at least; `inf`: none.",
     )
     state_dir: Path = _setting(
         values.read_directory,

@@ -18,6 +18,8 @@ STATE_DIR_VARIABLE: Final = "AGENTTRACE_STATE_DIR"
 MEBIBYTE: Final = 1 << 20
 SMALLEST_STORE: Final = MEBIBYTE
 """Below this, SQLite's own bookkeeping is no longer small beside the spans."""
+SHORTEST_PERIOD: Final = 0.2
+"""The time between two ticks (`watchdog.ticker`)."""
 _LIMITS: Final = "seconds above zero (inf = no limit), or chat=60,execute_tool:search=9"
 TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -82,6 +84,15 @@ def read_store_size(setting: str, value: object) -> int:
     if size >= SMALLEST_STORE:
         return size
     raise SettingError(setting, value, f"{SMALLEST_STORE} (1 MiB) or more")
+
+
+def read_period(setting: str, value: object) -> float:
+    """Return seconds that what looks at open spans can keep, or infinity."""
+    allowed = f"{SHORTEST_PERIOD} seconds or more, or inf"
+    number = _number(setting, value, allowed)
+    if number >= SHORTEST_PERIOD:
+        return number
+    raise SettingError(setting, value, allowed)
 
 
 def _number(setting: str, value: object, allowed: str) -> float:

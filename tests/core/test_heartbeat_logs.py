@@ -22,7 +22,9 @@ import agenttrace
 from agenttrace import SettingError, semconv
 from agenttrace.registry import OpenSpans
 from agenttrace.runtime.heartbeats import HeartbeatLogs
+from agenttrace.settings.values import SHORTEST_PERIOD
 from agenttrace.testing import fresh_runtime
+from agenttrace.watchdog.ticker import INTERVAL
 from tests.core.conftest import no_thread
 from tests.delivery.collector import Collector, Reply
 from tests.watchdog.given import SECOND, Body, opened
@@ -44,7 +46,7 @@ import agenttrace
 agenttrace.configure(durable=False)
 ours = {"agenttrace.runtime.heartbeats", "agenttrace.delivery.partial"}
 assert not ours & set(sys.modules)
-agenttrace.configure(durable=False, heartbeat_logs_every=0.1)
+agenttrace.configure(durable=False, heartbeat_logs_every=0.2)
 with agenttrace.span("parent's"):
     os.read(0, 1)
     child = os.fork()
@@ -396,7 +398,7 @@ def test_many_are_sent_in_batches() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "endpoint"), [(-1, ""), (0, ""), (5, "collector:4318")]
+    ("value", "endpoint"), [(-1, ""), (0, ""), (0.1, ""), (5, "collector:4318")]
 )
 def test_what_cannot_be_meant_is_refused(
     monkeypatch: pytest.MonkeyPatch, value: float, endpoint: str
@@ -409,6 +411,11 @@ def test_what_cannot_be_meant_is_refused(
         fresh_runtime(heartbeat_logs_every=value),
     ):
         pass
+
+
+def test_the_shortest_period_is_one_that_is_kept() -> None:
+    """A collector waits for three: it would take all that is open for dead."""
+    assert SHORTEST_PERIOD >= INTERVAL
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked there")
