@@ -1,8 +1,9 @@
 """The real backends that end-to-end tests talk to: where each is, and how it is built.
 
-Each stands in a folder of its own outside of the checkout, `<name>-<version>`, and is
-built once.  What is there is used as it is: a folder that exists is complete, because
-it gets its name when the build is over.
+Each stands in a folder of its own outside of the checkout, and is built once.  The
+folder is called `<name>-<version>`, and by a checksum of the files in `modules` that it
+is built from: who changes one gets another folder.  What is there is used as it is: a
+folder that exists is complete, because it gets its name when the build is over.
 
     $AGENTTRACE_BACKENDS, else $XDG_CACHE_HOME/agenttrace-backends, else the same
     below ~/.cache
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -48,7 +50,9 @@ class Backend:
     @property
     def folder(self) -> Path:
         """Where it stands, or is to stand."""
-        return _cache() / f"{self.name}-{self.version}"
+        name = f"{self.name}-{self.version}"
+        recipe = recipe_of(MODULES / self.name)
+        return _cache() / (f"{name}-{recipe}" if recipe else name)
 
     @property
     def is_there(self) -> bool:
@@ -86,6 +90,13 @@ class Backend:
             self.build(target, scratch)
             shutil.rmtree(self.folder, ignore_errors=True)
             target.rename(self.folder)
+
+
+def recipe_of(folder: Path) -> str:
+    """Return a checksum of what stands in *folder*, empty if that is nothing."""
+    files = sorted(folder.glob("*"))
+    read = b"".join(b"%s\0%s\0" % (it.name.encode(), it.read_bytes()) for it in files)
+    return f"{zlib.crc32(read):08x}" if read else ""
 
 
 def _cache() -> Path:
@@ -154,7 +165,7 @@ def _phoenix(target: Path, scratch: Path) -> None:
     """Install it in an environment of its own: it brings a hundred packages."""
     # Not movable: scripts and paths of an environment are absolute.  So it is made
     # where it is to stand, and what is moved there is a link to it.
-    home = _cache() / f".environment-{PHOENIX.name}-{PHOENIX.version}"
+    home = _cache() / f".environment-{PHOENIX.folder.name}"
     _run(sys.executable, "-m", "venv", "--clear", home, cwd=scratch)
     wanted = MODULES / "phoenix" / "requirements.txt"
     _pip_install(home / "bin" / "python", wanted)
@@ -199,6 +210,6 @@ COLLECTOR: Final = Backend("collector", "0.159", ("otelcol",), _collector)
 ALERTMANAGER: Final = Backend(
     "alertmanager", "debian", ("usr/bin/prometheus-alertmanager",), _alertmanager
 )
-PHOENIX: Final = Backend("phoenix", "20.26", ("bin/phoenix",), _phoenix)
+PHOENIX: Final = Backend("phoenix", "20.26", ("bin/phoenix", "bin/python"), _phoenix)
 BACKENDS: Final = (ALERTMANAGER, JAEGER, COLLECTOR, PHOENIX, PROMETHEUS)
 """All of them, what is quickly there first."""

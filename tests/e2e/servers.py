@@ -245,8 +245,10 @@ def phoenix(folder: Path) -> Generator[Phoenix]:
     base = f"http://127.0.0.1:{port}"
     # Of its environment, which what leads there is no part of.
     python = PHOENIX.program("phoenix").resolve().with_name("python")
+    plain = plain_environment()
     env = {
-        **plain_environment(),
+        # What the machine has set for a Phoenix of its own is not for this one.
+        **{name: plain[name] for name in plain if not name.startswith("PHOENIX_")},
         "PHOENIX_HOST": "127.0.0.1",
         "PHOENIX_PORT": str(port),
         "PHOENIX_WORKING_DIR": str(folder / "phoenix"),
