@@ -90,8 +90,6 @@ def sending_to(
 ) -> AbstractContextManager[FreshRuntime]:
     """Have a runtime in a block that is durable, as applications have it."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-    # A Collector that keeps its answer back is asked again.
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
     return fresh_runtime(
         span_exporter=None,
         durable=True,

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 QUEUE: Final = "exporters.otlp_http.sending_queue."
 ON_DISK: Final = QUEUE + "storage=file_storage"
+TAIL_SAMPLING: Final = "service.pipelines.traces.processors=[tail_sampling]"
+DECIDES_LATE: Final = "processors.tail_sampling.decision_wait=600s"
+KILL: Final = signal.SIGKILL
+STOP: Final = signal.SIGTERM
 
 
 def acknowledged(fresh: FreshRuntime) -> int:
@@ -42,6 +46,11 @@ def refusal(fresh: FreshRuntime) -> str:
     assert delivery is not None
     (lane,) = delivery.lanes
     return lane.last_error if lane.last_error and "HTTP" in lane.last_error else ""
+
+
+def ids(backend: Collector) -> set[str]:
+    """Return which spans it has; one that is sent again it has twice."""
+    return {span.span_id for span in backend.spans()}
 
 
 def test_a_collector_that_is_started_again_in_the_middle_of_a_run_loses_nothing(
@@ -76,27 +85,38 @@ def test_a_collector_that_is_started_again_in_the_middle_of_a_run_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    ("settings", "at_first", "is_lost"),
+    ("settings", "at_first", "ends", "is_lost"),
     [
-        pytest.param((), (), True, id="a queue in memory"),
-        pytest.param((ON_DISK,), (), False, id="a queue on disk"),
+        pytest.param((), (), KILL, True, id="a queue in memory"),
+        pytest.param((), (), STOP, True, id="a queue in memory, stopped"),
+        pytest.param((ON_DISK,), (), KILL, False, id="a queue on disk"),
         pytest.param(
             (ON_DISK, "service.pipelines.traces.processors=[batch]"),
             ("processors.batch.timeout=600s",),
+            KILL,
             True,
             id="the batch processor before a queue on disk",
         ),
         pytest.param(
             (ON_DISK, QUEUE + "batch.flush_timeout=100ms"),
             (QUEUE + "batch.flush_timeout=600s",),
+            KILL,
             False,
             id="batches made of a queue on disk",
         ),
         pytest.param(
-            (ON_DISK, "service.pipelines.traces.processors=[tail_sampling]"),
-            ("processors.tail_sampling.decision_wait=600s",),
+            (ON_DISK, TAIL_SAMPLING),
+            (DECIDES_LATE,),
+            KILL,
             True,
             id="tail sampling before a queue on disk",
+        ),
+        pytest.param(
+            (ON_DISK, TAIL_SAMPLING),
+            (DECIDES_LATE,),
+            STOP,
+            False,
+            id="tail sampling before a queue on disk, stopped",
         ),
     ],
 )
@@ -105,24 +125,25 @@ def test_what_a_killed_collector_has_acknowledged(
     monkeypatch: pytest.MonkeyPatch,
     settings: tuple[str, ...],
     at_first: tuple[str, ...],
+    ends: signal.Signals,
     is_lost: bool,  # noqa: FBT001 - a column of the table above
 ) -> None:
     """A receipt is worth what stands behind it: what is on disk survives."""
     away = servers.free_port()
     between = Between(tmp_path, *settings, TRACES=f"http://127.0.0.1:{away}")
     with sending_to(between.endpoint, tmp_path, monkeypatch) as fresh:
-        with between.running(signal.SIGKILL, *at_first):
+        with between.running(ends, *at_first):
             early = {step("acknowledged") for _ in range(20)}
             assert fresh.runtime.flush(servers.PATIENCE)
             assert acknowledged(fresh) == 20
         with Collector(port=away) as backend:
             with between.running(signal.SIGTERM):
-                late = step("after the kill")
+                late = step("after its end")
                 expected = {late} if is_lost else {late, *early}
-                servers.until("them", lambda: len(backend.spans()) >= len(expected))
-            arrived = [span.span_id for span in backend.spans()]
+                servers.until("them", lambda: expected <= ids(backend))
+            arrived = ids(backend)
 
-    assert sorted(arrived) == sorted(expected)
+    assert arrived == expected
 
 
 @pytest.mark.parametrize(
@@ -147,6 +168,6 @@ def test_a_collector_that_acknowledges_when_its_backend_does_loses_nothing(
         with Collector(port=away) as backend:
             with between.running(signal.SIGTERM):
                 assert fresh.runtime.flush(servers.PATIENCE)
-            arrived = {span.span_id for span in backend.spans()}
+            arrived = ids(backend)
 
     assert arrived == steps
