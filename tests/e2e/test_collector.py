@@ -120,7 +120,7 @@ def test_a_collector_that_is_started_again_in_the_middle_of_a_run_loses_nothing(
         ),
     ],
 )
-def test_what_a_killed_collector_has_acknowledged(
+def test_what_a_killed_collector_has_acknowledged(  # noqa: PLR0913, PLR0917 - a table
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     settings: tuple[str, ...],
