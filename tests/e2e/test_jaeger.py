@@ -56,7 +56,7 @@ token = asyncio.run(request())
 with agenttrace.resume(token, name="second part"):
     pass
 with agenttrace.span("hangs", heartbeat_timeout=1):
-    judged.wait()
+    assert judged.wait(60)
 with agenttrace.span("goes on"):
     with agenttrace.span("has ended"):
         pass
@@ -187,8 +187,11 @@ def linked(jaeger: servers.Jaeger, folder: Path) -> tuple[Told, Told]:
                 told if name in {each["operationName"] for each in told.spans} else None
             )
 
-        middle = servers.until("a marker", partial(seen, f"{MARKER}: goes on"))
-        program.communicate("go on", timeout=300)
+        try:
+            middle = servers.until("a marker", partial(seen, f"{MARKER}: goes on"))
+            program.communicate("go on", timeout=300)
+        finally:
+            program.kill()
     assert program.returncode == 0
     return middle, servers.until("the end", partial(seen, "goes on"))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Span = dict[str, Any]
 # To begin it imports hundreds of modules: a minute and more where others are at work.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 PROGRAM = """
 import asyncio
 import contextlib
@@ -36,7 +36,9 @@ import agenttrace
 from agenttrace.testing.model_server import ModelServer, error, text, tool_call
 
 judged = threading.Event()
-runtime = agenttrace.configure(stuck_hooks=[lambda report: judged.set()])
+runtime = agenttrace.configure(
+    stuck_hooks=[lambda report: judged.set()], capture_content=True
+)
 agenttrace.instrument("openai", "openai-agents")
 
 
@@ -69,7 +71,7 @@ with ModelServer(script) as server:
 with agenttrace.span("invoke_agent waits", operation="invoke_agent"):
     tool = {"operation": "execute_tool", "heartbeat_timeout": 1}
     with agenttrace.span("execute_tool hangs", **tool):
-        judged.wait()
+        assert judged.wait(60)
 assert runtime.shutdown(60)
 """
 PARENTS = (
@@ -214,3 +216,32 @@ def test_what_failed_or_got_stuck_is_an_error_and_nothing_else_is(told: Told) ->
     (hang,) = stuck["events"]
     assert hang["name"] == semconv.HANG
     assert hang["attributes"][semconv.HANG_IDLE] >= 1
+
+
+def test_what_was_said_is_shown_as_messages(told: Told) -> None:
+    """With `capture_content`: what was asked, which tool was wanted, the answer."""
+    wants, answers = sorted(
+        told.named("chat looks-up"), key=lambda each: str(each["start_time"])
+    )
+    asked, answered = "llm.input_messages", "llm.output_messages.0.message"
+    call = "message.tool_calls.0.tool_call.function"
+
+    has: Mapping[str, Any] = wants["attributes"]
+    assert has[f"{asked}.0.message.role"] == "user"
+    assert has[f"{asked}.0.message.content"] == "Where is 1042?"
+    assert has[f"llm.output_messages.0.{call}.name"] == "find_order"
+    has = answers["attributes"]
+    assert has[f"{asked}.1.{call}.name"] == "find_order"
+    assert has[f"{asked}.2.message.content"] == "on its way"
+    assert has[f"{answered}.role"] == "assistant"
+    assert has[f"{answered}.content"] == "On its way."
+
+
+def test_links_are_not_kept(told: Told) -> None:
+    """Who looks for what a late end is linked to has its parent instead."""
+    late = told.one("agenttrace.late_finish: execute_tool hangs")
+    fields = told.phoenix.ask('{__type(name: "Span") {fields {name}}}')["__type"]
+    names = {each["name"] for each in fields["fields"]}
+
+    assert "events" in late.keys() & names
+    assert "links" not in late.keys() | names
