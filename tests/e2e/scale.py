@@ -34,7 +34,7 @@ from tests.e2e import servers
 from tests.e2e.between import Between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FLEET: Final = Path(__file__).parents[2] / "examples/fleet"
 SPANS: Final = 8
@@ -139,13 +139,30 @@ def work(seconds: float, rate: float) -> None:
     print(json.dumps({"spans": runs * SPANS, "seconds": took, "cpu": cpu}))
 
 
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return *environment* without what the machine has set for us and the SDK."""
+    ours = ("OTEL_", "AGENTTRACE_")
+    return {name: it for name, it in environment.items() if not name.startswith(ours)}
+
+
 def working(
     arguments: argparse.Namespace, state: Path, **variables: str
 ) -> list[dict[str, Any]]:
-    """Run the workers to their end, and return what they print."""
+    """Run the workers to their end, and return what they print.
+
+    Args:
+        arguments: What each is told.
+        state: Their state directory.
+        variables: Of their environment; without more they send no metrics.
+    """
     command = (sys.executable, "-m", __spec__.name, "--work")
     told = (f"--seconds={arguments.seconds}", f"--rate={arguments.rate}")
-    env = {**os.environ, "AGENTTRACE_STATE_DIR": str(state), **variables}
+    env = {
+        **_without_settings(os.environ),
+        "AGENTTRACE_STATE_DIR": str(state),
+        "OTEL_METRICS_EXPORTER": "none",
+        **variables,
+    }
     workers = [
         subprocess.Popen([*command, *told], env=env, stdout=subprocess.PIPE)
         for _ in range(arguments.workers)
@@ -155,12 +172,17 @@ def working(
     return [json.loads(each) for each in printed]
 
 
-def settled(count: Callable[[], int], most: int) -> int:
-    """Return what *count* returns: *most*, or what it has been for three seconds."""
-    last, since = count(), time.monotonic()
-    while last < most and time.monotonic() < since + 3:
+def settled(
+    look: Callable[[], tuple[int, float]], most: int, quiet: float = 30
+) -> tuple[int, float]:
+    """Return what *look* told when its count last grew, and with it what that took.
+
+    It has become *most* by then, or has stood still for *quiet* seconds.
+    """
+    last, since = look(), time.monotonic()
+    while last[0] < most and time.monotonic() < since + quiet:
         time.sleep(0.5)
-        if (now := count()) != last:
+        if (now := look())[0] != last[0]:
             last, since = now, time.monotonic()
     return last
 
@@ -190,8 +212,9 @@ def carried(
                 arguments, folder, OTEL_EXPORTER_OTLP_ENDPOINT=between.endpoint
             )
             sent = sum(each["spans"] for each in told)
-            arrived = settled(counts.spans, sent)
-            cpu = sum(collector.cpu_times()[:2]) - before
+            arrived, cpu = settled(
+                lambda: (counts.spans(), sum(collector.cpu_times()[:2])), sent
+            )
             memory = collector.memory_info().rss
         return Way(
             name,
@@ -199,7 +222,7 @@ def carried(
             sent,
             max(each["seconds"] for each in told),
             sum(each["cpu"] for each in told),
-            cpu,
+            cpu - before,
             memory,
         )
 
@@ -207,7 +230,10 @@ def carried(
 def weighed() -> list[tuple[str, float]]:
     """Return what a span comes to in bytes, by what is done to it."""
     with Collector() as collector, pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - _without_settings(os.environ).keys():
+            patch.delenv(name)
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
+        patch.setenv("OTEL_METRICS_EXPORTER", "none")
         with (
             tempfile.TemporaryDirectory() as state,
             fresh_runtime(
@@ -218,7 +244,7 @@ def weighed() -> list[tuple[str, float]]:
                 run(number)
             assert fresh.runtime.flush(servers.PATIENCE)
             status = fresh.runtime.status()
-        bodies = [request.body for request in collector.requests]
+        bodies = [each.body for each in collector.requests if each.path == "/v1/traces"]
     spans = 250 * SPANS
     return [
         ("on the wire, as it is", sum(map(len, bodies)) / spans),
