@@ -1,4 +1,4 @@
-"""When a backend counts as there, and what it is started with."""
+"""When a backend counts as there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e import servers
 from tests.e2e.backends import BACKENDS, MODULES, PHOENIX, recipe_of
 
 if TYPE_CHECKING:
@@ -42,15 +41,3 @@ def test_a_phoenix_without_its_python_is_not_there(
     (programs / missing).unlink()
 
     assert not PHOENIX.is_there
-
-
-@pytest.mark.timeout(900)
-def test_a_phoenix_does_not_take_the_settings_of_another_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A machine that has one would have tests write to its database."""
-    monkeypatch.setenv("PHOENIX_SQL_DATABASE_URL", "postgresql://127.0.0.1:1/theirs")
-    monkeypatch.setenv("PHOENIX_ENABLE_AUTH", "true")
-
-    with servers.phoenix(tmp_path) as phoenix:
-        assert phoenix.spans() == []

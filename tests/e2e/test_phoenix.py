@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,7 +112,10 @@ class Told:
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """Run the program once, and give what Phoenix has of it."""
     folder = tmp_path_factory.mktemp("phoenix")
-    with servers.phoenix(folder) as phoenix:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as running:
+        # Of another Phoenix, on the same machine: ours would not begin with it.
+        patch.setenv("PHOENIX_ENABLE_AUTH", "true")
+        phoenix = running.enter_context(servers.phoenix(folder))
         ran = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(PROGRAM)],
             env={
