@@ -150,11 +150,14 @@ class Account:
         return self.backend.url(entry.act.started[0].trace_id)
 
     def in_jaeger(self, entry: Entry) -> int | None:
-        """Return how many of its spans a Jaeger has; None where none was asked."""
+        """Return how many of its spans a Jaeger has; None where none has said."""
         if self.backend is None or not self.backend.found:
             return None
+        found = self.backend.found
         traces = {span.trace_id for span in entry.act.started}
-        return sum(self.backend.found.get(trace_id, 0) for trace_id in traces)
+        if not traces <= found.keys():
+            return None
+        return sum(found[trace_id] for trace_id in traces)
 
     def problems(self) -> list[str]:
         """Return all that is not as it must be, in sentences without a full stop."""

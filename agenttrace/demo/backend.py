@@ -9,10 +9,12 @@ answers there that has a trace of this demo.  No address is shown on less than t
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
@@ -31,6 +33,9 @@ _OF_JAEGER: Final = f"/trace/{TRACE_ID}"
 """How the path of a trace ends on Jaeger's pages."""
 _ANSWER: Final = 1.0
 """Seconds that one answer may take."""
+LONGEST: Final = 16 * 1024 * 1024
+"""Bytes of an answer that are read: a trace of the demo has a hundredth of that."""
+_NOT_FOUND: Final = 404
 _PATIENCE: Final = 5.0
 """Seconds in which a Jaeger that answers must have everything."""
 _MOMENT: Final = 0.1
@@ -42,8 +47,8 @@ class Backend:
 
     Args:
         template: Address of a trace, with `{trace_id}` in it.
-        found: How many of the spans that started a Jaeger there has, by trace id; empty
-            where no Jaeger answers.
+        found: How many of the spans that started a Jaeger there has, by trace id;
+            without those that it did not answer for, empty where no Jaeger answers.
     """
 
     template: str
@@ -57,7 +62,8 @@ class Backend:
 def check(template: str) -> None:
     """Raise `SettingError` where *template* is no address of a trace."""
     has_scheme = template.startswith(("http://", "https://"))
-    if not has_scheme or TRACE_ID not in template or not template.isprintable():
+    is_whole = template.isprintable() and " " not in template and _has_host(template)
+    if not has_scheme or TRACE_ID not in template or not is_whole:
         allowed = f"an address with {TRACE_ID} in it, http://.../trace/{TRACE_ID} say"
         raise SettingError(setting=OPTION, value=template, allowed=allowed)
 
@@ -68,6 +74,7 @@ def look(
     template: str | None,
     *,
     jaeger_port: int = JAEGER_PORT,
+    answer: float = _ANSWER,
 ) -> Backend | None:
     """Return where the traces of *acts* can be looked at; None where that is not known.
 
@@ -76,16 +83,17 @@ def look(
         acts: What was played.
         template: Address of a trace, by whoever knows.
         jaeger_port: Where a Jaeger is looked for otherwise.
+        answer: Seconds that one answer may take, to its last byte.
     """
     if sent is None or not sent.acknowledged:
         return None
     if template is not None:
-        return Backend(template, _found(template, acts))
+        return Backend(template, _found(template, acts, answer))
     host = _host_of(sent.to)
     if host is None:
         return None
     guess = f"http://{host}:{jaeger_port}{_OF_JAEGER}"
-    found = _found(guess, acts)
+    found = _found(guess, acts, answer)
     return Backend(guess, found) if any(found.values()) else None
 
 
@@ -102,7 +110,20 @@ def _host_of(endpoint: str) -> str | None:
     return f"[{found}]" if found and ":" in found else found
 
 
-def _found(template: str, acts: Sequence[Act]) -> dict[str, int]:
+def _has_host(address: str) -> bool:
+    """Return whether *address* names a host, and a port that is one or none.
+
+    >>> _has_host("http://h:1/"), _has_host("http://h:{port}/"), _has_host("http:///")
+    (True, False, False)
+    """
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _found(template: str, acts: Sequence[Act], timeout: float) -> dict[str, int]:
     """Return how much of each trace a Jaeger has; nothing where none answers."""
     base, is_jaeger, _ = template.partition(_OF_JAEGER)
     if not is_jaeger:
@@ -116,26 +137,46 @@ def _found(template: str, acts: Sequence[Act]) -> dict[str, int]:
         for trace_id, span_ids in wanted.items():
             # It stores what it has acknowledged a moment later.
             while True:
-                there = _spans_of(f"{base}/api/traces/{trace_id}")
-                if there is None:
-                    return {}
-                found[trace_id] = len(span_ids & there)
-                if span_ids <= there or time.monotonic() > deadline:
+                there = _spans_of(f"{base}/api/traces/{trace_id}", timeout)
+                is_late = time.monotonic() > deadline
+                if there is not None:
+                    found[trace_id] = len(span_ids & there)
+                elif is_late or not found:
+                    return found
+                if is_late or span_ids <= (there or set()):
                     break
                 time.sleep(_MOMENT)
     return found
 
 
-def _spans_of(address: str) -> set[str] | None:
-    """Return the ids of the spans of a trace; None where no Jaeger answers."""
+def _spans_of(address: str, timeout: float) -> set[str] | None:
+    """Return the ids of the spans of a trace; None where no Jaeger answers in time."""
+    told: list[set[str] | None] = []
+    # What answers drop by drop keeps every time limit of a socket, and is given up.
+    asking = threading.Thread(
+        target=lambda: told.append(_told_of(address, timeout)), daemon=True
+    )
+    asking.start()
+    asking.join(timeout)
+    return told[0] if told else None
+
+
+def _told_of(address: str, timeout: float) -> set[str] | None:
+    """Return what a Jaeger says of a trace, however long it takes for that."""
     # It is as near as the endpoint: no proxy stands in between.
     opener = build_opener(ProxyHandler({}))
     try:
-        with opener.open(address, timeout=_ANSWER) as answer:
-            told: Any = json.load(answer)
+        try:
+            answer = opener.open(address, timeout=timeout)
+        except HTTPError as error:
+            answer = error
+        with answer:
+            told: Any = json.loads(answer.read(LONGEST))
+        if answer.status == _NOT_FOUND:
+            # Jaeger's words for a trace that it does not have (yet).  Others say 404 of
+            # a page that they do not have.
+            return set() if told["errors"][0]["code"] == _NOT_FOUND else None
         return {str(span["spanID"]) for each in told["data"] for span in each["spans"]}
-    except URLError as error:
-        # Jaeger's word for a trace that it does not have (yet).
-        return set() if getattr(error, "code", None) == 404 else None  # noqa: PLR2004 - HTTP's own number
-    except (OSError, ValueError, KeyError, TypeError):
+    # Whatever is there: it may not speak HTTP, or say anything in JSON.
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):
         return None
