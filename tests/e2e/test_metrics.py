@@ -232,22 +232,53 @@ def test_every_panel_has_something_to_show(
     assert fed.query(asked), asked
 
 
+def try_rules(path: Path) -> str:
+    """Return what is wrong by the unit tests at *path*; nothing where they pass."""
+    ran = subprocess.run(
+        [PROMETHEUS.program("promtool"), "test", "rules", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "" if ran.returncode == 0 else ran.stdout + ran.stderr
+
+
 def test_the_rules_are_right() -> None:
     """As whoever has changed them would try them."""
     with resources.as_file(resources.files("agenttrace.dashboards")) as folder:
-        ran = subprocess.run(
-            [
-                PROMETHEUS.program("promtool"),
-                "test",
-                "rules",
-                folder / "prometheus/agenttrace.rules.test.yml",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        assert try_rules(folder / "prometheus/agenttrace.rules.test.yml") == ""
 
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ("_x119 2", [2]),
+        ("_x90 2x29", [2]),
+        ("_x90 2x9 _x20", [2]),
+        ("2x120", [0]),
+        ("2x50 _x15 2x55", [0]),  # a gap where the time shown begins
+        ("_x120", []),
+    ],
+)
+def test_what_was_recovered_is_shown_by_its_first_value(
+    tmp_path: Path, values: str, shown: list[int]
+) -> None:
+    """A process recovers as it starts: no increase sees what it says first."""
+    (panel,) = (
+        each for each in queries() if str(each.id).endswith(": Lost with a process")
+    )
+    asked = panel.values[0].replace("$job", ".*").replace("$__range", "1h")
+    name = 'agenttrace_recovery_recovered_total{job="a", instance="next"}'
+    wanted = [{"labels": "{}", "value": each} for each in shown]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values}],
+        "promql_expr_test": [{"expr": asked, "eval_time": "2h", "exp_samples": wanted}],
+    }
+    path = tmp_path / "panel.test.yml"
+    path.write_text(json.dumps({"rule_files": [], "tests": [case]}))
+
+    assert try_rules(path) == ""
 
 
 class Alerts:
