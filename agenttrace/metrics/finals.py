@@ -51,12 +51,10 @@ _TOKENS: Final = (
 )
 _USUAL: Final = (
     (Outcome.OK.value, False),
-    (Outcome.OK.value, True),
     (Outcome.ERROR.value, False),
-    (Outcome.STUCK.value, True),
-    # What a time-out or somebody who has waited long enough makes of a run that hangs.
-    (Outcome.CANCELLED.value, True),
-    (Outcome.TIMED_OUT.value, True),
+    # Whatever a time-out, somebody who has waited long enough or the next step makes of
+    # a run that hangs.
+    *((outcome.value, True) for outcome in Outcome),
 )
 """How runs end, and whether they have hung."""
 _CALL: Final = (
