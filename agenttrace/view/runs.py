@@ -110,7 +110,8 @@ class Runs:
         in the version that is there already, unless `whole` says that they are all.
 
         Args:
-            trace_id: Its id, all of it.
+            trace_id: Its id, all of it; of a run of which something has ended, as much
+                as tells it from others.
             have: The version of its ended spans that need not be told again.
 
         Raises:
@@ -118,8 +119,9 @@ class Runs:
         """
         with self._asking:
             picture = self._look()
-            found = _open_runs(picture).get(trace_id)
             run = self._run(trace_id)
+            trace_id = run.trace_id if run else trace_id
+            found = _open_runs(picture).get(trace_id)
             if run is None and found is None:
                 return None
             version, is_whole, nodes = self._ended_of(trace_id).since(have)
@@ -136,12 +138,18 @@ class Runs:
     def span(self, trace_id: str, span_id: str) -> Told | None:
         """Return all that is known of a span; None where there is no such.
 
+        Args:
+            trace_id: The id of its run, as `run` takes it.
+            span_id: Its id, all of it.
+
         Raises:
             StoreUnreadableError: The store is damaged, out of reach or not one.
         """
         with self._asking:
             picture = self._look()
-            node = self._ended_of(trace_id).nodes.get(span_id)
+            run = self._run(trace_id)
+            trace_id = run.trace_id if run else trace_id
+            node = self._ended_of(trace_id).nodes.get(span_id) if run else None
             ended: Told | None = None
             if node is not None:
                 ended = span_as_json(node)

@@ -12,6 +12,7 @@ from agenttrace.delivery.otlp import frame_of
 from agenttrace.delivery.senders import Delivered
 from agenttrace.delivery.senders.store import StoreSender
 from agenttrace.delivery.store import FILE_NAME, Reader
+from agenttrace.view import Runs
 from agenttrace.view.ended import Ended
 from tests.delivery.given import span_data
 
@@ -112,3 +113,27 @@ def test_a_run_that_began_anew_is_told_whole(store: Store) -> None:
 def test_a_version_that_there_never_was_has_nothing(store: Store, have: str) -> None:
     """It comes from a page, which may be that of another day."""
     assert store.since(have)[1:] == (True, {"invoke_agent clerk", "search"})
+
+
+@pytest.mark.parametrize("length", [5, 16, 32])
+def test_a_part_of_a_trace_id_leads_to_all_of_the_run(
+    store: Store, length: int
+) -> None:
+    """A run that is shown without its steps looks like one that did nothing."""
+    runs = Runs(store.path.parent)
+
+    run = runs.run(TRACE.hex()[:length])
+    step = runs.span(TRACE.hex()[:length], ROOT.span_id.hex())
+
+    assert run is not None
+    assert {each["name"] for each in run["spans"]} == {"invoke_agent clerk", "search"}
+    assert step is not None
+    assert step["ended"]["name"] == "invoke_agent clerk"
+
+
+def test_a_part_of_a_trace_id_that_there_is_not_leads_nowhere(store: Store) -> None:
+    """Hexadecimal digits have a partner; what somebody has copied may have none."""
+    runs = Runs(store.path.parent)
+
+    assert runs.run("abc") is None
+    assert runs.span("abc", ROOT.span_id.hex()) is None
