@@ -60,6 +60,7 @@ class Count(StrEnum):
     CALLS_HUNG = "calls_hung"
     MEASUREMENTS_DROPPED = "measurements_dropped"
     LATE_FINISHES = "late_finishes"
+    LATE_GIVEN_UP = "late_given_up"
     ENCODER_FALLBACKS = "encoder_fallbacks"
     EXPORT_FAILURES = "export_failures"
     EXPORT_RETRIES = "export_retries"

@@ -48,7 +48,14 @@ METRICS: Final = (
         "counter",
         "{span}",
         "counts.late_finishes",
-        "Spans that ended after all when their end had been told: false alarms.",
+        "Spans that ended after all when their end had been told.",
+    ),
+    (
+        "agenttrace.spans.late_given_up",
+        "counter",
+        "{span}",
+        "counts.late_given_up",
+        "Those of them that were cancelled, timed out or left: no false alarms.",
     ),
     (
         "agenttrace.event_loop.blocks",

@@ -36,7 +36,7 @@ from agenttrace.model import (
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.ids import LAST_INSTANT, instant
 from agenttrace.spans.parts import link_data
-from agenttrace.spans.tracer import silence_of
+from agenttrace.spans.tracer import count_late, silence_of
 from agenttrace.spans.unsaid import late_finish_of, said_ending, settled, unsaid
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ class Adoption:
             self._hand_over(adopted.record, span, ending or RETURNED, self._forward)
         else:
             if self.late:
-                safety.count(safety.Count.LATE_FINISHES)
+                count_late((ending or RETURNED).outcome)
                 self.send(late_finish_of(span))
             # Not its slot: whoever judges it may be writing there at this moment.
             self.registry.let_go(adopted.record)

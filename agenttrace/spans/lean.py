@@ -249,7 +249,7 @@ class LeanSpan(RecordedSpan):
             if record.teller is Teller.OWNER:
                 return  # another thread is ending it, at this very moment
             self._close(ending)
-            self._tracer.provider.finished_late(self)
+            self._tracer.provider.finished_late(self, ending.outcome)
             self._tracer.registry.let_go(record)
         else:
             self._close(ending)

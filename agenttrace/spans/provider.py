@@ -211,9 +211,9 @@ class Provider(sdk.TracerProvider):
         else:
             span.written()
 
-    def finished_late(self, span: LeanSpan) -> None:
+    def finished_late(self, span: LeanSpan, outcome: Outcome) -> None:
         """Tell that *span* ended after all, though its end had been told."""
-        safety.count(safety.Count.LATE_FINISHES)
+        tracers.count_late(outcome)
         if span.flags & _SAMPLED:
             self.ended(span.late_finish())
 

@@ -22,6 +22,7 @@ from agenttrace.model import (
     NO_ATTRIBUTES,
     Attributes,
     Opening,
+    Outcome,
     ScopeData,
     identity_of,
 )
@@ -46,6 +47,8 @@ _SAMPLED: Final = int(trace.TraceFlags.SAMPLED)
 _RANDOM_TRACE_ID: Final = 0x02
 _INTERNAL: Final = SpanKind.INTERNAL
 _ANSWERING: Final = (SpanKind.SERVER, SpanKind.CONSUMER)
+_GIVEN_UP: Final = (Outcome.CANCELLED, Outcome.TIMED_OUT, Outcome.ABANDONED)
+"""How spans end that somebody has put an end to, who would wait no longer."""
 _USUAL: Final = Manner()
 _new: Final = object.__new__
 
@@ -238,6 +241,14 @@ def silence_of(kind: SpanKind, operation: object) -> float | None:
     the connection of a WebSocket is such a span.
     """
     return UNLIMITED if operation is None and kind in _ANSWERING else None
+
+
+def count_late(outcome: Outcome) -> None:
+    """Count the end of a span whose end had been told before."""
+    safety.count(safety.Count.LATE_FINISHES)
+    if outcome in _GIVEN_UP:
+        # It did not go on by itself: that it was stuck was no false alarm.
+        safety.count(safety.Count.LATE_GIVEN_UP)
 
 
 def _said(given: Mapping[str, Any] | None) -> tuple[Attributes, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -166,6 +167,23 @@ def test_the_processors_are_the_ones_that_were_there(given: Beside) -> None:
     processors = vars(composite_of(given.provider))["_span_processors"]
 
     assert [type(each) for each in processors] == [SimpleSpanProcessor]
+
+
+def test_a_judged_span_that_is_given_up_was_no_false_alarm(given: Beside) -> None:
+    """It had not gone on by itself, and no longer limit would have helped."""
+    before = safety.counts()
+
+    with (
+        contextlib.suppress(asyncio.CancelledError),
+        given.tracer.start_as_current_span("slow"),
+    ):
+        assert given.judge("slow")
+        raise asyncio.CancelledError
+
+    after = safety.counts()
+    assert ended_as(given.sent()[-1])[0] == "cancelled"
+    assert after["late_finishes"] == before["late_finishes"] + 1
+    assert after["late_given_up"] == before["late_given_up"] + 1
 
 
 def test_the_end_of_a_judged_span_arrives_as_a_late_finish(given: Beside) -> None:

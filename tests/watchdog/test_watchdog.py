@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
 
 import agenttrace
-from agenttrace import semconv
+from agenttrace import safety, semconv
 from agenttrace.clock import COARSE
 from agenttrace.registry import OpenSpans, Usual
 from agenttrace.watchdog.limits import Limits
@@ -66,10 +68,12 @@ def test_the_verdict_is_an_event_on_the_span(given: World) -> None:
 
 def test_what_finishes_after_all_is_told_as_a_span_of_its_own(given: World) -> None:
     """A span id has one final form; and a false alarm is to be seen as one."""
+    before = safety.counts()["late_given_up"]
     with given.block("slow") as span:
         given.clock.pass_(301)
         span.set_attribute("tokens", 7)
 
+    assert safety.counts()["late_given_up"] == before
     sent = given.sent()
     judged, late = sent["slow"], sent["agenttrace.late_finish: slow"]
     one, other = judged.get_span_context(), late.get_span_context()
@@ -87,6 +91,20 @@ def test_what_finishes_after_all_is_told_as_a_span_of_its_own(given: World) -> N
     assert (late.attributes or {})["tokens"] == 7
     assert late.status.status_code is StatusCode.UNSET
     assert late.events == ()
+
+
+def test_a_step_that_is_cancelled_later_was_no_false_alarm(given: World) -> None:
+    """It had not gone on by itself, and no longer limit would have helped."""
+    before = safety.counts()
+
+    with contextlib.suppress(asyncio.CancelledError), given.block("slow"):
+        given.clock.pass_(301)
+        raise asyncio.CancelledError
+
+    after = safety.counts()
+    assert given.endings()["agenttrace.late_finish: slow"] == "cancelled"
+    assert after["late_finishes"] == before["late_finishes"] + 1
+    assert after["late_given_up"] == before["late_given_up"] + 1
 
 
 def test_a_late_finish_says_how_it_really_ended(given: World) -> None:
