@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agenttrace import safety
 from agenttrace.clock import COARSE
 from agenttrace.journal import process
-from agenttrace.journal.format import LAST_TICK, Header, State, commit_code
+from agenttrace.journal.format import LAST_TICK, MEMORY, Header, State, commit_code
 from agenttrace.journal.growth import Growth
 from agenttrace.journal.lock import hold
 from agenttrace.journal.payload import NOTHING, UNUSUAL, Packed, write, write_error
@@ -50,10 +50,6 @@ _PATIENCE: Final = 1.0
 """Seconds that closing waits for a growth that is under way."""
 _CHUNK: Final = 256
 """Slots that are made ready at a time: each is a number in a list."""
-_MEMORY: Final = 0xFFFF_FFFF
-"""Numbers of slots up to this are of slots in memory.  That of a slot in a journal is
-its commit word when it is open, so that ending a span need not read what stands there.
-"""
 _LAST: Final = 0xFFFF_FFFF << 32
 """The commit word of a free slot whose sequence cannot rise any more."""
 _STATE: Final = 0xFF
@@ -220,7 +216,7 @@ class Journal:
         Into the slot it has, be it this journal's or that of the one before.
         """
         opened = span.slot
-        if opened > _MEMORY:
+        if opened > MEMORY:
             words = span.words
             word = span.word
             if ending.outcome is _WELL and ending.ended_by is _RETURN:
@@ -243,7 +239,7 @@ class Journal:
         *ending* is what was told, if that is to stand there, too.
         """
         opened = span.slot
-        if opened > _MEMORY:
+        if opened > MEMORY:
             words, word = span.words, span.word
             code = write_error(words, word, _JUDGED, ending) - _OPEN
             # Its owner may have ended it meanwhile, and the slot be another span's.
@@ -252,7 +248,7 @@ class Journal:
 
     def linked(self, span: OpenSpan, links: Sequence[LinkData]) -> None:
         """Write down what *span* is linked to, as far as there is room."""
-        if span.slot > _MEMORY:
+        if span.slot > MEMORY:
             with no_fork_at_first("journal.links"):
                 from agenttrace.journal.links import write_links  # noqa: PLC0415 - rare
             write_links(span, links)
@@ -264,16 +260,16 @@ class Journal:
         # No call until the slot is free: who comes second frees nothing, and a signal
         # handler that raises leaves no span in the file that nobody will free.
         opened, span.slot = span.slot, -1
-        if is_ours and opened > _MEMORY:
+        if is_ours and opened > MEMORY:
             span.words, span.word = SINK, 0
             free = opened - _OPEN
             words[word - 1] = free if free < _LAST else 0
             if not self.is_closed:
                 self._free.append(word)
-        elif 0 <= opened <= _MEMORY:
+        elif 0 <= opened <= MEMORY:
             span.slot = opened
             self._memory.free(span)
-        elif opened > _MEMORY and self._previous is not None:
+        elif opened > MEMORY and self._previous is not None:
             span.slot = opened
             self._previous.free(span)
         else:

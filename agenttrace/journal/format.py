@@ -56,10 +56,12 @@ Tags of texts: 1 name, 2 operation, 3 scope name, 4 scope version, 5 conversatio
 cut between two characters, an id (5) is left out instead: half an id is a wrong one.
 
 A link: trace id (16), span id (8), flags (1): 1 its span is remote, 2 `agenttrace.link`
-is `resumed`; other attributes of links are not kept.  Texts leave room for two; further
-ones stand there while there is room behind the texts.  A link may come any time after
-the commit: its bytes first, then their number.  Journals from before there were links
-have a zero at 91, and a reader from then reads all the rest as ever.
+is `resumed`; other attributes of links are not kept.  They stand there while there is
+room behind the texts.  For the first two there always is: where texts take it, those
+with tags from 5 on are given up, the last one first, by a zero in place of its tag.  A
+link may come any time after the commit: its bytes first, then their number.  Journals
+from before there were links have a zero at 91, and a reader from then reads all the
+rest as ever.
 
 The commit word is `state | outcome << 8 | ended_by << 16 | sequence << 32`.  States are
 0 FREE, 1 OPEN, 2 ENDED, 3 JUDGED.  Everything else is written before it, so the one
@@ -101,6 +103,11 @@ TEXTS_START: Final = 92
 ERROR_CELL: Final = 448
 """Offset of `error.type` in a slot: length, then text."""
 ERROR_SIZE: Final = 63
+
+MEMORY: Final = 0xFFFF_FFFF
+"""Numbers of slots up to this are of slots in memory.  That of a slot in a journal is
+its commit word when it is open, so that ending a span need not read what stands there.
+"""
 
 OUTCOMES: Final[Mapping[Outcome, int]] = {
     Outcome.OK: 1,

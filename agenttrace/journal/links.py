@@ -15,9 +15,9 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import safety, semconv
-from agenttrace.journal.format import LINK_COUNT, TEXTS_START
+from agenttrace.journal.format import LINK_COUNT, MEMORY, TEXTS_START
 from agenttrace.journal.payload import UNUSUAL
-from agenttrace.journal.texts import CONVERSATION, TEXTS_SIZE, pack_text
+from agenttrace.journal.texts import CONVERSATION, TEXTS_SIZE, pack_text, places
 from agenttrace.model import LinkData
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _LINK: Final = struct.Struct("<16s8sB")
 LINK_SIZE: Final = _LINK.size
+_SURE: Final = 2
+"""Links that there is always room for: names of what is done give way to them."""
 _REMOTE: Final = 1
 _RESUMED: Final = 2
 _RESUMES: Final = {semconv.LINK: semconv.RESUMED}
@@ -45,17 +47,13 @@ def pack_link(link: LinkData) -> bytes:
 
 
 def read_links(texts: bytes, count: int) -> tuple[bytes, tuple[LinkData, ...]]:
-    """Return the texts without the *count* links behind them, and the links.
-
-    Raises:
-        ValueError: There is no room for as many.
-    """
-    end = len(texts) - count * LINK_SIZE
-    if end <= 0:
-        msg = f"{count} links"
-        raise ValueError(msg)
+    """Return the texts without what stands behind them, and the *count* links there."""
+    end = places(texts)[-1]
+    first = len(texts) - count * LINK_SIZE
+    if end >= first:  # no number that we have written: it must not cost the span
+        first = len(texts)
     found: list[LinkData] = []
-    for at in range(len(texts) - LINK_SIZE, end - 1, -LINK_SIZE):
+    for at in range(len(texts) - LINK_SIZE, first - 1, -LINK_SIZE):
         trace_id, span_id, flags = _LINK.unpack_from(texts, at)
         # One that is damaged must not cost the span.
         if trace_id != _NO_TRACE and span_id != _NO_SPAN:
@@ -77,30 +75,21 @@ def write_links(span: OpenSpan, links: Sequence[LinkData]) -> None:
 
 
 def _write(span: OpenSpan, links: Sequence[LinkData]) -> None:
-    opened, slot = span.slot, 8 * (span.word - 1)
-    data = memoryview(span.words).cast("B")
+    words, word = span.words, span.word
+    opened = span.slot  # last: whoever frees the slot takes this first
+    if opened <= MEMORY:
+        return
+    slot = 8 * (word - 1)
+    data = memoryview(words).cast("B")
     texts = data[slot + TEXTS_START : slot + TEXTS_START + TEXTS_SIZE]
     count = data[slot + LINK_COUNT]
-    tags, end = set[int](), 0
-    while end < TEXTS_SIZE and texts[end]:
-        tags.add(texts[end])
-        end += 2 + texts[end + 1]
     # Its end may be told elsewhere, and the slot be another span's by now: so it is
     # asked for before each store, with no call in between (`file` says why).
-    if span.operation is None and CONVERSATION not in tags:
-        live: Any = span()
-        said = (getattr(live, "_values", None) or _NO_ATTRIBUTES).get(_KEY)
-        packed = pack_text(CONVERSATION, said, TEXTS_SIZE - count * LINK_SIZE - 1 - end)
-        if packed:
-            after = end + len(packed)
-            rest = packed[1:] + b"\0"
-            if span.slot == opened:
-                texts[end + 1 : after + 1] = rest
-            if span.slot == opened:
-                texts[end] = CONVERSATION
-            end = after
+    end = _converse(span, opened, texts, TEXTS_SIZE - count * LINK_SIZE)
     for link in links:
         at = TEXTS_SIZE - (count + 1) * LINK_SIZE
+        if at <= end and count < _SURE:
+            end = _shorten(span, opened, texts, at)
         if at <= end:  # a zero stands between the texts and it
             break
         packed = pack_link(link)
@@ -109,3 +98,32 @@ def _write(span: OpenSpan, links: Sequence[LinkData]) -> None:
             texts[at : at + LINK_SIZE] = packed
         if span.slot == opened:
             data[slot + LINK_COUNT] = count
+
+
+def _converse(span: OpenSpan, opened: int, texts: memoryview[int], room: int) -> int:
+    """Add the conversation to *texts* that have none; return where they end."""
+    *starts, end = places(texts)
+    if span.operation is not None or CONVERSATION in [texts[at] for at in starts]:
+        return end
+    live: Any = span()
+    said = (getattr(live, "_values", None) or _NO_ATTRIBUTES).get(_KEY)
+    packed = pack_text(CONVERSATION, said, room - 1 - end)
+    if not packed:
+        return end
+    after = end + len(packed)
+    rest = packed[1:] + b"\0"
+    if span.slot == opened:
+        texts[end + 1 : after + 1] = rest
+    if span.slot == opened:
+        texts[end] = CONVERSATION
+    return after
+
+
+def _shorten(span: OpenSpan, opened: int, texts: memoryview[int], room: int) -> int:
+    """Have *texts* end before *room*, if giving names up is enough; return where."""
+    *starts, end = places(texts)
+    while end >= room and starts and texts[starts[-1]] >= CONVERSATION:
+        end = starts.pop()
+        if span.slot == opened:
+            texts[end] = 0
+    return end

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 TEXTS_SIZE: Final = 356
 """Bytes that texts and links have together."""
-_FOR_LINKS: Final = 51
-"""Bytes that texts leave to links: a zero before them, and two links of 25."""
 KEY_ATTRIBUTES: Final[tuple[str, ...]] = (
     semconv.GEN_AI_CONVERSATION_ID,
     semconv.GEN_AI_REQUEST_MODEL,
@@ -48,7 +46,7 @@ def pack_texts(
     )
     packed = b""
     for tag, text in enumerate(given, start=1):
-        packed += pack_text(tag, text, TEXTS_SIZE - _FOR_LINKS - len(packed))
+        packed += pack_text(tag, text, TEXTS_SIZE - len(packed))
     return packed
 
 
@@ -75,6 +73,15 @@ def encoded(text: str, most: int) -> bytes:
     if len(data) <= most:
         return data
     return data[:most].decode(errors="ignore").encode()
+
+
+def places(data: bytes | memoryview[int]) -> list[int]:
+    """Return where each text of *data* begins, and behind them where they end."""
+    found, at = [0], 0
+    while at < len(data) - 1 and data[at]:
+        at += 2 + data[at + 1]
+        found.append(at)
+    return found
 
 
 @lru_cache(maxsize=1024)

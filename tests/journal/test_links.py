@@ -11,17 +11,21 @@ from opentelemetry import trace
 
 from agenttrace import semconv
 from agenttrace.context.bound import bind
-from agenttrace.journal import Journal
+from agenttrace.journal import Journal, read_journal
 from agenttrace.journal.format import ERROR_CELL, LINK_COUNT
-from agenttrace.journal.links import LINK_SIZE
+from agenttrace.journal.links import LINK_SIZE, write_links
 from agenttrace.journal.slot import read_slot
+from agenttrace.journal.texts import KEY_ATTRIBUTES
 from agenttrace.model import LinkData
-from tests.journal.given import Step, slot_bytes, slot_of, span
-from tests.spans.given import beside, lean
+from tests.journal.given import Step, slot_bytes, slot_of, slots_of, span
+from tests.spans.given import STUCK, beside, lean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from agenttrace.journal import Slot
+    from agenttrace.journal.reader import Known
     from tests.spans.given import Beside, Lean
 
 MOST = 14
@@ -100,7 +104,7 @@ def test_the_next_span_in_a_slot_has_none_of_its_links(journal: Journal) -> None
 
 
 def test_a_link_that_is_damaged_costs_itself_alone(journal: Journal) -> None:
-    """And more of them than there is room for cannot be a slot of ours."""
+    """What can be no number of links costs the links, and no span either."""
     record = span("job")
     journal.take(record)
     journal.linked(record, [link(1), link(2)])
@@ -109,12 +113,48 @@ def test_a_link_that_is_damaged_costs_itself_alone(journal: Journal) -> None:
 
     data[ERROR_CELL - LINK_SIZE : ERROR_CELL] = bytes(LINK_SIZE)
     slot = read_slot(bytes(data))
-    data[LINK_COUNT] = MOST + 1
+    without: list[Slot | None] = []
+    for count in range(MOST, 256):
+        data[LINK_COUNT] = count
+        without.append(read_slot(bytes(data)))
 
     assert slot is not None
     assert slot.links == (link(2),)
-    with pytest.raises(ValueError, match="15 links"):
-        read_slot(bytes(data))
+    assert without == [slot._replace(links=())] * len(without)
+
+
+def test_a_span_without_links_has_all_the_room_for_its_texts(journal: Journal) -> None:
+    """And one that is linked gives up what says least of it, the last one first."""
+    said = {key: f"{number}" + 47 * "m" for number, key in enumerate(KEY_ATTRIBUTES)}
+    live = Step(said)
+    record = span("n" * 80, live, operation="chat")
+
+    journal.take(record)
+    alone = slot_of(journal.path)
+    journal.linked(record, [link(1)])
+    one = slot_of(journal.path)
+    journal.linked(record, [link(2), link(3)])
+    two = slot_of(journal.path)
+    journal.free(record)
+
+    assert [len(slot.attributes) for slot in (alone, one, two)] == [5, 4, 4]
+    assert alone.attributes.items() > one.attributes.items()
+    assert [len(slot.links) for slot in (alone, one, two)] == [0, 1, 2]
+    assert two.name == "n" * 80
+
+
+def test_a_slot_that_is_let_go_while_a_link_is_added_gets_none(
+    journal: Journal,
+) -> None:
+    """A timer tells the end of a span while its owner links it."""
+    record = span("job")
+    journal.take(record)
+    journal.linked(record, [link(1)])
+    journal.free(record)
+
+    write_links(record, [link(2)])
+
+    assert slots_of(journal.path) == []
 
 
 @pytest.mark.parametrize("setting", [lean, beside])
