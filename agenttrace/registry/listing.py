@@ -273,7 +273,9 @@ class OpenSpans:
     def forget(self) -> None:
         """Drop every record without telling: they are the parent process's."""
         self.epoch = object()
-        for span in self._open.values():
+        # One whose end was told has its slot until its owner lets go of it.
+        told = self._judged | self._verdicts | self._let_go
+        for span in (*self._open.values(), *told):
             # A journal's memory is shared with the parent, whose spans beat there.
             span.words, span.word, span.slot = SINK, 0, -1
         self._open = {}

@@ -157,6 +157,27 @@ def test_a_slot_that_is_let_go_while_a_link_is_added_gets_none(
     assert slots_of(journal.path) == []
 
 
+def test_a_forked_child_writes_no_link_into_its_parents_journal(tmp_path: Path) -> None:
+    """A span that was judged keeps its slot, which is another span's by and by."""
+    given_ = lean()
+    given_.registry.slots = journal = Journal(tmp_path, on_low=lambda: None)
+    run = given_.tracer.start_span("run")
+    (record,) = given_.registry
+    assert given_.registry.judge(record, STUCK)
+    before = slot_of(journal.path)
+
+    given_.registry.forget()  # as a child does, and then it has a journal of its own
+    given_.registry.slots = own = Journal(tmp_path, on_low=lambda: None)
+    run.add_link(trace.SpanContext(1, 1, is_remote=False))
+    record.beat()
+    run.end()
+
+    after = slot_of(journal.path)
+    for each in (own, journal):
+        each.close(remove=True)
+    assert after == before
+
+
 @pytest.mark.parametrize("setting", [lean, beside])
 def test_a_span_has_its_links_in_the_journal_as_soon_as_it_has_started(
     journal: Journal, setting: Callable[[], Lean | Beside]
