@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from agenttrace.journal.format import (
     HEADER_START,
+    LINK_COUNT,
     SLOT_SIZE,
     JournalError,
     header_length,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
     from agenttrace.journal.slot import Slot
 
-    Known = dict[int, tuple[int, Slot]]
-    """Slots that were read before, by number, each with its commit word of then."""
+    Known = dict[int, tuple[int, int, Slot]]
+    """Slots that were read before, by number: commit word of then, links, the slot."""
 
 _PIECE: Final = 128
 """Slots that are read at a time."""
@@ -101,7 +102,7 @@ class Reading:
         """Iterate over the slots that are taken, each with its heartbeat as of now.
 
         For whoever looks again and again: a slot is read as a whole only when another
-        span has it, or its state has changed.
+        span has it, its state has changed, or a link was added.
 
         Args:
             known: What was read at the last look; brought up to date at the end of
@@ -116,20 +117,22 @@ class Reading:
         first = 0
         while data := os.pread(self._descriptor, size, self._offset(first)):
             beats = _words_at(_BEAT, data)
+            links = data[LINK_COUNT::SLOT_SIZE]
             changed: list[tuple[int, int]] = []
             for at, word in enumerate(_commit_words(data)):
                 if not word & _STATE:
                     continue
                 entry = known.get(first + at)
-                if entry is None or entry[0] != word:
+                if entry is None or entry[:2] != (word, links[at]):
                     changed.append((at, word))
                     continue
                 now[first + at] = entry
-                yield entry[1], beats[at]
+                yield entry[2], beats[at]
             if changed:
                 words = dict(changed)
                 for slot in self._slots(first, changed):
-                    now[slot.number] = words[slot.number - first], slot
+                    at = slot.number - first
+                    now[slot.number] = words[at], links[at], slot
                     yield slot, slot.last_beat
             if len(data) < size:
                 break

@@ -157,6 +157,27 @@ def test_a_slot_that_is_let_go_while_a_link_is_added_gets_none(
     assert slots_of(journal.path) == []
 
 
+def test_who_looks_again_sees_a_link_that_was_added_since(journal: Journal) -> None:
+    """And the conversation, which comes with it: else `top` never learns of them."""
+    live = Step({CONVERSATION: "c-17"})
+    record = span("job", live)
+    known: Known = {}
+    journal.take(record)
+
+    with read_journal(journal.path) as reading:
+        before = [slot for slot, _ in reading.look(known)]
+        journal.linked(record, [link(1)])
+        after, again = ([slot for slot, _ in reading.look(known)] for _ in range(2))
+    journal.free(record)
+
+    assert [slot.links for slot in before] == [()]
+    assert [(slot.links, slot.attributes) for slot in after] == [
+        ((link(1),), {CONVERSATION: "c-17"})
+    ]
+    assert again == after
+    assert again[0] is after[0]
+
+
 def test_a_forked_child_writes_no_link_into_its_parents_journal(tmp_path: Path) -> None:
     """A span that was judged keeps its slot, which is another span's by and by."""
     given_ = lean()
