@@ -35,7 +35,7 @@ from agenttrace.model import (
 )
 from agenttrace.registry import Claim, OpenSpan
 from agenttrace.spans.ids import LAST_INSTANT, instant
-from agenttrace.spans.parts import link_data
+from agenttrace.spans.parts import link_data_of
 from agenttrace.spans.tracer import count_late, silence_of
 from agenttrace.spans.unsaid import late_finish_of, said_ending, settled, unsaid
 
@@ -265,7 +265,7 @@ class Adoption:
         self.open[record.span_id] = adopted
         self.registry.started(record)
         if links := adopted.links:
-            linked = [link_data(link) for link in links]
+            linked = [known for link in links if (known := link_data_of(link))]
             safety.guarded("adopted.links", self.registry.slots.linked, record, linked)
 
     def knows(self, span: sdk.ReadableSpan) -> bool:

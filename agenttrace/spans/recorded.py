@@ -13,13 +13,13 @@ from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from agenttrace import attributes, semconv
+from agenttrace import attributes, safety, semconv
 from agenttrace.attributes import are_few_words, clean, mapping_of
 from agenttrace.exceptions import facts_of
 from agenttrace.model import SpanData
 from agenttrace.spans.ids import late_id
 from agenttrace.spans.names import SdkNames
-from agenttrace.spans.parts import event_data, link_data
+from agenttrace.spans.parts import event_data, link_data, link_data_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -217,13 +217,20 @@ class RecordedSpan(SdkNames):
             if not context.is_valid and not link.attributes:
                 continue
             values = self._tracer.limited(link.attributes, limits.max_link_attributes)
-            kept.append(trace.Link(context, values))
-            added.append(link_data(kept[-1]))
+            made = trace.Link(context, values)
+            known = link_data_of(made)
+            if known is None:
+                self._lose(links=1)
+                continue
+            kept.append(made)
+            added.append(known)
             if limits.max_links is not None and len(kept) > limits.max_links:
                 del kept[0]
                 self._lose(links=1)
         if added and (record := self.record) is not None:
-            self._tracer.registry.slots.linked(record, added)
+            safety.guarded(
+                "span.linked", self._tracer.registry.slots.linked, record, added
+            )
 
     def __copy__(self) -> Self:
         """Return what the span is now, with no part in how it ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -231,3 +231,30 @@ def test_a_link_that_comes_later_is_written_when_it_comes(journal: Journal) -> N
     run.end()
 
     assert found == (link(1),)
+
+
+@pytest.mark.parametrize("setting", [lean, beside])
+@pytest.mark.parametrize("ids", [(2**130, 1), (1.5, 2.0)])
+def test_a_link_to_what_is_no_span_costs_itself_alone(
+    journal: Journal,
+    setting: Callable[[], Lean | Beside],
+    ids: tuple[Any, Any],  # hostile on purpose
+) -> None:
+    """Ids come in messages, from anywhere, and the API takes any number for one."""
+    given_ = setting()
+    given_.registry.slots = journal
+    bad = trace.SpanContext(*ids, is_remote=False)
+    links = [trace.Link(bad, {"k": 1}), of_api(1)]
+
+    run = given_.tracer.start_span("run", links=links)
+    run.add_link(bad, {"k": 1})
+    run.add_link(of_api(2).context)
+    found = slot_of(journal.path).links
+    run.end()
+
+    told = [link.context.span_id for link in given_.one("run").links]
+    assert [link.span_id[-1] for link in found] == [1, 2][: len(found)]
+    assert found
+    assert told[-1:] == [2]
+    if setting is lean:
+        assert (told, given_.one("run").dropped_links) == ([1, 2], 2)
