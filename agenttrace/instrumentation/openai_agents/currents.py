@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from opentelemetry import context as otel
 from opentelemetry.context.context import Context
 
-from agenttrace import _otel, semconv
+from agenttrace import _otel, safety, semconv
 from agenttrace import attributes as values
 from agenttrace.context.bound import BOUND_KEY, bound_in
 from agenttrace.context.scope import detach
@@ -110,7 +110,7 @@ class Current:
         _otel.put_into(context, self._key, value)
         mirror = mirror_of(value)
         if mirror is not None:
-            mirror.put_into(context)
+            safety.guarded("openai_agents.current", mirror.put_into, context)
         group = group_of(value)
         if group is not None:
             # Here, since a trace that is taken up again has no mirror.

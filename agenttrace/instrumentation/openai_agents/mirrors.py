@@ -115,8 +115,7 @@ class Mirror:
     def put_into(self, context: Context) -> None:
         """Put what is current inside this span into *context*, a new copy."""
         put, key = _otel.put_into, _otel.span_key()
-        found = context.get(key)
-        peers.remember(context, found)
+        theirs = peers.remember(context, self.parent)
         if self._shared is None:
             put(context, key, self.span.api)
             return
@@ -124,7 +123,7 @@ class Mirror:
         # Another tool that follows the SDK has a span of its own for a model call, and
         # its instrumentation of the client asks whether that is the current one.  Ours
         # has been offered the mirror, and no code of the application runs in there.
-        self._shared.current = found if peers.is_theirs(found) else self.span.api
+        self._shared.current = self.span.api if theirs is None else theirs
         put(context, key, self._shared.current)
 
     def inside(self) -> Context:

@@ -6,7 +6,9 @@ Where ours stands in that place they are shown what they had put there, for as l
 they are told of a start; so their tree is what it is without us.
 
 Whatever else starts inside a step goes by the current span like everybody, and that is
-ours: the application's own spans, and those of HTTP clients and databases.
+ours: the application's own spans, and those of HTTP clients and databases.  So what
+they have put on top of ours is ours again as soon as they have been told: the SDK does
+not make every span of its own current (those of voice are not), and ours is not then.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
 from agenttrace.context.collector import COLLECTOR
-from agenttrace.context.scope import SafeRuntimeContext
+from agenttrace.context.scope import Attached, SafeRuntimeContext, context_of
 from agenttrace.instrumentation.openai_agents.currents import (
     SPAN_KEY,
     TRACE_KEY,
@@ -28,6 +30,8 @@ from agenttrace.instrumentation.openai_agents.currents import (
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from agenttrace.context.scope import Value
 
 _KEY: Final = otel.create_key("agenttrace-agents-theirs")
 _SCOPES: Final = "openai_agents"
@@ -40,13 +44,25 @@ def is_theirs(span: object) -> bool:
     Nobody else makes spans in that place: the application's are parents like any.
     """
     scope: Any = getattr(span, "instrumentation_scope", None)
-    return scope is not None and scope.name.endswith(_SCOPES)
+    return str(getattr(scope, "name", "")).endswith(_SCOPES)
 
 
-def remember(context: Context, span: object) -> None:
-    """Keep in *context*, a new copy, that theirs is *span*, which ours takes over."""
-    if is_theirs(span):
-        _otel.put_into(context, _KEY, span)
+def remember(context: Context, parent: Context) -> object:
+    """Keep in *context*, a new copy, which span is theirs, that ours takes over.
+
+    Args:
+        context: What is current once they have been told of a start.
+        parent: What was so before.
+
+    Returns:
+        What they have started, None where that is nothing.
+    """
+    found = context.get(_otel.span_key())
+    if is_theirs(found):
+        _otel.put_into(context, _KEY, found)
+        return found
+    theirs = context.get(_KEY)
+    return None if theirs is parent.get(_KEY) else theirs
 
 
 @contextmanager
@@ -61,15 +77,29 @@ def shown_theirs() -> Generator[None]:
     ):
         yield
         return
+    ours = otel.get_current().get(_otel.span_key())
     token = runtime.attach(context)
     try:
         yield
     finally:
-        if runtime.top() is not token:  # theirs was attached on top, and stays
+        top = runtime.top()
+        if top is not token:  # theirs was attached on top, and stays
             token.dead = True
             runtime.take_out(token)
+            safety.guarded("openai_agents.ours", _put_on_top, ours, top)
         else:
             runtime.detach(token)
+
+
+def _put_on_top(ours: object, top: Value) -> None:
+    """Have *ours* current for as long as *top* is, which they have attached."""
+    theirs = context_of(top).get(_otel.span_key())
+    if not isinstance(top, Attached) or not is_theirs(theirs):
+        return
+    context = Context(context_of(top))
+    _otel.put_into(context, _KEY, theirs)
+    _otel.put_into(context, _otel.span_key(), ours)
+    top.context = context
 
 
 def _theirs_here() -> Context | None:
