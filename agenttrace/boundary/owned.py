@@ -18,7 +18,6 @@ means that nobody wants the rest.
 from __future__ import annotations
 
 import asyncio
-import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -171,7 +170,7 @@ class OwnedCall(Call):
         self._was_let_go = True
         if self.is_inside:
             return
-        error = None if self.hears_pulls() else sys.exception()
+        error = self.unheard()
         if isinstance(error, StopAsyncIteration):
             self.succeed()
         elif error is not None:
@@ -179,9 +178,9 @@ class OwnedCall(Call):
         else:
             self.abandon()
 
-    def hears_pulls(self) -> bool:
-        """Return whether pulls still pass through `pulls`: else the library says."""
-        return True
+    def unheard(self) -> BaseException | None:
+        """Return what ends the stream, where its pulls pass through `pulls` no more."""
+        return None
 
     def run(self, fn: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - see `Call.run`
         """Call *fn* inside the span and return what it returns."""

@@ -164,6 +164,19 @@ def test_it_can_be_taken_out(spans: Spans) -> None:
     assert spans.all() == []
 
 
+ONE_OF_EACH = dict.fromkeys(
+    itertools.product(("invoke_agent", "chat"), ("ok", "abandoned", "cancelled")), 1
+)
+
+
+def outcomes(spans: Spans) -> Counter[tuple[str, object]]:
+    """Return how many runs and questions ended in which way."""
+    return Counter(
+        (span.name.split()[0], (span.attributes or {})["agenttrace.outcome"])
+        for span in spans.all()
+    )
+
+
 def test_streams_that_are_open_when_it_is_taken_out_end_as_they_do(
     desk: Desk, spans: Spans
 ) -> None:
@@ -185,14 +198,31 @@ def test_streams_that_are_open_when_it_is_taken_out_end_as_they_do(
     agenttrace.instrument("agent-framework")
 
     assert [span.name for span in agenttrace.open_spans()] == []
-    told = Counter(
-        (span.name.split()[0], (span.attributes or {})["agenttrace.outcome"])
-        for span in spans.all()
-    )
-    assert told == dict.fromkeys(
-        itertools.product(("invoke_agent", "chat"), ("ok", "abandoned", "cancelled")),
-        1,
-    )
+    assert outcomes(spans) == ONE_OF_EACH
+
+
+def test_what_the_application_handles_as_it_closes_a_stream_did_not_end_that(
+    desk: Desk, spans: Spans
+) -> None:
+    """A run that is left, or read on, because another one failed has not failed."""
+
+    async def work() -> None:
+        whole, left = (desk.agent(LONG).run("hello", stream=True) for _ in range(2))
+        cut = desk.agent(STALLED).run("hello", stream=True)
+        for stream in (whole, left, cut):
+            await read(stream, 1)
+        agenttrace.uninstrument("agent-framework")
+        try:
+            async with asyncio.timeout(0):
+                await read(cut)
+        except TimeoutError:
+            await left.close()
+            await read(whole)
+
+    desk.wait(work())
+    agenttrace.instrument("agent-framework")
+
+    assert outcomes(spans) == ONE_OF_EACH
 
 
 def test_its_spans_are_corrected_beside_another_provider(server: ModelServer) -> None:

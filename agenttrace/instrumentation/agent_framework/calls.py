@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel
 
-from agenttrace import _otel, semconv, tracing
+from agenttrace import _otel, model, semconv, tracing
 from agenttrace.boundary import owned
 from agenttrace.boundary.pending import pending
 from agenttrace.context.bound import BOUND_KEY, bound_in
 from agenttrace.instrumentation.agent_framework.recorders import Recorder, identity_of
 from agenttrace.instrumentation.agent_framework.sessions import conversation_of
+from agenttrace.safety import traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,15 +70,29 @@ def _call(
 class _Call(owned.OwnedCall):
     """A call that may see its instrumentation taken out."""
 
-    __slots__ = ()
+    __slots__ = ("_started_during",)
 
-    def hears_pulls(self) -> bool:
-        """Return whether the instrumentation is on."""
+    def begin(self) -> bool:
+        """Wait for the framework to start the span."""
+        error = sys.exception()
+        self._started_during = 0 if error is None else model.identity_of(error)
+        return super().begin()
+
+    def unheard(self) -> BaseException | None:
+        """Return what the framework handles, once the instrumentation is taken out.
+
+        What the application handles as it closes a stream did not end that.
+        """
         from agenttrace.instrumentation.agent_framework import (  # noqa: PLC0415 - it imports this module
             INSTRUMENTOR,
         )
 
-        return INSTRUMENTOR.is_on()
+        error = None if INSTRUMENTOR.is_on() else sys.exception()
+        if error is None or model.is_same(error, self._started_during):
+            return None
+        trace = traceback_of(error)  # its first frame is that which handles it
+        module = "" if trace is None else trace.tb_frame.f_globals.get("__name__")
+        return error if str(module).partition(".")[0] == _LIBRARY else None
 
 
 def _is_traced() -> bool:
@@ -95,4 +110,5 @@ def _with_conversation(context: Context, conversation: str | None) -> Context:
     )
 
 
-_TRACES: Final = "agent_framework.observability"
+_LIBRARY: Final = "agent_framework"
+_TRACES: Final = f"{_LIBRARY}.observability"
