@@ -12,6 +12,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -106,6 +107,8 @@ class Peer:
         leaks: How many streams it leaves open and has told, killed ones included.
         says_first: Whether it says of a span that none is above it, which in an agents
             run is said of ours then.
+        joins: Whether it has no tree of its own in an agents run: its model calls,
+            which have a trace each alone, are in ours then.
         is_apart: Whether its spans are of a provider of its own when it comes second.
         told: What it makes the program say when it comes second.
     """
@@ -115,6 +118,7 @@ class Peer:
     path: str = TRACES
     leaks: int = 2
     says_first: bool = False
+    joins: bool = False
     is_apart: bool = False
     told: str = ""
 
@@ -161,6 +165,7 @@ def theirs():
     OpenAIInstrumentor().instrument()
 """,
         ("opentelemetry.instrumentation.genai",),
+        joins=True,
     ),
     "openllmetry": Peer(
         PLAIN
@@ -185,6 +190,7 @@ def theirs():
         path="/api/public/otel/v1/traces",
         leaks=0,
         says_first=True,
+        joins=True,
     ),
 }
 _VARYING: Final = re.compile(
@@ -211,10 +217,17 @@ def said(value: object) -> str:
     return _VARYING.sub("#", json.dumps(value, default=str))
 
 
-def form(span: Received, by_id: dict[str, Received], *, says_first: bool) -> str:
+def form(
+    span: Received,
+    by_id: dict[str, Received],
+    trace: Sequence[str],
+    *,
+    says_first: bool,
+) -> str:
     """Return what is compared of *span*: all that is not different every time.
 
-    Its parent is the nearest span above it that is theirs.
+    Its parent is the nearest span above it that is theirs, its trace the names of those
+    that are theirs in it.
     """
     attributes = {
         key: said(value)
@@ -229,7 +242,7 @@ def form(span: Received, by_id: dict[str, Received], *, says_first: bool) -> str
         parent = by_id.get(parent.parent_id)
     above = "" if parent is None else parent.name
     events = [(name, {k: said(v) for k, v in of.items()}) for name, of in span.events]
-    whose = (span.scope, span.name, above, span.kind)
+    whose = (span.scope, span.name, above, trace, span.kind)
     return json.dumps([*whose, span.status, span.status_message, attributes, events])
 
 
@@ -248,10 +261,14 @@ CUT_SHORT: Final = ("kept", "killed")
 
 def forms(peer: Peer, spans: Sequence[Received]) -> list[str]:
     by_id = {span.span_id: span for span in spans}
+    compared = [span for span in told_by(peer, spans) if not is_cut_short(span)]
+    traces: dict[str, list[str]] = {}
+    if not peer.joins:
+        for span in sorted(compared, key=attrgetter("name")):
+            traces.setdefault(span.trace_id, []).append(span.name)
     return sorted(
-        form(span, by_id, says_first=peer.says_first)
-        for span in told_by(peer, spans)
-        if not is_cut_short(span)
+        form(span, by_id, traces.get(span.trace_id, ()), says_first=peer.says_first)
+        for span in compared
     )
 
 
