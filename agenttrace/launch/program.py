@@ -166,16 +166,17 @@ def hand_over(chosen: Program, environ: Mapping[str, str]) -> Never:
     Raises:
         CannotRunError: The system refuses it.
     """
-    for name in _IGNORED:
-        number = getattr(signal, name, None)
-        if number is not None:  # Python ignores them, and a program would inherit that
-            signal.signal(number, signal.SIG_DFL)
+    # Python ignores them, and a program would inherit that.
+    numbers = [getattr(signal, name) for name in _IGNORED if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     sys.stderr.flush()
     try:
         if sys.platform == "win32":  # its `execve` ends the process, and nobody waits
             stand_by(chosen, environ)
         os.execve(chosen.path, chosen.words, environ)  # noqa: S606 - the purpose of the command
     except OSError as error:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         message = f"{chosen.path!r} cannot be run: {error.strerror}"
         if not isinstance(error, FileNotFoundError | PermissionError):
             message += "; put its interpreter before it"

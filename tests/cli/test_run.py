@@ -332,11 +332,14 @@ def test_what_cannot_be_run_is_told_with_the_remedy(
     for name, source in (("script", "#!/nowhere/python\n"), ("text", "hello")):
         (tmp_path / written(tmp_path, source, name)).chmod(0o700)
 
+    before = [signal.getsignal(number) for number in signal.valid_signals()]
     done = CliRunner().invoke(group, ["run", *arguments])
 
     assert done.exit_code == code
     assert told in done.output
     assert "Traceback" not in done.output
+    # Else whoever goes on dies of the first pipe that nobody reads from any more.
+    assert [signal.getsignal(number) for number in signal.valid_signals()] == before
 
 
 @pytest.mark.parametrize(
