@@ -181,11 +181,11 @@ def badge(outcome: Outcome | None, *, ascii_only: bool = False) -> Text:
 def duration(seconds: float) -> str:
     """Return *seconds* to three digits or so.
 
-    >>> [duration(s) for s in (0, 0.00042, 0.31, 2.306, 65, 7500)]
+    >>> [duration(s) for s in (1e-9, 0.00042, 0.31, 2.306, 65, 7500)]
     ['0 ms', '0.42 ms', '310 ms', '2.31 s', '1 min 05 s', '2 h 05 min']
     """
     if seconds < 0.9995:  # noqa: PLR2004 - below, it rounds to 1000 ms
-        return f"{seconds * 1000:.3g} ms"
+        return f"{round(seconds * 1000, 3):.3g} ms"
     if seconds < 59.995:  # noqa: PLR2004 - below, it rounds to 60.00 s
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"  # noqa: PLR2004 - digits
     minutes, rest = divmod(round(seconds), 60)
