@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import agenttrace
 from agenttrace.delivery.store.reader import Reader
@@ -177,17 +177,25 @@ def outcomes(spans: Spans) -> Counter[tuple[str, object]]:
     )
 
 
+async def open_when_taken_out(
+    desk: Desk,
+) -> list[Any]:
+    """Return two streams that go on and one that stalls, open as it is taken out."""
+    models = (LONG, LONG, STALLED)
+    streams = [desk.agent(model).run("hello", stream=True) for model in models]
+    for stream in streams:
+        await read(stream, 1)
+    agenttrace.uninstrument("agent-framework")
+    return streams
+
+
 def test_streams_that_are_open_when_it_is_taken_out_end_as_they_do(
     desk: Desk, spans: Spans
 ) -> None:
     """Who reads on knows nothing of it, and a run that was read is not abandoned."""
 
     async def work() -> None:
-        whole, left = (desk.agent(LONG).run("hello", stream=True) for _ in range(2))
-        cut = desk.agent(STALLED).run("hello", stream=True)
-        for stream in (whole, left, cut):
-            await read(stream, 1)
-        agenttrace.uninstrument("agent-framework")
+        whole, left, cut = await open_when_taken_out(desk)
         await read(whole)
         await left.close()
         with contextlib.suppress(TimeoutError):
@@ -207,11 +215,7 @@ def test_what_the_application_handles_as_it_closes_a_stream_did_not_end_that(
     """A run that is left, or read on, because another one failed has not failed."""
 
     async def work() -> None:
-        whole, left = (desk.agent(LONG).run("hello", stream=True) for _ in range(2))
-        cut = desk.agent(STALLED).run("hello", stream=True)
-        for stream in (whole, left, cut):
-            await read(stream, 1)
-        agenttrace.uninstrument("agent-framework")
+        whole, left, cut = await open_when_taken_out(desk)
         try:
             async with asyncio.timeout(0):
                 await read(cut)
