@@ -2,7 +2,7 @@
 
 Patching goes by class, and a class that is patched and put back again and again is one
 that the interpreter never learns.  So openai stays patched, and the plain clients have
-the library's own method from before.  They can take turns call by call.
+the library's own method from before, and the two can take turns.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Clients:
 
 
 @contextmanager
-def clients() -> Generator[Clients]:
-    """Run a model server and clients of it, with openai instrumented."""
+def clients(models: str = "models") -> Generator[Clients]:
+    """Run a server of such *models* and clients of it, with openai instrumented."""
     agenttrace.instrument("openai")
     with (
-        servers.models() as url,
+        servers.models(models) as url,
         asyncio.Runner() as runner,
         _Plain(base_url=url, api_key="unused") as plain,
         openai.OpenAI(base_url=url, api_key="unused") as traced,

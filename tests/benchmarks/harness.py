@@ -90,12 +90,12 @@ def in_turns(
                 values.append(side())
         if number:
             for values, new in zip(samples, taken, strict=True):
-                values.append(_undisturbed(new))
+                values.append(undisturbed(new))
     return samples
 
 
-def _undisturbed(takes: list[float]) -> float:
-    """Return the lower quartile of *takes*."""
+def undisturbed(takes: Sequence[float]) -> float:
+    """Return the lower quartile of *takes*: what is in the way only ever adds."""
     return sorted(takes)[len(takes) // 4]
 
 

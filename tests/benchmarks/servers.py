@@ -15,7 +15,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -58,7 +58,9 @@ def models(kind: str = "models") -> Generator[str]:
     """Run a model server; return its base URL.
 
     Args:
-        kind: `models` echo, those that are `scripted` do what their names say.
+        kind: `models` echo, and those that are `scripted` do what their names say.  The
+            echo of `whole` ones arrives in one piece, a stream too: in how many it does
+            is chance otherwise, and each costs its reader more than an item does.
     """
     with _serving(kind) as port:
         yield f"http://127.0.0.1:{port}/v1"
@@ -82,8 +84,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, delay: float) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, handler: type[_Handler], delay: float = 0.0) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.delay = delay
         self.bodies: list[tuple[str, bytes]] = []
         self.closing = threading.Event()
@@ -91,27 +93,45 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body are one piece
 
     def do_POST(self) -> None:
         server = cast("_Server", self.server)
         body = self.rfile.read(int(self.headers["content-length"]))
         server.closing.wait(server.delay)
         server.bodies.append((self.path, body))
-        self._answer(b"")
+        self._answer(b"", "application/x-protobuf")
 
     def do_GET(self) -> None:
         bodies = cast("_Server", self.server).bodies
         count = _spans([body for path, body in bodies if path == self.path])
-        self._answer(str(count).encode())
+        self._answer(str(count).encode(), "text/plain")
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(200)
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base calls it so
         """Say nothing."""
+
+
+class _WholeAnswers(_Handler):
+    """Passes on to a model server, and what that answers bit by bit in one piece."""
+
+    models: ClassVar[int]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        asked = http.client.HTTPConnection("127.0.0.1", self.models)
+        try:
+            asked.request("POST", self.path, body, dict(self.headers))
+            answer = asked.getresponse()
+            self._answer(answer.read(), answer.headers["content-type"])
+        finally:
+            asked.close()
 
 
 def _spans(bodies: list[bytes]) -> int:
@@ -133,17 +153,25 @@ def _spans(bodies: list[bytes]) -> int:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("receiver", "models", "scripted"))
+    parser.add_argument("kind", choices=("receiver", "models", "scripted", "whole"))
     parser.add_argument("delay", type=float, nargs="?", default=0.0)
     arguments = parser.parse_args()
-    if arguments.kind != "receiver":
-        from agenttrace.testing.model_server import ModelServer  # noqa: PLC0415 - only here
-
-        script = ModelServer.by_model_name if arguments.kind == "scripted" else None
-        with ModelServer(script) as server:
-            _until_stdin_closes(server.port)
+    if arguments.kind == "receiver":
+        _serve(_Server(_Handler, arguments.delay))
         return
-    with _Server(arguments.delay) as server:
+    from agenttrace.testing.model_server import ModelServer  # noqa: PLC0415 - only here
+
+    script = ModelServer.by_model_name if arguments.kind == "scripted" else None
+    with ModelServer(script) as server:
+        if arguments.kind == "whole":
+            _WholeAnswers.models = server.port
+            _serve(_Server(_WholeAnswers))
+        else:
+            _until_stdin_closes(server.port)
+
+
+def _serve(server: _Server) -> None:
+    with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         _until_stdin_closes(server.server_port)
         server.closing.set()

@@ -18,12 +18,12 @@ from agenttrace.instrumentation.openai.recording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agenttrace.boundary.recorder import Progress
     from agenttrace.instrumentation._messages import Spoken
     from agenttrace.instrumentation.openai.requests import Request
-    from agenttrace.model import Attributes
+    from agenttrace.model import Attributes, Ending
 
 
 class ChatRecorder(ModelRecorder):
@@ -72,6 +72,8 @@ class ChatRecorder(ModelRecorder):
         self._choices = asked if isinstance(asked, int) else 1
         self._finished: dict[int, str] = {}
         self._spoken = messages.Spoken() if self.captures else None
+        # Where a slot is empty, who asks pays for an exception.
+        self.verdict: Callable[[], Ending] | None = None
 
     def messages(self) -> Attributes:
         """Return the conversation so far."""

@@ -62,7 +62,7 @@ async def async_microseconds(make: Callable[[Any], Any], client: object) -> floa
 def measure(rounds: int) -> Iterator[harness.Figure]:
     """Yield what both APIs come to, in both colours."""
     samples = max(1, rounds // 2)
-    with harness.tracing() as (runtime, _), clients() as all_of_them:
+    with harness.tracing() as (runtime, _), clients("whole") as all_of_them:
 
         def awaited(make: Callable[[Any], Any], client: object) -> float:
             return all_of_them.runner.run(async_microseconds(make, client))
