@@ -167,6 +167,12 @@ class ScopeData(NamedTuple):
     attributes: Attributes = NO_ATTRIBUTES
 
 
+NO_RESOURCE: Final = ResourceData(NO_ATTRIBUTES)
+"""What stands for the sender where it is not known, or not known yet."""
+NO_SCOPE: Final = ScopeData("")
+"""The same for the library."""
+
+
 class EventData(NamedTuple):
     """Something that happened inside a span, at *time* (nanoseconds, epoch)."""
 
@@ -189,6 +195,10 @@ class LinkData(NamedTuple):
 class SpanData(NamedTuple):
     """One ended span, as encoder, store and recovery read it.
 
+    What has a default is what most spans that agenttrace tells of others do without:
+    such a span says what it has.  Whose it is, resource and scope, they get from what
+    sends them.
+
     Ids are big-endian bytes, as on the wire; `parent_id` is empty for a root.  Times
     are nanoseconds since the epoch.  `kind` and `status` are OpenTelemetry's own
     enumerations.  Attribute values are clean (see `attributes.clean`): None, str,
@@ -197,23 +207,23 @@ class SpanData(NamedTuple):
 
     trace_id: bytes
     span_id: bytes
-    parent_id: bytes
-    parent_is_remote: bool
-    trace_state: str
     name: str
-    kind: SpanKind
     start_time: int
     end_time: int
-    attributes: Attributes
-    events: Sequence[EventData]
-    links: Sequence[LinkData]
-    status: StatusCode
-    status_message: str
-    dropped_attributes: int
-    dropped_events: int
-    dropped_links: int
-    resource: ResourceData
-    scope: ScopeData
+    parent_id: bytes = b""
+    parent_is_remote: bool = False
+    trace_state: str = ""
+    kind: SpanKind = SpanKind.INTERNAL
+    attributes: Attributes = NO_ATTRIBUTES
+    events: Sequence[EventData] = ()
+    links: Sequence[LinkData] = ()
+    status: StatusCode = StatusCode.UNSET
+    status_message: str = ""
+    dropped_attributes: int = 0
+    dropped_events: int = 0
+    dropped_links: int = 0
+    resource: ResourceData = NO_RESOURCE
+    scope: ScopeData = NO_SCOPE
 
 
 RETURNED: Final = Ending(Outcome.OK, EndedBy.RETURN)

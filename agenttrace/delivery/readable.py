@@ -18,7 +18,14 @@ from opentelemetry.trace.span import TraceState
 
 from agenttrace.attributes import SCALARS, clean
 from agenttrace.delivery.otlp.caches import PerObject
-from agenttrace.model import EventData, LinkData, ResourceData, ScopeData, SpanData
+from agenttrace.model import (
+    NO_SCOPE,
+    EventData,
+    LinkData,
+    ResourceData,
+    ScopeData,
+    SpanData,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +80,7 @@ def from_readable(span: ReadableSpan) -> SpanData:
         start_time=start,
         end_time=start if span.end_time is None else span.end_time,
         attributes=_values(span.attributes),
-        events=[
+        events=tuple(
             EventData(
                 event.timestamp,
                 event.name,
@@ -81,8 +88,8 @@ def from_readable(span: ReadableSpan) -> SpanData:
                 getattr(event, "dropped_attributes", 0),
             )
             for event in span.events
-        ],
-        links=[
+        ),
+        links=tuple(
             LinkData(
                 _id(link.context.trace_id, _TRACE_ID_SIZE),
                 _id(link.context.span_id, _SPAN_ID_SIZE),
@@ -91,14 +98,14 @@ def from_readable(span: ReadableSpan) -> SpanData:
                 getattr(link, "dropped_attributes", 0),
             )
             for link in span.links
-        ],
+        ),
         status=status.status_code,
         status_message=status.description or "",
         dropped_attributes=span.dropped_attributes,
         dropped_events=span.dropped_events,
         dropped_links=span.dropped_links,
         resource=_resource_data(span.resource),
-        scope=_NO_SCOPE if scope is None else _scope_data(scope),
+        scope=NO_SCOPE if scope is None else _scope_data(scope),
     )
 
 
@@ -212,7 +219,6 @@ def _from_scope(scope: InstrumentationScope) -> ScopeData:
     )
 
 
-_NO_SCOPE: Final = ScopeData("")
 _resources: Final = PerObject(_to_resource)
 _scopes: Final = PerObject(_to_scope)
 _resource_data: Final = PerObject(_from_resource)

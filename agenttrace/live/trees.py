@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from agenttrace import semconv
 from agenttrace.delivery.store import build_forest
 from agenttrace.journal import as_span
-from agenttrace.model import ResourceData
+from agenttrace.model import NO_RESOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from agenttrace.live.steps import Step
     from agenttrace.model import SpanData
 
-_NOBODY: Final = ResourceData({})
 _PARTS: Final = 10
 
 
@@ -58,4 +57,4 @@ def _told(step: Step) -> str:
 def _span_of(step: Step, now: int) -> SpanData:
     verdict = step.verdict
     attributes = {} if verdict is None else {semconv.OUTCOME: verdict.value}
-    return as_span(step.slot, resource=_NOBODY, end_time=now, attributes=attributes)
+    return as_span(step.slot, resource=NO_RESOURCE, end_time=now, attributes=attributes)

@@ -20,7 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 
 from agenttrace import clock, safety, semconv
 from agenttrace.delivery import otlp_env
@@ -29,7 +29,7 @@ from agenttrace.delivery.senders import Delivered, Later, Refused
 from agenttrace.delivery.senders.answers import Place
 from agenttrace.journal.texts import KEY_ATTRIBUTES
 from agenttrace.lazy import no_fork_at_first
-from agenttrace.model import NO_ATTRIBUTES, ResourceData, ScopeData, SpanData
+from agenttrace.model import NO_ATTRIBUTES, NO_RESOURCE, NO_SCOPE, SpanData
 from agenttrace.runtime.destinations import otlp_sender
 from agenttrace.runtime.process import left_until
 from agenttrace.spans.provider import resource_data
@@ -54,8 +54,6 @@ _LONGEST: Final = 256
 """Characters of a name; attributes that are longer are left out."""
 _SHARE: Final = 0.25
 """What stops may take of the time that a shutdown has."""
-_NOBODY: Final = ResourceData({})
-_NO_SCOPE: Final = ScopeData("")
 _UNSENT: Final = Later("it was not sent")
 
 
@@ -76,7 +74,7 @@ class HeartbeatLogs:
         self._timeout = settings.timeout
         self._every = every
         self._registry = registry
-        self._who = _NOBODY
+        self._who = NO_RESOURCE
         self._who_from: Resource | None = None
         self._place = Place()
         self._is_stopped = False
@@ -106,7 +104,7 @@ class HeartbeatLogs:
         self._next_look = now + min(self._every, _LOOK)
         resource = pipeline.resource
         if resource is not self._who_from:
-            self._who = _NOBODY if resource is None else resource_data(resource)
+            self._who = NO_RESOURCE if resource is None else resource_data(resource)
             self._who_from = resource
         self._ask()
 
@@ -287,19 +285,11 @@ class HeartbeatLogs:
             span_id=span.span_id,
             parent_id=span.parent_id,
             parent_is_remote=bool(getattr(live, "remote_parent", False)),
-            trace_state="",
             name=str(span.name)[:_LONGEST],
             kind=getattr(live, "_kind", None) or SpanKind.INTERNAL,
             start_time=span.started_at,
             end_time=0,
             attributes=attributes,
-            events=(),
-            links=(),
-            status=StatusCode.UNSET,
-            status_message="",
-            dropped_attributes=0,
-            dropped_events=0,
-            dropped_links=0,
             resource=self._who,
-            scope=_NO_SCOPE if tracer is None else tracer.scope_data,
+            scope=NO_SCOPE if tracer is None else tracer.scope_data,
         )

@@ -301,13 +301,13 @@ class RecordedSpan(SdkNames):
         return SpanData(
             self.trace_id,
             self.span_id,
+            self._name,
+            self._start_time or 0,
+            self._end_time or 0,
             self.parent_id,
             self.remote_parent,
             state.to_header() if state else "",
-            self._name,
             self._kind,
-            self._start_time or 0,
-            self._end_time or 0,
             self._values or {},
             [event_data(event) for event in self._event_list]
             if self._event_list

@@ -17,10 +17,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.trace import SpanKind, StatusCode
-
 from agenttrace import safety, semconv
-from agenttrace.model import ResourceData, ScopeData, SpanData
+from agenttrace.model import SpanData
 from agenttrace.watchdog.agenda import Agenda
 from agenttrace.watchdog.rules import SECOND
 
@@ -39,8 +37,6 @@ _SHORTEST: Final = 1_000
 """Nanoseconds.  A span without any duration is taken for an error by Jaeger."""
 _LEVELS: Final = 32
 """Steps that a path has at most, so that a tree of any depth costs the same."""
-_NOBODY: Final = ResourceData({})
-_NO_SCOPE: Final = ScopeData("")
 
 
 class Markers:
@@ -95,23 +91,11 @@ def marker_of(span: OpenSpan, now: int) -> SpanData:
         trace_id=span.trace_id,
         span_id=os.urandom(8),
         parent_id=span.span_id,
-        parent_is_remote=False,
-        trace_state="",
         name=f"{semconv.MARKER_NAME}: {span.name}",
-        kind=SpanKind.INTERNAL,
         start_time=span.started_at,
         # The clock may have been set back since it started.
         end_time=max(now, span.started_at + _SHORTEST),
         attributes={semconv.MARKER: semconv.MARKER_OPEN, semconv.PATH: _path_of(span)},
-        events=(),
-        links=(),
-        status=StatusCode.UNSET,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
-        resource=_NOBODY,
-        scope=_NO_SCOPE,
     )
 
 

@@ -6,14 +6,13 @@ import contextvars
 import os
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, StatusCode
 
 from agenttrace import _otel, semconv, tracing
 from agenttrace.context.scope import SafeRuntimeContext, context_of
-from agenttrace.model import ResourceData, ScopeData, SpanData
+from agenttrace.model import SpanData
 from agenttrace.watchdog.blocks import Suspicion, culprit, text_of
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
     from agenttrace.model import LinkData
     from agenttrace.watchdog.turns import Place, Sight
-
-_NOBODY: Final = ResourceData({})
-_NO_SCOPE: Final = ScopeData("")
 
 
 class _Probe:
@@ -186,21 +182,11 @@ def form_of(
         else parent.trace_id.to_bytes(16, "big"),
         span_id=os.urandom(8),
         parent_id=b"" if parent is None else parent.span_id.to_bytes(8, "big"),
-        parent_is_remote=False,
         trace_state="" if parent is None else parent.trace_state.to_header(),
         name=semconv.LOOP_BLOCKED,
-        kind=SpanKind.INTERNAL,
         # Two clocks: without this it might begin a moment before its parent.
         start_time=max(ago + int(watched.began * 1e9), watched.earliest),
         end_time=ago + int(end * 1e9),
         attributes=attributes,
-        events=(),
         links=watched.links,
-        status=StatusCode.UNSET,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
-        resource=_NOBODY,
-        scope=_NO_SCOPE,
     )

@@ -9,7 +9,7 @@ from time import process_time
 from typing import TYPE_CHECKING, TypeVar
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 
 from agenttrace.delivery.otlp import encode
 from agenttrace.delivery.readable import to_readable
@@ -37,8 +37,6 @@ def chat_span(random: Random) -> SpanData:
         trace_id=random.randbytes(16),
         span_id=random.randbytes(8),
         parent_id=random.randbytes(8),
-        parent_is_remote=False,
-        trace_state="",
         name="chat gpt-4o",
         kind=SpanKind.CLIENT,
         start_time=1_800_000_000_000_000_000 + random.randrange(10**9),
@@ -55,13 +53,6 @@ def chat_span(random: Random) -> SpanData:
             "server.address": "api.example.com",
             "agenttrace.outcome": "ok",
         },
-        events=(),
-        links=(),
-        status=StatusCode.UNSET,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
         resource=RESOURCE,
         scope=SCOPE,
     )

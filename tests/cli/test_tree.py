@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import StatusCode
 
 from agenttrace import __version__, render, semconv
 from agenttrace.cli.group import COMMANDS, group
@@ -59,20 +59,12 @@ def span(  # noqa: PLR0913 - one argument per thing that is shown
         trace_id=trace,
         span_id=next(_ids).to_bytes(8, "big"),
         parent_id=parent,
-        parent_is_remote=False,
-        trace_state="",
         name=name,
-        kind=SpanKind.INTERNAL,
         start_time=started,
         end_time=started + round(seconds * SECOND),
         attributes=ending | dict(attributes or {}),
-        events=[],
-        links=[],
         status=StatusCode.ERROR if message else StatusCode.UNSET,
         status_message=message,
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
         resource=ResourceData({semconv.SERVICE_NAME: "support"}),
         scope=ScopeData("agenttrace", "1.0"),
     )

@@ -9,11 +9,10 @@ from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.trace import SpanKind, StatusCode
 
 from agenttrace import attributes
 from agenttrace.delivery import otlp
-from agenttrace.model import ResourceData, ScopeData, SpanData
+from agenttrace.model import ScopeData, SpanData
 
 scalars = (
     st.none()
@@ -147,21 +146,9 @@ def span_with(values: dict[str, object]) -> SpanData:
     return SpanData(
         trace_id=b"t" * 16,
         span_id=b"s" * 8,
-        parent_id=b"",
-        parent_is_remote=False,
-        trace_state="",
         name="step",
-        kind=SpanKind.INTERNAL,
         start_time=1,
         end_time=2,
         attributes=values,
-        events=(),
-        links=(),
-        status=StatusCode.UNSET,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
-        resource=ResourceData({}),
         scope=ScopeData("test"),
     )

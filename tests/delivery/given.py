@@ -7,8 +7,6 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import SpanKind, StatusCode
-
 from agenttrace.delivery.otlp import frame_of, prepare
 from agenttrace.delivery.retry import Retry
 from agenttrace.delivery.senders import Answer, Delivered
@@ -35,21 +33,10 @@ def span_data(name: str = "chat gpt-5", attribute: str = "value") -> SpanData:
     return SpanData(
         trace_id=number.to_bytes(16, "big"),
         span_id=number.to_bytes(8, "big"),
-        parent_id=b"",
-        parent_is_remote=False,
-        trace_state="",
         name=name,
-        kind=SpanKind.INTERNAL,
         start_time=1_000,
         end_time=2_000,
         attributes={"key": attribute},
-        events=(),
-        links=(),
-        status=StatusCode.UNSET,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
         resource=RESOURCE,
         scope=SCOPE,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 
 from agenttrace import safety
 from agenttrace.delivery.otlp import decode, encode, frame_of
@@ -23,21 +23,13 @@ SCOPE = ScopeData("agenttrace", "1.0")
 SPAN = SpanData(
     trace_id=bytes(range(16)),
     span_id=bytes(range(8)),
-    parent_id=b"",
-    parent_is_remote=False,
-    trace_state="",
     name="execute_tool search",
     kind=SpanKind.CLIENT,
     start_time=1_800_000_000_000_000_000,
     end_time=1_800_000_001_000_000_000,
     attributes={"agenttrace.outcome": "ok", "tokens": 17},
-    events=[EventData(5, "exception", {"exception.type": "ValueError"})],
-    links=[LinkData(bytes(16), bytes(8), is_remote=True, attributes={"n": 1})],
-    status=StatusCode.UNSET,
-    status_message="",
-    dropped_attributes=0,
-    dropped_events=0,
-    dropped_links=0,
+    events=(EventData(5, "exception", {"exception.type": "ValueError"}),),
+    links=(LinkData(bytes(16), bytes(8), is_remote=True, attributes={"n": 1}),),
     resource=RESOURCE,
     scope=SCOPE,
 )

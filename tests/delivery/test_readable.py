@@ -27,8 +27,8 @@ SPAN = SpanData(
     start_time=1_800_000_000_000_000_000,
     end_time=1_800_000_001_000_000_000,
     attributes={"mixed": (1, "a", None), "nested": {"k": b"\xff"}, "n": 17},
-    events=[EventData(5, "exception", {"exception.type": "ValueError"}, 1)],
-    links=[LinkData(b"\1" * 16, b"\2" * 8, True, {"n": 1}, 2)],  # noqa: FBT003 - the fields of a record
+    events=(EventData(5, "exception", {"exception.type": "ValueError"}, 1),),
+    links=(LinkData(b"\1" * 16, b"\2" * 8, True, {"n": 1}, 2),),  # noqa: FBT003 - the fields of a record
     status=StatusCode.ERROR,
     status_message="ValueError: no",
     dropped_attributes=3,
@@ -95,27 +95,23 @@ def test_what_the_sdk_made_is_read_whole() -> None:
         trace_id=parent.get_span_context().trace_id.to_bytes(16, "big"),
         span_id=span.get_span_context().span_id.to_bytes(8, "big"),
         parent_id=parent.get_span_context().span_id.to_bytes(8, "big"),
-        parent_is_remote=False,
-        trace_state="",
         name="child",
         kind=SpanKind.SERVER,
         start_time=child.start_time,
         end_time=2**60,
         attributes={"a": 1, "b": ("x", "y")},
-        events=[EventData(6, "progress", {"page": 4})],
-        links=[
+        events=(EventData(6, "progress", {"page": 4}),),
+        links=(
             LinkData(
                 (1).to_bytes(16, "big"),
                 (2).to_bytes(8, "big"),
                 is_remote=True,
                 attributes={"why": "resumed"},
-            )
-        ],
+            ),
+        ),
         status=StatusCode.ERROR,
         status_message="no",
         dropped_attributes=1,
-        dropped_events=0,
-        dropped_links=0,
         resource=ResourceData({"service.name": "support"}, "https://example/1"),
         scope=ScopeData("lib", "2.0", "https://example/2", {"beta": True}),
     )

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
 PRELUDE = """
 import json, os, signal, sys, threading
-from opentelemetry.trace import SpanKind, StatusCode
 from agenttrace import crashpoints
 from agenttrace.delivery.retry import Retry
 from agenttrace.delivery.segments import Segments
@@ -44,10 +43,10 @@ class Item:
 
     def data(self):
         return SpanData(
-            self.number.to_bytes(16, "big"), self.number.to_bytes(8, "big"), b"",
-            False, "", f"step {self.number}", SpanKind.INTERNAL, 1, 2,
-            {"filling": "x" * (self.number % 500)}, [], [], StatusCode.UNSET, "",
-            0, 0, 0, RESOURCE, SCOPE,
+            self.number.to_bytes(16, "big"), self.number.to_bytes(8, "big"),
+            f"step {self.number}", 1, 2,
+            attributes={"filling": "x" * (self.number % 500)},
+            resource=RESOURCE, scope=SCOPE,
         )
 
     def written(self):  # here a journal frees the slot

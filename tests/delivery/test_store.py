@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
 )
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import StatusCode
 
 from agenttrace import safety, semconv
 from agenttrace.delivery.frames import Frame
@@ -57,20 +57,11 @@ def span(  # noqa: PLR0913 - one argument per thing that a test is about
         trace_id=trace,
         span_id=next(_ids).to_bytes(8, "big"),
         parent_id=parent,
-        parent_is_remote=False,
-        trace_state="",
         name=name,
-        kind=SpanKind.INTERNAL,
         start_time=start * SECOND,
         end_time=start * SECOND + round(seconds * SECOND),
         attributes=attributes or {},
-        events=[],
-        links=[],
         status=status,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
         resource=service,
         scope=SCOPE,
     )

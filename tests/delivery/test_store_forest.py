@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import StatusCode
 
 from agenttrace import semconv
 from agenttrace.delivery.store.forest import Node, build_forest, most_telling
@@ -15,7 +15,6 @@ from agenttrace.model import (
     Attributes,
     EventData,
     Outcome,
-    ResourceData,
     ScopeData,
     SpanData,
 )
@@ -36,21 +35,10 @@ def span(
         trace_id=trace,
         span_id=number.to_bytes(8, "big"),
         parent_id=parent.to_bytes(8, "big") if parent else b"",
-        parent_is_remote=False,
-        trace_state="",
         name=f"step {number}",
-        kind=SpanKind.INTERNAL,
         start_time=start,
         end_time=start + 1,
         attributes=attributes or {},
-        events=[],
-        links=[],
-        status=StatusCode.UNSET,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
-        resource=ResourceData({}),
         scope=ScopeData("agenttrace"),
     )
 

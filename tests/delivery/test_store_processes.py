@@ -24,7 +24,6 @@ DEADLINE = 60
 
 PRELUDE = """
 import os, sys, threading
-from opentelemetry.trace import SpanKind, StatusCode
 from agenttrace.delivery.otlp import frame_of
 from agenttrace.delivery.senders import Delivered, Later
 from agenttrace.delivery.senders.store import StoreSender
@@ -36,9 +35,10 @@ store = StoreSender(path, max_bytes)
 
 def span(trace, filling):
     return SpanData(
-        trace, os.urandom(8), b"", False, "", "step", SpanKind.INTERNAL, 1, 2,
-        {"filling": "x" * filling}, [], [], StatusCode.UNSET, "", 0, 0, 0,
-        ResourceData({"service.name": "support"}), ScopeData("agenttrace"),
+        trace, os.urandom(8), "step", 1, 2,
+        attributes={"filling": "x" * filling},
+        resource=ResourceData({"service.name": "support"}),
+        scope=ScopeData("agenttrace"),
     )
 
 def send(spans=3, filling=100, timeout=30.0):

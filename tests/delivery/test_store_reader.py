@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import StatusCode
 
 from agenttrace import safety, semconv
 from agenttrace.delivery.otlp import frame_of
@@ -47,20 +47,11 @@ def span(  # noqa: PLR0913 - one argument per thing that a run is chosen by
         trace_id=trace,
         span_id=next(_ids).to_bytes(8, "big"),
         parent_id=parent,
-        parent_is_remote=False,
-        trace_state="",
         name=name,
-        kind=SpanKind.INTERNAL,
         start_time=start * SECOND,
         end_time=(start + 1) * SECOND,
         attributes=attributes,
-        events=[],
-        links=[],
         status=StatusCode.UNSET if outcome == "ok" else StatusCode.ERROR,
-        status_message="",
-        dropped_attributes=0,
-        dropped_events=0,
-        dropped_links=0,
         resource=ResourceData({semconv.SERVICE_NAME: service}),
         scope=ScopeData("agenttrace", "1.0"),
     )

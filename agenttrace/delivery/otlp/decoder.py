@@ -91,7 +91,7 @@ def _span(span: trace_pb2.Span, resource: ResourceData, scope: ScopeData) -> Spa
         start_time=span.start_time_unix_nano,
         end_time=span.end_time_unix_nano,
         attributes=_attributes(span.attributes),
-        events=[
+        events=tuple(
             EventData(
                 event.time_unix_nano,
                 event.name,
@@ -99,8 +99,8 @@ def _span(span: trace_pb2.Span, resource: ResourceData, scope: ScopeData) -> Spa
                 event.dropped_attributes_count,
             )
             for event in span.events
-        ],
-        links=[
+        ),
+        links=tuple(
             LinkData(
                 link.trace_id,
                 link.span_id,
@@ -109,7 +109,7 @@ def _span(span: trace_pb2.Span, resource: ResourceData, scope: ScopeData) -> Spa
                 link.dropped_attributes_count,
             )
             for link in span.links
-        ],
+        ),
         status=_CODES.get(span.status.code, StatusCode.UNSET),
         status_message=span.status.message,
         dropped_attributes=span.dropped_attributes_count,
