@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 from agenttrace import _otel, safety, semconv
 from agenttrace.crashpoints import crash_point
 from agenttrace.lazy import no_fork_at_first
-from agenttrace.model import Outcome, ResourceData, ScopeData
+from agenttrace.model import NO_RESOURCE, Outcome, ScopeData
 from agenttrace.runtime.durability import Durability
-from agenttrace.runtime.pipelines import LoopWatch
+from agenttrace.runtime.pipelines import Kept, LoopWatch
 from agenttrace.runtime.process import PROCESS, left_until
 from agenttrace.settings import INSTANCES
 from agenttrace.spans.attached import Attachment
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from agenttrace import tracing
     from agenttrace.delivery.frames import Frame
     from agenttrace.delivery.spooler import SpoolerStatus
-    from agenttrace.journal import Journal
-    from agenttrace.model import SpanData
-    from agenttrace.recovery import Recovered
+    from agenttrace.model import ResourceData, SpanData
     from agenttrace.registry import OpenSpans
     from agenttrace.settings import Settings
 
@@ -157,7 +155,7 @@ class HandOver:
         )
 
 
-class AttachedPipeline:
+class AttachedPipeline(Kept):
     """Another provider's processors carry our spans (`ways.Pipeline`).
 
     Args:
@@ -182,7 +180,7 @@ class AttachedPipeline:
     ) -> None:
         self._provider = provider
         self._behind = behind
-        self._durability: Durability | None = None
+        self._durability = None
         self.attachment = Attachment(
             provider,
             registry,
@@ -191,6 +189,8 @@ class AttachedPipeline:
         )
         self._hand_over = HandOver(self.attachment, provider, behind)
         self._loops = LoopWatch(settings, registry, lambda: self.tell)
+        if not self.attachment.has_gate:
+            self._loops.stop()  # there is no way for what they would tell
         # Without a gate nobody would know when a slot is to be freed.
         if settings.durable and self.attachment.has_gate:
             self._durability = Durability(settings.state_dir / INSTANCES, _WINDOW)
@@ -201,11 +201,6 @@ class AttachedPipeline:
     def resource(self) -> Resource | None:
         """Who this process is, by what its provider says."""
         return safety.guarded("provider.resource", lambda: self._behind.resource)
-
-    @property
-    def journal(self) -> Journal | None:
-        """Where open spans survive the process; None where they do not."""
-        return None if self._durability is None else self._durability.journal
 
     @property
     def tracer(self) -> tracing.Tracer:
@@ -241,25 +236,6 @@ class AttachedPipeline:
         else:
             PROCESS.errands.ask("emit", partial(self._emit, form))
 
-    def tick(self) -> None:
-        """Look for siblings that have died, and for loops that are blocked."""
-        if self.attachment.has_gate:
-            safety.guarded("tick: loops", self._loops.tick, self.journal)
-        if self._durability is not None:
-            self._durability.tick()
-
-    def rest(self) -> None:
-        """Tell what there is to tell of loops, and of what was noticed."""
-        self._loops.rest()
-        if self._durability is not None:
-            self._durability.rest()
-
-    def recover(self, timeout: float) -> Recovered | None:
-        """Hand over what dead processes have left."""
-        if self._durability is None:
-            return None
-        return self._durability.recover(timeout)
-
     def after_fork(self) -> None:
         """Give the child files of its own; processors are the provider's business."""
         self._hand_over = HandOver(self.attachment, self._provider, self._behind)
@@ -284,7 +260,7 @@ class AttachedPipeline:
     def _resource(self) -> ResourceData:
         """Return the same as data."""
         said = self.resource
-        return ResourceData({}) if said is None else resource_data(said)
+        return NO_RESOURCE if said is None else resource_data(said)
 
 
 def _says_flushed(flushing: Any, timeout: float) -> bool:  # noqa: ANN401 - a provider, or a processor

@@ -103,7 +103,43 @@ class LoopWatch:
             self._monitor = None
 
 
-class OwnPipeline:
+class Kept:
+    """What a pipeline does beside sending: it watches loops, and keeps files.
+
+    Attributes:
+        _loops: The loops.
+        _durability: The files; None where there are none.
+    """
+
+    _loops: LoopWatch
+    _durability: Durability | None
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where open spans survive the process; None where they do not."""
+        return None if self._durability is None else self._durability.journal
+
+    def tick(self) -> None:
+        """Look for siblings that have died, and for loops that are blocked."""
+        # Apart: neither may keep the other from its work.
+        safety.guarded("tick: loops", self._loops.tick, self.journal)
+        if self._durability is not None:
+            self._durability.tick()
+
+    def rest(self) -> None:
+        """Tell what there is to tell of loops, and of what was noticed."""
+        self._loops.rest()
+        if self._durability is not None:
+            self._durability.rest()
+
+    def recover(self, timeout: float) -> Recovered | None:
+        """Deliver what dead processes have left."""
+        if self._durability is None:
+            return None
+        return self._durability.recover(timeout)
+
+
+class OwnPipeline(Kept):
     """Our provider, our spooler, our senders."""
 
     mode = "own"
@@ -121,7 +157,7 @@ class OwnPipeline:
         senders = senders_of(settings, span_exporter)
         self.destinations = tuple(senders)
         self.spooler: Spooler | None = None
-        self._durability: Durability | None = None
+        self._durability = None
         if senders and settings.durable:
             self._durability = Durability(
                 settings.state_dir / INSTANCES, settings.max_queue_bytes // _SHARE
@@ -154,11 +190,6 @@ class OwnPipeline:
         return self.provider.resource
 
     @property
-    def journal(self) -> Journal | None:
-        """Where open spans survive the process; None where they do not."""
-        return None if self._durability is None else self._durability.journal
-
-    @property
     def tracer(self) -> tracing.Tracer:
         """A lean tracer; OTel's no-op one where the SDK is disabled."""
         lean: Any = self._tracer
@@ -181,25 +212,6 @@ class OwnPipeline:
     def tell(self, form: SpanData) -> None:
         """Send *form*, a span that nobody has started, as this process's."""
         self.provider.tell(form)
-
-    def tick(self) -> None:
-        """Look for siblings that have died, and for loops that are blocked."""
-        # Apart: neither may keep the other from its work.
-        safety.guarded("tick: loops", self._loops.tick, self.journal)
-        if self._durability is not None:
-            self._durability.tick()
-
-    def rest(self) -> None:
-        """Tell what there is to tell of loops, and of what was noticed."""
-        self._loops.rest()
-        if self._durability is not None:
-            self._durability.rest()
-
-    def recover(self, timeout: float) -> Recovered | None:
-        """Deliver what dead processes have left."""
-        if self._durability is None:
-            return None
-        return self._durability.recover(timeout)
 
     def after_fork(self) -> None:
         """Give the child a queue, threads and files of its own, another identity."""
