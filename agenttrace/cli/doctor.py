@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from agenttrace.cli.group import json_option, state_dir_option
+from agenttrace.cli.group import json_option, seconds_option, state_dir_option
 from agenttrace.diagnosis import Finding, Level, examine, examine_process
 
 if TYPE_CHECKING:
@@ -31,13 +31,8 @@ _STYLES: Final = {
     "usage.",
 )
 @click.argument("pid", type=int, required=False)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0.1),
-    default=_PATIENCE,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest wait for a destination.",
+@seconds_option(
+    "--timeout", "Longest wait for a destination.", least=0.1, usually=_PATIENCE
 )
 @json_option("Print a list of the checks.")
 @state_dir_option

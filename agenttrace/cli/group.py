@@ -123,6 +123,27 @@ def json_option(meaning: str) -> Callable[[F], F]:
     return click.option("--json", "as_json", is_flag=True, help=meaning)
 
 
+def seconds_option(
+    name: str, meaning: str, *, least: float, usually: float
+) -> Callable[[F], F]:
+    """Add an option in seconds, `name`.
+
+    Args:
+        name: With its dashes.
+        meaning: What takes so long.
+        least: The smallest that makes sense.
+        usually: What it is where it is not given.
+    """
+    return click.option(
+        name,
+        type=click.FloatRange(min=least),
+        default=usually,
+        show_default=True,
+        metavar="SECONDS",
+        help=meaning,
+    )
+
+
 def state_dir_option(function: F) -> F:
     """Add `--state-dir`, which arrives as an absolute `Path`."""
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from agenttrace.cli.frozen import Watch
-from agenttrace.cli.group import state_dir_option
-from agenttrace.cli.recovered import as_json, of_one, sentences
+from agenttrace.cli.group import json_option, seconds_option, state_dir_option
+from agenttrace.cli.recovered import found_as_json, of_one, sentences
 from agenttrace.recovery import pid_of
 from agenttrace.runtime.rescue import Rescue
 from agenttrace.settings import INSTANCES
@@ -43,28 +43,22 @@ _LAST: Final = 3.0
     name="guard",
     epilog="Exit codes: 0 ended by Ctrl-C or SIGTERM, 2 it could not begin.",
 )
-@click.option(
+@seconds_option(
     "--every",
-    type=click.FloatRange(min=0.1),
-    default=_EVERY,
-    show_default=True,
-    metavar="SECONDS",
-    help="How often to look for processes that have died.",
+    "How often to look for processes that have died.",
+    least=0.1,
+    usually=_EVERY,
 )
-@click.option(
+@seconds_option(
     "--frozen-after",
-    type=click.FloatRange(min=1.0),
-    default=_FROZEN_AFTER,
-    show_default=True,
-    metavar="SECONDS",
-    help="Tell of a process that has spans open and makes no sign for so long.",
+    "Tell of a process that has spans open and makes no sign for so long.",
+    least=1.0,
+    usually=_FROZEN_AFTER,
 )
-@click.option(
-    "--json", "as_object", is_flag=True, help="Print one JSON object a process."
-)
+@json_option("Print one JSON object a process.")
 @state_dir_option
 def command(
-    *, every: float, frozen_after: float, as_object: bool, state_dir: Path
+    *, every: float, frozen_after: float, as_json: bool, state_dir: Path
 ) -> None:
     """Stay, and deliver what processes leave when they die.
 
@@ -79,7 +73,7 @@ def command(
     Ctrl-C and SIGTERM end it, after a last look of a few seconds at most.  What is not
     delivered then stays on disk.
     """
-    rescue, lines = Rescue(state_dir), _Lines(as_object=as_object)
+    rescue, lines = Rescue(state_dir), _Lines(as_json=as_json)
     # In a container this may be process 1, which ignores a SIGTERM that it does not
     # handle.  Off the main thread, as in a test, there are no signals to come.
     if threading.current_thread() is threading.main_thread():
@@ -128,8 +122,8 @@ class _Lines:
     One that another version alone can read, or another user, is found at each look.
     """
 
-    def __init__(self, *, as_object: bool) -> None:
-        self._as_object = as_object
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
         self._told: set[tuple[str, bool]] = set()
         self._waiting: SimpleQueue[str] = SimpleQueue()
 
@@ -142,7 +136,7 @@ class _Lines:
         """Print what is new of processes that stand still."""
         now = datetime.now(UTC)
         for notice in notices:
-            if self._as_object:
+            if self._as_json:
                 time_of_day = now.isoformat(timespec="milliseconds")
                 click.echo(json.dumps({"time": time_of_day, **notice.as_json()}))
             else:
@@ -155,12 +149,12 @@ class _Lines:
             return
         self._told.add(is_new)
         now = datetime.now(UTC)
-        if self._as_object:
+        if self._as_json:
             told = {
                 "time": now.isoformat(timespec="milliseconds"),
                 "instance": lock.stem,
                 "pid": pid_of(lock.stem),
-                **as_json(found),
+                **found_as_json(found),
             }
             self._waiting.put(json.dumps(told))
         else:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import click
 
-from agenttrace.cli.group import state_dir_option
-from agenttrace.cli.recovered import as_json, left_of, sentences
+from agenttrace.cli.group import json_option, seconds_option, state_dir_option
+from agenttrace.cli.recovered import found_as_json, left_of, sentences
 from agenttrace.recovery import Recovered
 from agenttrace.runtime.rescue import Rescue
 
@@ -44,19 +44,14 @@ class _Draw(Protocol):
     epilog="Exit codes: 0 all that was found is delivered, 1 something could not be "
     "delivered or taken over, 2 it could not begin, 130 interrupted.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    default=_PATIENCE,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up after so long without progress.",
+@seconds_option(
+    "--timeout", "Give up after so long without progress.", least=0, usually=_PATIENCE
 )
-@click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
+@json_option("Print one JSON object.")
 @state_dir_option
 @click.pass_context
 def command(
-    ctx: click.Context, *, timeout: float, as_object: bool, state_dir: Path
+    ctx: click.Context, *, timeout: float, as_json: bool, state_dir: Path
 ) -> None:
     """Deliver what processes that died have left, once.
 
@@ -80,11 +75,11 @@ def command(
         thread.join(_LONG)  # it has been told to stop, and has the last figures
     found, progress = rescue.found, rescue.progress()
     left = left_of(found, progress)
-    if as_object:
+    if as_json:
         told = {
             "state_dir": str(state_dir),
             "destinations": list(rescue.destinations),
-            **as_json(found),
+            **found_as_json(found),
             "delivered": progress.delivered,
             "refused": progress.refused,
             "left": left,

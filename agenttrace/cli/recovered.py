@@ -58,7 +58,7 @@ def of_one(lock: Path, found: Recovered) -> str:
     return said
 
 
-def as_json(found: Recovered) -> dict[str, object]:
+def found_as_json(found: Recovered) -> dict[str, object]:
     """Return what was found in values that JSON knows."""
     return {
         "processes": found.processes,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from agenttrace.cli.endless import draw, ended_by_sigterm, is_screen, print_lines
-from agenttrace.cli.group import json_option, state_dir_option
+from agenttrace.cli.group import json_option, seconds_option, state_dir_option
 from agenttrace.live import Live, picture_as_json
 
 if TYPE_CHECKING:
@@ -36,14 +36,7 @@ _EVERY: Final = 0.25
     help="Only runs with a step that was judged or has come to its limit, and "
     "processes that are frozen.",
 )
-@click.option(
-    "--every",
-    type=click.FloatRange(min=0.05),
-    default=_EVERY,
-    show_default=True,
-    metavar="SECONDS",
-    help="How often to look.",
-)
+@seconds_option("--every", "How often to look.", least=0.05, usually=_EVERY)
 @json_option("Print one JSON object a line for each look; with --once, one object.")
 @state_dir_option
 @click.pass_context

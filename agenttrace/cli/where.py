@@ -13,7 +13,7 @@ import click
 
 from agenttrace import clock
 from agenttrace.cli.asked import IDLE, OWES, told_of
-from agenttrace.cli.group import json_option, state_dir_option
+from agenttrace.cli.group import json_option, seconds_option, state_dir_option
 from agenttrace.live import Live
 from agenttrace.live.wanted import AmbiguousError, find
 from agenttrace.settings import INSTANCES
@@ -39,13 +39,11 @@ _NAME: Final = re.compile("[0-9a-fA-F]{1,32}")
     "3 the process has a span open and did not answer.",
 )
 @click.argument("target", metavar="PID|SPAN")
-@click.option(
+@seconds_option(
     "--timeout",
-    type=click.FloatRange(min=0.1),
-    default=_PATIENCE,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the process may take to see the question.",
+    "How long the process may take to see the question.",
+    least=0.1,
+    usually=_PATIENCE,
 )
 @json_option("Print one JSON object.")
 @state_dir_option
