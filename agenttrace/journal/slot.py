@@ -1,6 +1,7 @@
-"""A slot's bytes, read: what stands in it of a span.  Pure; the layout is `format`'s.
+"""A slot's bytes, read: what stands in it of a span, or would.
 
-Apart from what writes, because a process that is never killed reads none.
+Pure; the layout is `format`'s.  Apart from what writes, because a process that is never
+killed reads none.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from agenttrace.journal.format import (
     State,
 )
 from agenttrace.journal.links import read_links
+from agenttrace.journal.payload import write
 from agenttrace.journal.texts import read_texts
 from agenttrace.model import Outcome, ScopeData, SpanData
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agenttrace.model import EndedBy, LinkData, ResourceData
+    from agenttrace.registry import OpenSpan
 
 _SEQUENCE_SHIFT: Final = 32
 _OUTCOME_OF: Final = {code: outcome for outcome, code in OUTCOMES.items()}
@@ -103,6 +106,20 @@ def as_span(  # noqa: PLR0913 - what the slot does not say
         resource=resource,
         scope=ScopeData(slot.scope_name, slot.scope_version),
     )
+
+
+def as_kept(span: OpenSpan) -> Slot | None:
+    """Return what a slot says of *span*, which need not have one; without its links.
+
+    Returns:
+        None where it is a span of which nothing can be written.
+    """
+    data = bytearray(SLOT_SIZE)
+    words = memoryview(data).cast("Q")
+    if not write(span, words, PAYLOAD_START, {}):
+        return None
+    words[0] = State.OPEN
+    return read_slot(bytes(data))
 
 
 def read_slot(data: bytes, number: int = -1) -> Slot | None:

@@ -18,29 +18,28 @@ import math
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
-
-from opentelemetry.trace import SpanKind
+from typing import TYPE_CHECKING, Final
 
 from agenttrace import clock, safety, semconv
 from agenttrace.delivery import otlp_env
 from agenttrace.delivery.frames import Frame
 from agenttrace.delivery.senders import Delivered, Later, Refused
 from agenttrace.delivery.senders.answers import Place
-from agenttrace.journal.texts import KEY_ATTRIBUTES
+from agenttrace.journal.slot import as_kept, as_span
 from agenttrace.lazy import no_fork_at_first
-from agenttrace.model import NO_ATTRIBUTES, NO_RESOURCE, NO_SCOPE, SpanData
+from agenttrace.model import NO_RESOURCE
 from agenttrace.runtime.destinations import otlp_sender
 from agenttrace.runtime.process import left_until
 from agenttrace.spans.provider import resource_data
 from agenttrace.watchdog.errands import Errands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from opentelemetry.sdk.resources import Resource
 
     from agenttrace.delivery.senders import Answer
+    from agenttrace.model import SpanData
     from agenttrace.registry import OpenSpan, OpenSpans
     from agenttrace.runtime.ways import Pipeline
 
@@ -50,8 +49,6 @@ _LOOK: Final = 1.0
 _MOST: Final = 10_000
 """Spans that are told of at the same time; what starts later is not."""
 _BATCH: Final = 256
-_LONGEST: Final = 256
-"""Characters of a name; attributes that are longer are left out."""
 _SHARE: Final = 0.25
 """What stops may take of the time that a shutdown has."""
 _UNSENT: Final = Later("it was not sent")
@@ -172,9 +169,11 @@ class HeartbeatLogs:
                 if told[1] <= steady:
                     due.append(span)
             elif span.sampled and span.started_at <= before and self._has_room(unsaid):
-                # Before it is sent: whatever becomes of that, it may have arrived.
-                self._told[span] = self._form_of(span), steady
-                due.append(span)
+                form = self._form_of(span)
+                if form is not None:
+                    # Before it is sent: whatever becomes of that, it may have arrived.
+                    self._told[span] = form, steady
+                    due.append(span)
         return due
 
     def _has_room(self, unsaid: Iterator[OpenSpan]) -> bool:
@@ -213,9 +212,9 @@ class HeartbeatLogs:
     def _tell_open(self, due: Sequence[OpenSpan], wall: int, steady: float) -> None:
         for start in range(0, len(due), _BATCH):
             forms = {
-                span: self._form_of(span)
+                span: form
                 for span in due[start : start + _BATCH]
-                if span.is_open
+                if span.is_open and (form := self._form_of(span)) is not None
             }
             answer = self._send(list(forms.values()), [], wall)
             if self._is_over or isinstance(answer, Later):
@@ -267,29 +266,11 @@ class HeartbeatLogs:
             reason,
         )
 
-    def _form_of(self, span: OpenSpan) -> SpanData:
-        """Return *span* as it stands in a record: what the journal has of it."""
-        live: Any = span()  # a span object of any make: see `journal.payload`
-        values: Mapping[str, object] = getattr(live, "_values", None) or NO_ATTRIBUTES
-        tracer: Any = getattr(live, "_tracer", None)
-        attributes: dict[str, object] = {
-            key: value
-            for key in KEY_ATTRIBUTES
-            if isinstance(value := values.get(key), str) and len(value) <= _LONGEST
-        }
-        if span.operation is not None:
-            attributes[semconv.GEN_AI_OPERATION_NAME] = span.operation
-        attributes[semconv.LAST_HEARTBEAT] = clock.iso(span.last_beat)
-        return SpanData(
-            trace_id=span.trace_id,
-            span_id=span.span_id,
-            parent_id=span.parent_id,
-            parent_is_remote=bool(getattr(live, "remote_parent", False)),
-            name=str(span.name)[:_LONGEST],
-            kind=getattr(live, "_kind", None) or SpanKind.INTERNAL,
-            start_time=span.started_at,
-            end_time=0,
-            attributes=attributes,
-            resource=self._who,
-            scope=NO_SCOPE if tracer is None else tracer.scope_data,
-        )
+    def _form_of(self, span: OpenSpan) -> SpanData | None:
+        """Return *span* as it stands in a record; None where the journal has none."""
+        slot = as_kept(span)
+        if slot is None:
+            return None
+        beat = {semconv.LAST_HEARTBEAT: clock.iso(span.last_beat)}
+        form = as_span(slot, resource=self._who, end_time=0, attributes=beat)
+        return form._replace(end_time=0)

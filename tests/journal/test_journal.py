@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind
 from agenttrace import safety, semconv
 from agenttrace.clock import COARSE
 from agenttrace.journal import Journal, State, read_journal, take_over
+from agenttrace.journal.slot import as_kept
 from agenttrace.model import RETURNED, EndedBy, Ending, Outcome
 from agenttrace.registry import MemorySlots, OpenSpan, OpenSpans
 from tests.journal.given import STARTED_AT, Calls, Live, Step, slot_of, slots_of, span
@@ -179,6 +180,28 @@ def test_a_span_whose_object_is_gone_is_written(journal: Journal) -> None:
 
     assert record() is None
     assert slot_of(journal.path).name == "short"
+
+
+def test_what_a_slot_says_of_a_span_is_known_without_one(journal: Journal) -> None:
+    """Records that tell of open spans say no more than what a crash would leave."""
+    live = Step({semconv.GEN_AI_TOOL_NAME: "x" * 300, semconv.USER_ID: "the secret"})
+    record = span("n" * 300, live, parent_id=b"parent-1", operation="execute_tool")
+
+    kept = as_kept(record)
+
+    journal.take(record)
+    written = slot_of(journal.path)
+    assert kept is not None
+    assert kept == written._replace(sequence=kept.sequence, number=kept.number)
+    assert kept.name == "n" * 128
+
+
+def test_of_a_span_that_cannot_be_written_there_is_nothing_to_say() -> None:
+    """Whoever tells of open spans leaves it out, and tells of the others."""
+    record = span()
+    record.started_at = -1
+
+    assert as_kept(record) is None
 
 
 def test_a_heartbeat_reaches_the_file(journal: Journal) -> None:
