@@ -36,16 +36,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 NOBODY = 65534
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "instances"
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Backend:
-    return Backend(tmp_path / "log")
-
-
 def span_ids(*numbers: int) -> set[str]:
     return {
         (number.to_bytes(16, "big") + number.to_bytes(8, "big")).hex()

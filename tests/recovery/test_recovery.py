@@ -36,16 +36,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "instances"
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Backend:
-    return Backend(tmp_path / "log")
-
-
 def contents(directory: Path) -> dict[str, bytes]:
     # Not of locks: who closes a file of that name has it no more.
     return {

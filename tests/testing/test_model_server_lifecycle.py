@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import subprocess
 import sys
@@ -22,27 +21,16 @@ from agenttrace.testing.model_server import (
     text,
 )
 from agenttrace.testing.model_server.connection import Connection, Incoming
-from tests.testing.clients import HELLO, client_of
+from tests.testing.clients import (
+    HELLO,
+    client_of,
+    connect,
+    read_all,
+    request_bytes,
+)
 
 if TYPE_CHECKING:
     from tests.testing.conftest import Serve
-
-
-def request_bytes(*, stream: bool = True, head: str = "") -> bytes:
-    body = json.dumps({"model": "gpt-5", "messages": HELLO, "stream": stream}).encode()
-    start = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
-    return f"{start}{head}content-length: {len(body)}\r\n\r\n".encode() + body
-
-
-def connect(server: ModelServer) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    received = bytearray()
-    while data := connection.recv(65_536):
-        received += data
-    return bytes(received)
 
 
 @pytest.mark.asyncio
