@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -31,6 +32,17 @@ def test_the_checks_run_the_readmes_two_commands_to_the_letter(repo: Path) -> No
     assert TEST_COMMAND in readme
     assert FIRST_COMMAND in checks
     assert TEST_COMMAND in checks
+
+
+def test_what_other_interpreters_need_not_run_is_there(repo: Path) -> None:
+    """A file that was renamed is left out without a word no more, and run."""
+    checks = (repo / ".ci/run").read_text()
+    _, _, rest = checks.partition("second_suite() {")
+    body, _, _ = rest.partition("\n}")
+    left_out = " ".join(re.findall(r"same\+?=\(([^)]*)\)", body)).split()
+
+    assert "crash" in left_out
+    assert [name for name in left_out if not (repo / "tests" / name).exists()] == []
 
 
 @pytest.mark.skipif(BASH is None, reason="they are written for bash")
