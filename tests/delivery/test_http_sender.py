@@ -132,7 +132,7 @@ def test_a_partial_success_tells_how_many_spans_were_rejected(
         Reply(status=202),
         Reply(status=204),
         # Breaks off: it says more than it sends.
-        Reply(headers={"content-length": "500", "connection": "close"}, body=b"\n"),
+        Reply(raw=b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n\n"),
     ],
 )
 def test_the_status_alone_says_that_spans_were_taken(
