@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from agenttrace import clock, safety
 from agenttrace.registry import Teller
+from agenttrace.watchdog.finding import WEAK
 from agenttrace.watchdog.frames import read_sources
-from agenttrace.watchdog.investigation import WEAK, Investigation
+from agenttrace.watchdog.investigation import Investigation
 from agenttrace.watchdog.owners import Owners
 from agenttrace.watchdog.questions import VERSION
 from agenttrace.watchdog.report import Whereabouts
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from agenttrace.registry import OpenSpan, OpenSpans
-    from agenttrace.watchdog.investigation import Finding
+    from agenttrace.watchdog.finding import Finding
     from agenttrace.watchdog.tasks import Task
 
     Reference = weakref.ReferenceType[Task]

@@ -129,6 +129,18 @@ _FUNCTIONS: Final[dict[str, Wait]] = {
     ),
     **_waits(Cause.SLEEP, _PRIMITIVE, "a time to pass", "asyncio/tasks.py:sleep"),
     **_waits(
+        Cause.AWAITING_NOTHING,
+        _PRIMITIVE,
+        "the end of a sleep that has none",
+        "anyio/_core/_eventloop.py:sleep_forever",
+    ),
+    **_waits(
+        Cause.LOCK,
+        _KNOWN,
+        "a module that another thread imports",
+        "<frozen importlib._bootstrap>:_ModuleLock.acquire",
+    ),
+    **_waits(
         Cause.THREAD,
         _KNOWN,
         "another thread",
@@ -217,6 +229,12 @@ _FUNCTIONS: Final[dict[str, Wait]] = {
         "subprocess.py:Popen.communicate",
         "subprocess.py:Popen._communicate",
         "multiprocessing/popen_fork.py:Popen.wait",
+        "multiprocessing/popen_fork.py:Popen.poll",
+        "multiprocessing/connection.py:Connection._recv",
+        "multiprocessing/connection.py:Connection._send",
+        "multiprocessing/connection.py:wait",
+        "multiprocessing/pool.py:ApplyResult.wait",
+        "multiprocessing/pool.py:IMapIterator.next",
     ),
 }
 _NETWORK: Final = frozenset(
@@ -232,6 +250,25 @@ _NETWORK: Final = frozenset(
 _CALLS: Final[dict[str, Wait]] = {
     # Functions in C have no frame: what they are called is all there is.
     **_waits(Cause.LOCK, _PRIMITIVE, "a lock", "acquire", "__enter__"),
+    **_waits(Cause.LOCK, _PRIMITIVE, "a lock on a file", "flock", "lockf"),
+    **_waits(
+        Cause.AWAITING_NOTHING,
+        _PRIMITIVE,
+        "a signal that nobody has sent",
+        *("pause", "sigwait", "sigwaitinfo"),
+    ),
+    **_waits(
+        Cause.UNKNOWN,
+        _PRIMITIVE,
+        "another process to end or to answer",
+        *("wait3", "wait4", "waitid", "waitpid"),
+    ),
+    **_waits(
+        Cause.UNKNOWN,
+        _PRIMITIVE,
+        "data from a file, a pipe or a terminal",
+        *("input", "read", "readinto", "readline", "readlines"),
+    ),
     **_waits(Cause.SLEEP, _PRIMITIVE, "a time to pass", "sleep"),
     **_waits(
         Cause.NETWORK_WAIT,

@@ -1,23 +1,16 @@
-"""The await chain of a task, from its coroutine to what it waits for, and beyond.
+"""The await chain of a task, from its coroutine to what it waits for.
 
 A suspended coroutine tells what it awaits, by three names in three kinds of object.
 The wrappers between them (`asend()` of a generator, the iterator of a future) tell
 nothing; the garbage collector knows what they refer to.
 
-What a task waits for in the end is a future, and who is to resolve it stands in one of
-few places: in the future where it is a task, in its callbacks where it was wrapped or
-shielded, and else in the coroutines of asyncio and anyio that wait in the
-application's place, `wait` and task groups among them.
+Who is to resolve what it waits for in the end is the business of `upstream`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextlib
 import gc
 import inspect
-import threading
 import types
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -33,8 +26,6 @@ if TYPE_CHECKING:
     from agenttrace.watchdog.tasks import Task
 
 _DEPTH: Final = 500
-_MEMBERS: Final = 10_000
-"""How many tasks of one group are looked at."""
 
 
 class State(Enum):
@@ -95,7 +86,7 @@ def chain_of(task: Task) -> Chain:
         seen.add(id(each))
         names = _names_of(each)
         if names is None:
-            if _is_future(each):
+            if is_future(each):
                 break
             each = _beneath(each)
             continue
@@ -117,7 +108,7 @@ def chain_of(task: Task) -> Chain:
             chain.state = State.RUNNING
             return chain
         each = getattr(each, awaited)
-    chain.end = each if each is not None else _waiter(task)
+    chain.end = each if each is not None else waiter_of(task)
     chain.state = _state(task, chain)
     return chain
 
@@ -132,25 +123,26 @@ def _names_of(each: object) -> tuple[str, str, str] | None:
 
 
 def _state(task: Task, chain: Chain) -> State:
-    waiter = _waiter(task)
+    waiter = waiter_of(task)
     if waiter is not None:
         return State.READY if waiter.done() else State.WAITING
     first: Any = chain.suspended[0] if chain.suspended else None
-    if _is_a(first, types.CoroutineType) and (
+    if is_a(first, types.CoroutineType) and (
         inspect.getcoroutinestate(first) == inspect.CORO_CREATED
     ):
         return State.UNSTARTED
     return State.READY
 
 
-def _waiter(task: Task) -> Any:  # noqa: ANN401 - a future of any make
+def waiter_of(task: Task) -> Any:  # noqa: ANN401 - a future of any make
+    """Return the future that *task* is suspended in, None where it is in none."""
     return getattr(task, "_fut_waiter", None)
 
 
 def _beneath(wrapper: object) -> object:
     """Return what a wrapper without attributes leads on to."""
     for each in gc.get_referents(wrapper):
-        if _is_future(each) or _names_of(each) is not None:
+        if is_future(each) or _names_of(each) is not None:
             return each
     for each in gc.get_referents(wrapper):
         if type(each).__name__ in _WRAPPERS:
@@ -164,190 +156,6 @@ _WRAPPERS: Final = frozenset(
         *("FutureIter", "anext_awaitable"),
     }
 )
-
-
-class Upstream:
-    """Who is to resolve what a task or a thread waits for.
-
-    Attributes:
-        tasks: Tasks that it waits for, one or all of them.
-        threads: Threads, by id.
-        queued: Whether it is work that no thread has begun.
-        futures: Futures that are left to be asked for.
-    """
-
-    __slots__ = ("futures", "queued", "tasks", "threads")
-
-    def __init__(self) -> None:
-        self.tasks: list[Task] = []
-        self.threads: list[int] = []
-        self.futures: list[concurrent.futures.Future[Any]] = []
-        self.queued = False
-
-    def __bool__(self) -> bool:
-        return bool(self.tasks or self.threads or self.queued)
-
-
-def upstream_of(chain: Chain, task: Task, stacks: dict[int, FrameType]) -> Upstream:
-    """Return who is to resolve what *task*, which is in *chain*, waits for."""
-    found = Upstream()
-    waiter = _waiter(task)
-    for future in (chain.end, waiter):
-        if future is not None:
-            resolve(future, stacks, found)
-        if found:
-            return found
-    for each in reversed(chain.suspended):
-        code = getattr(each, "cr_code", None) or getattr(each, "gi_code", None)
-        if code is None:
-            continue
-        if whose(code.co_filename) not in (Whose.INTERPRETER, Whose.PLUMBING):
-            _ask_completions(each, {id(task), id(waiter)}, found)
-            break
-        _ask(each, {id(task), id(waiter)}, found)
-        if found:
-            break
-    return found
-
-
-def add_awaited(task: Task, candidates: Iterable[Task], found: Upstream) -> None:
-    """Add to *found* those of *candidates* that *task* awaits, as asyncio says itself.
-
-    From 3.14 on a future knows who awaits it, in groups of any make that say so.  The
-    chain within a task is ours on every version: `asyncio.capture_call_graph`, which
-    is made of the same two things, ends at the first asynchronous generator.
-    """
-    for each in candidates:
-        awaiting: Any = getattr(each, "_asyncio_awaited_by", None)
-        if awaiting is not None and any(one is task for one in awaiting):
-            found.tasks.append(each)
-
-
-def resolve(future: object, stacks: dict[int, FrameType], found: Upstream) -> None:
-    """Add to *found* who is to resolve *future*."""
-    pending: list[Any] = [future]
-    seen: set[int] = set()
-    while pending and len(seen) < _MEMBERS:
-        each = pending.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if _is_task(each):
-            if not each.done():
-                found.tasks.append(each)
-        elif _is_a(each, threading.Thread):
-            if each.ident is not None and each.is_alive():
-                found.threads.append(each.ident)
-        elif _is_a(each, concurrent.futures.Future):
-            source = list(_behind(getattr(each, "_done_callbacks", ())))
-            pending += source
-            if not source:
-                _find_worker(each, stacks, found)
-        elif _is_future(each) and not each.done():
-            pending += reversed(getattr(each, "_children", ()))  # of `gather`
-            pending += _behind(getattr(each, "_callbacks", None) or ())
-
-
-def _find_worker(
-    future: concurrent.futures.Future[Any],
-    stacks: dict[int, FrameType],
-    found: Upstream,
-) -> None:
-    if future.done():
-        return
-    worker = threads.worker_for(stacks, future)
-    if worker is not None:
-        found.threads.append(worker)
-    elif future.running():
-        found.futures.append(future)  # of another process
-    else:
-        found.futures.append(future)
-        found.queued = True
-
-
-_SOURCES: Final = {
-    # The callback of a future that was made of another one, and its name of that.
-    "_call_check_cancel": "source",
-    "_outer_done_callback": "inner",
-}
-
-
-def _behind(callbacks: Iterable[Any]) -> Iterator[object]:
-    """Iterate over the futures that a future with *callbacks* was made of."""
-    for each in tuple(callbacks):
-        # asyncio's come with a context each, those of a pool alone.
-        function: Any = each[0] if _is_a(each, tuple) else each
-        if not _is_a(function, types.FunctionType):
-            continue
-        code = function.__code__
-        name = _SOURCES.get(code.co_name)
-        if name in code.co_freevars and function.__closure__ is not None:
-            with contextlib.suppress(ValueError):  # the cell is empty
-                yield function.__closure__[code.co_freevars.index(name)].cell_contents
-
-
-def _ask(coroutine: object, known: set[int], found: Upstream) -> None:
-    """Add to *found* the tasks and the threads that *coroutine* has in its hands."""
-    held = list(_held_by(coroutine))
-    for each in held:
-        # anyio's `to_thread`, which has a root task in its hands as well.
-        if _is_a(each, threading.Thread) and each.is_alive():
-            found.threads.append(each.ident)
-    if found:
-        return
-    for each in held:
-        if type(each).__name__ == "TaskGroup":
-            found.tasks += _pending(getattr(each, "_tasks", ()), known)
-        elif type(each).__name__ == "_AsCompletedIterator":  # from 3.13 on
-            found.tasks += _pending(getattr(each, "_todo", ()), known)
-        elif type(each) in (set, frozenset, list, dict):
-            found.tasks += _pending(each, known)
-        else:
-            found.tasks += _pending((each,), known)
-
-
-def _ask_completions(coroutine: object, known: set[int], found: Upstream) -> None:
-    """Add to *found* the tasks of an `as_completed` that *coroutine* iterates over.
-
-    What it awaits knows nothing of them before 3.13, but the iterator does.
-    """
-    for each in _held_by(coroutine):
-        if _is_a(each, types.GeneratorType) and each.gi_code is _COMPLETIONS:
-            _ask(each, known, found)
-
-
-_COMPLETIONS: Final[object] = getattr(asyncio.as_completed, "__code__", None)
-
-
-def _held_by(coroutine: object) -> Iterator[Any]:
-    for each in gc.get_referents(coroutine):
-        if isinstance(each, types.CellType):
-            with contextlib.suppress(ValueError):  # the cell is empty
-                yield each.cell_contents
-        else:
-            yield each
-
-
-def _pending(members: Iterable[Any], known: set[int]) -> list[Task]:
-    """Return those of *members* that are tasks and not done, each once."""
-    try:
-        candidates = list(members)[:_MEMBERS]
-    except RuntimeError:  # a set that its loop changes meanwhile
-        return []
-    tasks: list[Task] = []
-    for each in candidates:
-        # By type: what else a library has in its hands may be anything.
-        if not _is_task(each) or id(each) in known:
-            continue
-        known.add(id(each))
-        if not each.done():
-            tasks.append(each)
-    return tasks
-
-
-def is_given(task: Task, future: object) -> bool:
-    """Return whether the coroutine of *task* has *future* in its hands."""
-    return any(each is future for each in gc.get_referents(task.get_coro()))
 
 
 def calls_in(chain: Chain, stack: Iterable[FrameType]) -> Iterator[object]:
@@ -370,7 +178,7 @@ def calls_in(chain: Chain, stack: Iterable[FrameType]) -> Iterator[object]:
             yield threads.local(frame, "call")
 
 
-def _is_a(each: object, kind: type[Any]) -> bool:
+def is_a(each: object, kind: type[Any]) -> bool:
     """Return whether *each* is a *kind*, by its type.
 
     `isinstance` would ask an object for its class, and it may be the application's.
@@ -378,12 +186,7 @@ def _is_a(each: object, kind: type[Any]) -> bool:
     return issubclass(type(each), kind)
 
 
-def _is_task(each: object) -> bool:
-    """Return whether *each* is a task, of C or of Python: `nest_asyncio` makes both."""
-    return _is_future(each) and hasattr(type(each), "get_coro")
-
-
-def _is_future(each: object) -> bool:
+def is_future(each: object) -> bool:
     """Return whether *each* is a future of any make, by its type; see `_is_a`."""
     return hasattr(type(each), "_asyncio_future_blocking")
 

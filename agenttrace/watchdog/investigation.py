@@ -22,16 +22,33 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.watchdog import chains, tasks, threads
-from agenttrace.watchdog.causes import Cause, Wait, is_purposeful, wait_of
-from agenttrace.watchdog.chains import State, Upstream
-from agenttrace.watchdog.frames import told
+from agenttrace.watchdog.causes import Cause, is_purposeful, wait_of
+from agenttrace.watchdog.chains import State
+from agenttrace.watchdog.finding import (
+    WEAK,
+    Finding,
+    Link,
+    concluded,
+    doing,
+    is_enough,
+    most_telling,
+    name_of,
+)
+from agenttrace.watchdog.upstream import (
+    Upstream,
+    add_awaited,
+    is_given,
+    resolve,
+    upstream_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType
 
+    from agenttrace.watchdog.causes import Wait
     from agenttrace.watchdog.chains import Chain
-    from agenttrace.watchdog.frames import Frame, Line
+    from agenttrace.watchdog.frames import Line
     from agenttrace.watchdog.owners import Owner
     from agenttrace.watchdog.tasks import Task
 
@@ -47,60 +64,6 @@ BUDGET: Final = 0.3
 _LOOKS: Final = round(_PATIENCE / _PAUSE)
 _ATTEMPTS: Final = round(BUDGET / _PAUSE)
 """The same by number: the clock may be one that somebody has stopped."""
-_MAX_NAME: Final = 120
-
-
-class Link:
-    """One task or one thread in a chain of waiting.
-
-    Attributes:
-        kind: `task`, `thread`, or `callback` of a loop.
-        name: Its name, on one line.
-        frames: Its stack, outermost first.
-    """
-
-    __slots__ = ("frames", "kind", "name")
-
-    def __init__(self, kind: str, name: str, lines: list[Line]) -> None:
-        self.kind = kind
-        # Of the application's making, so on one line, and not of any length.
-        self.name = " ".join(name[:_MAX_NAME].split())
-        self.frames: list[Frame] = told(lines)
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
-
-
-class Finding:
-    """What was found.
-
-    Attributes:
-        cause: Its class.
-        why: In words.
-        links: Who waits for whom, from the span's own to the last.
-    """
-
-    __slots__ = ("cause", "links", "why")
-
-    def __init__(self, cause: Cause, why: str, *links: Link) -> None:
-        self.cause = cause
-        self.why = why
-        self.links: list[Link] = list(links)
-
-
-# Which of several is told, where a task waits for more than one.
-_WORTH: Final = (
-    Cause.EVENT_LOOP_BLOCKED,
-    Cause.LOCK,
-    Cause.NETWORK_WAIT,
-    Cause.THREAD,
-    Cause.AWAITING_NOTHING,
-    Cause.SUBTASK,
-    Cause.SLEEP,
-    Cause.UNKNOWN,
-)
-WEAK: Final = (Cause.AWAITING_NOTHING, Cause.SLEEP, Cause.UNKNOWN)
-"""Causes that say so little that others are looked at as well."""
 
 
 class Investigation:
@@ -118,6 +81,7 @@ class Investigation:
         self._names = threads.names()
         self._heirs: list[Task] = []
         self._seen: set[int] = set()  # of threads and of tasks, which are not held
+        self._path: list[int] = []  # of these, who waits for what is looked at
         self._loops: dict[int, Finding | None] = {}
 
     # What it waits for.
@@ -150,32 +114,38 @@ class Investigation:
         ]
         if not found:
             return finding
-        best = min(found, key=lambda each: _WORTH.index(each.cause))
+        best = most_telling(found)
         return Finding(best.cause, best.why, *finding.links, *best.links)
 
     def task(self, task: Task, depth: int = 0) -> Finding:
         """Return where *task* hangs, and why."""
-        self._seen.add(id(task))
+        with self._at(id(task)):
+            return self._task(task, depth)
+
+    def _task(self, task: Task, depth: int) -> Finding:
         chain = chains.chain_of(task)
         if chain.state is State.RUNNING:
             return self._running(task, chain, depth)
-        own = Link("task", _name_of(task), chain.lines)
+        own = Link("task", name_of(task), chain.lines)
         blocked = self._blocked(task)
         if blocked is not None:
             blocked.links.insert(0, own)
             return blocked
         if chain.state is not State.WAITING:
+            wait = wait_of(chain.lines)
+            if chain.state is State.READY and wait and wait.cause is Cause.SLEEP:
+                return Finding(Cause.SLEEP, "it polls, without a pause", own)
             return Finding(Cause.UNKNOWN, f"its task {chain.state.value}", own)
-        upstream = chains.upstream_of(chain, task, self.stacks)
+        upstream = upstream_of(chain, task, self.stacks)
         if not upstream and not upstream.futures:
-            chains.add_awaited(task, self.tasks, upstream)
+            add_awaited(task, self.tasks, upstream)
         wait = wait_of(chain.lines, threads.call_in_progress(chain.innermost))
-        if depth < _MAX_LINKS and (wait is None or not _is_enough(wait)):
+        if depth < _MAX_LINKS and (wait is None or not is_enough(wait)):
             below = self._below(upstream, depth)
             if below is not None:
                 below.links.insert(0, own)
                 return below
-        return _concluded(wait, upstream, own)
+        return self._concluded(wait, upstream, own)
 
     def _below(self, upstream: Upstream, depth: int) -> Finding | None:
         """Return the most telling of what is waited for, None where nothing is."""
@@ -192,7 +162,7 @@ class Investigation:
         ]
         if not found:
             return None
-        return min(found, key=lambda each: _WORTH.index(each.cause))
+        return most_telling(found)
 
     def _running(self, task: Task, chain: Chain, depth: int) -> Finding:
         """Return what a task is in that is in the middle of a step."""
@@ -212,7 +182,7 @@ class Investigation:
         if top is None:
             return self._once_more(task, depth, chain.lines)
         lines = threads.lines_of(top, chain.frame)
-        own = Link("task", _name_of(task), lines)
+        own = Link("task", name_of(task), lines)
         call = threads.call_in_progress(top)
         below = self._below(self._awaited_in(top), depth)
         why = "it runs on the thread of its event loop and does not come back"
@@ -230,10 +200,10 @@ class Investigation:
         *runs* is what that loop runs for, and then those begun on top of it: done or
         not, it returns when they have.
         """
-        own = Link("task", _name_of(task), chain.lines)
+        own = Link("task", name_of(task), chain.lines)
         upstream = Upstream()
         pending = next((each for each in runs if not each.done()), None)
-        chains.resolve(pending, self.stacks, upstream)
+        resolve([pending], self.stacks, upstream)
         why = "it runs a loop within its loop"
         if pending is not runs[0]:
             why = f"{why}, which is done and waits for one that was begun later"
@@ -249,24 +219,27 @@ class Investigation:
             with self._letting_go():
                 time.sleep(_PAUSE)
             return self.task(task, depth)
-        own = Link("task", _name_of(task), lines)
+        own = Link("task", name_of(task), lines)
         return Finding(Cause.UNKNOWN, "it is at work, step by step", own)
 
     def _awaited_in(self, top: FrameType) -> Upstream:
         found = Upstream()
         awaited = threads.awaited_by(top)
-        if awaited is not None:
-            chains.resolve(awaited, self.stacks, found)
-            for future in found.futures:
+        if awaited:
+            resolve(awaited, self.stacks, found)
+            for future in found.futures[:_MAX_BRANCHES]:
                 # Handed to a coroutine as an argument, as asgiref does it.
-                given = [each for each in self.tasks if chains.is_given(each, future)]
+                given = [each for each in self.tasks if is_given(each, future)]
                 found.tasks += given
                 found.queued = found.queued and not given
         return found
 
     def thread(self, ident: int, depth: int = 0) -> Finding:
         """Return where the thread *ident* hangs, and why."""
-        self._seen.add(ident)
+        with self._at(ident):
+            return self._thread(ident, depth)
+
+    def _thread(self, ident: int, depth: int) -> Finding:
         top = self.stacks.get(ident)
         lines = threads.lines_of(top)
         own = Link("thread", self._names.get(ident, str(ident)), lines)
@@ -280,11 +253,27 @@ class Investigation:
             if below is not None:
                 below.links.insert(0, own)
                 return below
-        wait = wait_of(lines, threads.call_in_progress(top))
+        call = threads.call_in_progress(top)
+        wait = wait_of(lines, call)
         if wait is None or wait.cause is Cause.SLEEP:
-            doing = "sleeps" if wait else "is at work, or in a call without a frame"
-            return Finding(Cause.THREAD, f"its thread {doing}", own)
-        return _concluded(wait, upstream, own)
+            return Finding(Cause.THREAD, f"its thread {doing(wait, call)}", own)
+        return self._concluded(wait, upstream, own)
+
+    @contextmanager
+    def _at(self, ident: int) -> Generator[None]:
+        """Look at a task or a thread, and at what it waits for."""
+        self._seen.add(ident)
+        self._path.append(ident)
+        try:
+            yield
+        finally:
+            self._path.pop()
+
+    def _concluded(self, wait: Wait | None, upstream: Upstream, own: Link) -> Finding:
+        """Return what is to be said where a chain of waiting ends."""
+        held = (*map(id, upstream.tasks), *upstream.threads)
+        is_circular = any(each in self._path for each in held)
+        return concluded(wait, upstream, own, is_circular=is_circular)
 
     # Loops.
 
@@ -317,7 +306,7 @@ class Investigation:
         lines = threads.lines_of(top, frame)
         link = Link("callback", f"of {type(loop).__name__}", lines)
         if current is not None:
-            link = Link("task", _name_of(current), lines)
+            link = Link("task", name_of(current), lines)
         wait = wait_of(lines, threads.call_in_progress(top))
         why = f"{link} runs on the thread of its event loop and does not come back"
         if wait is not None:
@@ -362,35 +351,8 @@ class Investigation:
                 held += [task for each in references if (task := each()) is not None]
 
 
-def _is_enough(wait: Wait) -> bool:
-    """Return whether *wait* says more than whoever resolves it could."""
-    return wait.weight > 1 and wait.cause is not Cause.THREAD
-
-
-def _concluded(wait: Wait | None, upstream: Upstream, own: Link) -> Finding:
-    """Return what is to be said where a chain of waiting ends."""
-    if upstream.queued and (wait is None or wait.cause is not Cause.NETWORK_WAIT):
-        return Finding(Cause.THREAD, "no thread of its pool is free for it", own)
-    if wait is not None:
-        return Finding(wait.cause, f"it waits for {wait.what}", own)
-    if upstream.tasks:
-        return Finding(Cause.SUBTASK, "it waits for a task further up", own)
-    if upstream.futures:
-        return Finding(Cause.UNKNOWN, "it waits for work of another process", own)
-    return Finding(
-        Cause.AWAITING_NOTHING, "it waits for a future that nobody is at work on", own
-    )
-
-
 def _current_in(loop: asyncio.AbstractEventLoop) -> Task | None:
     try:
         return asyncio.current_task(loop)
     except RuntimeError:
         return None
-
-
-def _name_of(task: Any) -> str:  # noqa: ANN401 - of any make
-    """Return the name of *task* and of its coroutine, where that says more."""
-    name = str(task.get_name())
-    coroutine = getattr(task.get_coro(), "__qualname__", "")
-    return f"{name} ({coroutine})" if coroutine else name

@@ -13,6 +13,7 @@ from agenttrace.watchdog import chains, tasks, threads
 from agenttrace.watchdog.causes import is_purposeful
 from agenttrace.watchdog.chains import State
 from agenttrace.watchdog.frames import Whose, whose
+from agenttrace.watchdog.upstream import upstream_of
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -185,4 +186,4 @@ class Owners:
 
     def _awaited(self, task: Task) -> list[Task]:
         chain = chains.chain_of(task)
-        return chains.upstream_of(chain, task, self.stacks).tasks
+        return upstream_of(chain, task, self.stacks).tasks

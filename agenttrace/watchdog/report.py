@@ -8,7 +8,8 @@ This module owns the report and its two forms, attributes and text, and what of 
 told of a span that no rule was broken for (`Whereabouts`).  It is imported, with all
 beneath it, when the first report is made, and not before:
 
-    report -> owners, investigation -> chains, tasks -> threads, causes -> frames
+    report -> investigation, owners -> finding, upstream -> chains, tasks
+           -> threads, causes -> frames
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from typing import TYPE_CHECKING, Final
 from agenttrace import clock, safety, semconv
 from agenttrace.watchdog import tasks, threads
 from agenttrace.watchdog.causes import Cause
+from agenttrace.watchdog.finding import Finding
 from agenttrace.watchdog.frames import Whose, innermost, read_sources
-from agenttrace.watchdog.investigation import BUDGET, Finding, Investigation
+from agenttrace.watchdog.investigation import BUDGET, Investigation
 from agenttrace.watchdog.owners import Owners
 
 if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan
+    from agenttrace.watchdog.finding import Link
     from agenttrace.watchdog.frames import Frame
-    from agenttrace.watchdog.investigation import Link
 
 MAX_TEXT: Final = 16_000
 """Characters of the longest value, and of the report as text."""

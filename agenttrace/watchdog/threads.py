@@ -18,12 +18,12 @@ import sys
 import threading
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from agenttrace.watchdog.frames import Whose, whose
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from types import CodeType, FrameType
 
     from agenttrace.watchdog.frames import Line
@@ -35,6 +35,10 @@ _MAX_CODE: Final = 20_000
 
 _Future: Final[Any] = concurrent.futures.Future
 _RESULTS: Final = frozenset({_Future.result.__code__, _Future.exception.__code__})
+_COMPLETIONS: Final = frozenset(
+    {concurrent.futures.wait.__code__, concurrent.futures.as_completed.__code__}
+)
+"""They keep what they were given in `fs`."""
 _JOIN: Final[CodeType] = threading.Thread.join.__code__
 _RUN: Final[CodeType] = asyncio.Runner.run.__code__
 _LOOPS: Final[dict[CodeType, str]] = {
@@ -128,42 +132,52 @@ def thread_in(
     return None
 
 
-def worker_for(
-    frames: dict[int, FrameType], future: concurrent.futures.Future[Any]
-) -> int | None:
-    """Return the thread that works for *future*, if one has begun to."""
+def workers(frames: dict[int, FrameType]) -> dict[int, int]:
+    """Return the threads of pools that are at work, by the identity of their future."""
+    found: dict[int, int] = {}
     # Where nobody has imported it there is no worker; to be the first registers an
     # exit handler, which at the end of the interpreter fails.
     pools: Any = sys.modules.get("concurrent.futures.thread")
     if pools is None:
-        return None
+        return found
     work: CodeType = pools._WorkItem.run.__code__  # noqa: SLF001 - where every worker stands
     for ident, top in frames.items():
         for frame in outwards(top):
             if frame.f_code is work:
                 item = local(frame, "self")
-                if getattr(item, "future", None) is future:
-                    return ident
-    return None
+                found[id(getattr(item, "future", None))] = ident
+    return found
 
 
-def awaited_by(top: FrameType) -> object:
+def awaited_by(top: FrameType) -> list[object]:
     """Return what the thread with the innermost frame *top* waits for.
 
-    That is a future or a thread; None where it waits for neither, or does not wait.
+    Those are futures and threads; none where it waits for neither, or does not wait.
     """
     for frame in outwards(top):
         code = frame.f_code
         if whose(code.co_filename) is Whose.APPLICATION:
-            return None
+            return []
         if code in _RESULTS or code is _JOIN:
-            return local(frame, "self")
+            return [local(frame, "self")]
+        if code in _COMPLETIONS:
+            return _members(local(frame, "fs"))
         if code.co_qualname == "CurrentThreadExecutor.run_until_future":
-            return local(frame, "future")
+            return [local(frame, "future")]
         run = _run_in(frame)
         if run is not None:
-            return run
-    return None
+            return [run]
+    return []
+
+
+def _members(held: object) -> list[object]:
+    """Return what is in a collection of the interpreter's, which *held* may be."""
+    if type(held) not in (set, frozenset, list, tuple, dict):
+        return []
+    try:
+        return list(cast("Iterable[object]", held))
+    except RuntimeError:  # its thread changes it meanwhile
+        return []
 
 
 def main_task_in(top: FrameType) -> object:

@@ -20,6 +20,7 @@ import agenttrace
 from agenttrace.testing.runtimes import fresh_runtime
 from agenttrace.watchdog import frames
 from agenttrace.watchdog.causes import Cause, wait_of
+from agenttrace.watchdog.finding import Link
 from agenttrace.watchdog.frames import (
     MAX_FRAMES,
     Frame,
@@ -28,7 +29,7 @@ from agenttrace.watchdog.frames import (
     read_sources,
     told,
 )
-from agenttrace.watchdog.investigation import Investigation, Link
+from agenttrace.watchdog.investigation import Investigation
 from agenttrace.watchdog.report import MAX_TEXT, HangReport, cancel, describe
 from tests.watchdog.hangs import PATIENCE, hang_of, open_span, running
 

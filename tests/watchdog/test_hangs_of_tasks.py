@@ -98,6 +98,58 @@ def test_a_child_task_is_found_however_it_is_waited_for(
     assert len(report.links) > 1 or way is in_wait_for
 
 
+@pytest.mark.parametrize("factory", LOOPS)
+def test_tasks_that_wait_for_each_other_are_said_to_do_so(factory: Factory) -> None:
+    """Each of them alone only waits for a task: together they are a deadlock."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def waits_for_second() -> None:
+        await tasks[1]
+
+    async def waits_for_first() -> None:
+        # Not `await`: asyncio could not cancel two tasks that do that.
+        await asyncio.wait(tasks[:1])
+
+    async def main() -> None:
+        with agenttrace.span("pair"):
+            each = (waits_for_second(), waits_for_first())
+            tasks.extend(asyncio.create_task(one) for one in each)
+            await asyncio.wait(tasks[:1])
+
+    with running(main, factory):
+        report = hang_of("pair", "subtask", "waits_for_first")
+
+    assert [link.kind for link in report.links] == ["task", "task", "task"]
+    assert "waits for a task that waits for it" in report.why
+
+
+def test_a_task_that_yields_for_ever_polls() -> None:
+    """It is never seen waiting, and has not stopped: it does not get any further."""
+
+    async def yields() -> None:
+        with agenttrace.span("yield"):
+            while True:  # noqa: ASYNC110 - what is tested
+                await asyncio.sleep(0)
+
+    with running(yields):
+        report = hang_of("yield", "sleep", "yields")
+
+    assert [link.kind for link in report.links] == ["task"]
+
+
+def test_a_sleep_without_an_end_is_not_told_as_time_that_passes() -> None:
+    """It is how anyio waits for a cancellation that never comes."""
+
+    async def sleeps() -> None:
+        with agenttrace.span("sleep"):
+            await anyio.sleep_forever()
+
+    with running(sleeps):
+        report = hang_of("sleep", "awaiting_nothing", "sleeps")
+
+    assert "the end of a sleep that has none" in report.why
+
+
 def test_work_that_is_handed_over_by_a_queue_is_followed() -> None:
     """The Agents SDK streams like this: a queue does not tell who is to fill it."""
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import importlib
+import multiprocessing
+import os
 import queue
+import signal
+import subprocess
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -18,11 +28,14 @@ import agenttrace
 from tests.watchdog.hangs import PATIENCE, hang_of, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
 
 pytestmark = pytest.mark.usefixtures("traced")
 
 Factory = Any
+Waiting = Callable[[list[Future[Any]]], Any]
+Hang = tuple[Callable[[], object], Callable[[], object]]
+"""What hangs, and what ends it."""
 
 
 @contextmanager
@@ -116,6 +129,202 @@ def test_a_decorated_generator_is_found_in_whatever_thread_drives_it() -> None:
         report = hang_of("items", "lock", "items")
 
     assert [str(link) for link in report.links] == ["thread plain"]
+
+
+@pytest.mark.parametrize("waits", [futures.wait, futures.as_completed])
+def test_the_worker_is_found_of_several_futures_that_are_waited_for(
+    waits: Waiting,
+) -> None:
+    """Neither has a frame of a future on the stack; both know what they were given."""
+    lock = threading.Lock()
+    lock.acquire()
+
+    def fetches() -> None:
+        lock.acquire()
+
+    def gathers() -> None:
+        with ThreadPoolExecutor(1, "fetcher") as pool, agenttrace.span("gather"):
+            given: list[Future[Any]] = [pool.submit(int), pool.submit(fetches)]
+            list(waits(given))
+
+    with in_thread(gathers, lock.release):
+        report = hang_of("gather", "lock", "fetches")
+
+    assert [str(link) for link in report.links] == ["thread plain", "thread fetcher_0"]
+
+
+def test_threads_that_wait_for_each_other_are_said_to_do_so() -> None:
+    """Each of them alone says that it waits for a thread, which sends one astray."""
+    release: Future[None] = Future()
+    submitted = threading.Event()
+    both: list[Future[None]] = []
+
+    def waits_for_right() -> None:
+        with agenttrace.span("left"):
+            submitted.wait(PATIENCE)
+            both[1].result()
+
+    def waits_for_left() -> None:
+        submitted.wait(PATIENCE)
+        either = (both[0], release)
+        futures.wait(either, return_when=futures.FIRST_COMPLETED)
+
+    with ThreadPoolExecutor(2, "side") as pool:
+        both += (pool.submit(waits_for_right), pool.submit(waits_for_left))
+        submitted.set()
+        try:
+            report = hang_of("left", "thread", "waits_for_left")
+        finally:
+            release.set_result(None)
+
+    assert "waits for a thread that waits for it" in report.why
+
+
+def on_a_locked_file(folder: Path) -> Hang:
+    """Wait for the lock of a file, which another descriptor of it has."""
+    first, second = ((folder / "lock").open("w") for _ in range(2))
+    fcntl.flock(first, fcntl.LOCK_EX)
+
+    def waits() -> None:
+        with first, second:
+            fcntl.flock(second, fcntl.LOCK_EX)
+
+    return waits, lambda: fcntl.flock(first, fcntl.LOCK_UN)
+
+
+def on_a_pipe(_: Path) -> Hang:
+    """Wait for data from a pipe."""
+    reader, writer = os.pipe()
+
+    def waits() -> None:
+        os.read(reader, 1)
+        os.close(reader)
+
+    return waits, lambda: os.close(writer)
+
+
+def on_a_connection(_: Path) -> Hang:
+    """Wait for a message of another process."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+
+    def waits() -> None:
+        with reader:
+            reader.recv()
+
+    def release() -> None:
+        with writer:
+            writer.send(None)
+
+    return waits, release
+
+
+def on_a_child(_: Path) -> Hang:
+    """Wait for a process to end, by its number."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    def waits() -> None:
+        _, status = os.waitpid(child.pid, 0)
+        child.returncode = status
+
+    assert child.stdin is not None
+    return waits, child.stdin.close
+
+
+def on_a_signal(_: Path) -> Hang:
+    """Wait for a signal."""
+    waiting: list[int] = []
+
+    def waits() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        waiting.append(threading.get_ident())
+        signal.sigwait({signal.SIGUSR2})
+
+    return waits, lambda: signal.pthread_kill(waiting[0], signal.SIGUSR2)
+
+
+def on_a_pool_of_processes(folder: Path) -> Hang:
+    """Wait for the result of another process, which reads from a pipe."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    reading = pool.submit(Path.read_bytes, pipe)
+
+    def waits() -> None:
+        with pool:
+            reading.result()
+
+    return waits, lambda: pipe.write_bytes(b"")
+
+
+def on_an_import(folder: Path) -> Hang:
+    """Wait for a module that another thread is importing."""
+    name = f"slow_{folder.name}"
+    (folder / f"{name}.py").write_text(f"import {__name__} as here; here.importing()")
+    begun, done = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        done.wait(PATIENCE)
+
+    def imports() -> None:
+        vars(sys.modules[__name__])["importing"] = slow
+        sys.path.insert(0, str(folder))
+        importlib.import_module(name)
+
+    first = threading.Thread(target=imports)
+
+    def waits() -> None:
+        first.start()
+        begun.wait(PATIENCE)
+        importlib.import_module(name)
+
+    return waits, done.set
+
+
+@pytest.mark.parametrize(
+    ("hang", "cause", "why"),
+    [
+        (on_a_locked_file, "lock", "a lock on a file"),
+        (on_a_pipe, "unknown", "data from a file, a pipe or a terminal"),
+        (on_a_connection, "unknown", "another process to end or to answer"),
+        (on_a_child, "unknown", "another process to end or to answer"),
+        (on_a_signal, "awaiting_nothing", "a signal that nobody has sent"),
+        (on_a_pool_of_processes, "unknown", "work of another process"),
+        (on_an_import, "lock", "a module that another thread imports"),
+    ],
+)
+def test_what_a_thread_waits_for_beyond_its_process_is_told(
+    hang: Callable[[Path], Hang], cause: str, why: str, tmp_path: Path
+) -> None:
+    """That a thread is at work would be no lead, and mostly not even true."""
+    waits, release = hang(tmp_path)
+
+    def body() -> None:
+        with agenttrace.span("hang"):
+            waits()
+
+    with in_thread(body, release):
+        report = hang_of("hang", cause, "waits")
+
+    assert report.why == f"it waits for {why}"
+
+
+def test_a_call_that_nothing_is_known_of_is_named() -> None:
+    """What is written in C has no frame, but the line that calls it has its name."""
+    release = threading.Event()
+
+    def computes() -> None:
+        with agenttrace.span("compute"):
+            while not release.is_set():
+                sum(range(10_000_000))
+
+    with in_thread(computes, release.set):
+        report = hang_of("compute", "thread", "computes")
+
+    assert (
+        report.why == "its thread is at work, or in a call of sum, which has no frame"
+    )
 
 
 @pytest.mark.usefixtures("traced")
