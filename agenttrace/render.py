@@ -19,10 +19,22 @@ from agenttrace.model import (
     TIMEOUT_ERROR_TYPE,
     Outcome,
 )
-from agenttrace.semconv import EXCEPTION_EVENT, EXCEPTION_MESSAGE, EXCEPTION_TYPE
+from agenttrace.semconv import (
+    CODE_FILE_PATH,
+    CODE_FUNCTION_NAME,
+    CODE_LINE_NUMBER,
+    EXCEPTION_EVENT,
+    EXCEPTION_MESSAGE,
+    EXCEPTION_TYPE,
+    HANG,
+    HANG_CAUSE,
+    HANG_EXPLANATION,
+    LOOP_BLOCKED,
+)
+from agenttrace.watchdog.frames import short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
     from rich.text import Text
@@ -242,6 +254,9 @@ def _notes(
     if node.error not in _SAID_BY_OUTCOME | told_below:
         arrow = "> " if ascii_only else "↳ "
         yield Text(f"{arrow}{plain(node.error or '')}", style.removeprefix("bold "))
+    if node.span.name == LOOP_BLOCKED and (place := _place(node.span.attributes)):
+        bullet = "* " if ascii_only else "∙ "
+        yield Text(f"{bullet}{plain(place)}", "dim")
     events = node.events()
     for event in events[:_MAX_EVENTS]:
         bullet = "* " if ascii_only else "∙ "
@@ -253,12 +268,25 @@ def _notes(
 
 
 def _event(event: EventData) -> str:
+    if event.name == HANG:
+        said = [event.attributes.get(key) for key in (HANG_CAUSE, HANG_EXPLANATION)]
+        parts = [": ".join(str(each) for each in said if each)]
+        told = ", ".join(filter(None, [*parts, _place(event.attributes)]))
+        return plain(told or event.name)
     if event.name != EXCEPTION_EVENT:
         return plain(event.name)
     kind = event.attributes.get(EXCEPTION_TYPE, "exception")
     message = str(event.attributes.get(EXCEPTION_MESSAGE, "")).strip()
     first = message.splitlines()[0] if message else ""
     return plain(f"{kind}: {first}" if first else f"{kind}")
+
+
+def _place(attributes: Mapping[str, object]) -> str:
+    """Return the line of code that *attributes* name, empty where they name none."""
+    function, file = attributes.get(CODE_FUNCTION_NAME), attributes.get(CODE_FILE_PATH)
+    if not function or not file:
+        return ""
+    return f"in {function} ({short(str(file))}:{attributes.get(CODE_LINE_NUMBER)})"
 
 
 def _tokens(tokens: Tokens) -> str:

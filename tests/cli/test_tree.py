@@ -277,6 +277,41 @@ def test_events_are_told_in_one_short_line_each(
     ]
 
 
+def test_where_a_step_hangs_and_what_blocks_a_loop_is_told_with_its_line(
+    keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
+) -> None:
+    """Whoever reads that a step is stuck asks for nothing but the place next."""
+    place = {
+        semconv.CODE_FUNCTION_NAME: "reserve",
+        semconv.CODE_FILE_PATH: "/srv/app/shop/stock.py",
+        semconv.CODE_LINE_NUMBER: 13,
+    }
+    hang = {
+        semconv.HANG_CAUSE: "lock",
+        semconv.HANG_EXPLANATION: "it waits for a lock",
+        **place,
+    }
+    step = span(TRIAGE, "execute_tool order", outcome="stuck", ended_by="watchdog")
+    told = EventData(step.end_time, semconv.HANG, hang)
+    nameless = EventData(step.end_time, semconv.HANG, {})
+    block = span(
+        TRIAGE,
+        semconv.LOOP_BLOCKED,
+        parent=step.span_id,
+        outcome=None,
+        attributes=place,
+    )
+    keep([step._replace(events=[told, nameless]), block])
+
+    assert tree_of(show())[1:] == [
+        "    ├── ∙ lock: it waits for a lock, in reserve (app/shop/stock.py:13)  "
+        "at +1.00 s",
+        "    ├── ∙ agenttrace.hang  at +1.00 s",
+        "    └── · agenttrace.event_loop.blocked  1.00 s",
+        "        └── ∙ in reserve (app/shop/stock.py:13)",
+    ]
+
+
 def test_of_a_huge_run_the_failures_are_drawn_and_the_rest_is_counted(
     keep: Callable[[list[SpanData]], None], show: Callable[..., Result]
 ) -> None:
