@@ -196,6 +196,12 @@ class Runtime:
             safety.guarded("tick: heartbeats", self._heartbeats.tick, self._pipeline)
         self.judge(time.monotonic_ns())
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether tasks of what was judged are still to be cancelled."""
+        watchdog = None if self._stopped else self._watchdog
+        return watchdog is not None and watchdog.is_behind
+
     def judge(self, steady: int) -> None:
         """Have the watchdog look at what is due, unless there is nothing to look for.
 

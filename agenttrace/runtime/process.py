@@ -52,6 +52,11 @@ class Lives(Protocol):
         """Seconds that exit waits for delivery."""
         ...
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a tick has left something to the next, though no span may be open."""
+        ...
+
     def tick(self) -> None:
         """Do what is to be done now and then while spans are open."""
         ...
@@ -85,7 +90,7 @@ class Process:
         self.ticker.subscribe("sweep", self._have_swept)
         self.ticker.subscribe("errands", self._see_to_errands)
         self.ticker.at_rest("runtime", self._rest)
-        self.ticker.also_for = self._has_errands
+        self.ticker.also_for = self._is_behind
         self._errands: Errands | None = None
         self._is_to_sweep = False
         self._journal: Journal | None = None
@@ -182,8 +187,9 @@ class Process:
             safety.count(safety.Count.SPANS_DROPPED, dropped)
         return False
 
-    def _has_errands(self) -> bool:
-        return self._errands is not None and self._errands.is_waiting
+    def _is_behind(self) -> bool:
+        has_errands = self._errands is not None and self._errands.is_waiting
+        return has_errands or (self.lives is not None and self.lives.is_behind)
 
     def _see_to_errands(self) -> None:
         if self._errands is not None:

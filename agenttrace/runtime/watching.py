@@ -20,7 +20,7 @@ from agenttrace.watchdog.markers import Markers
 from agenttrace.watchdog.watch import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from agenttrace.model import SpanData
     from agenttrace.registry import OpenSpan, OpenSpans
@@ -109,8 +109,8 @@ class _Reports:
         return report
 
 
-def _cancel(span: OpenSpan, message: str) -> bool:
-    """Cancel the task that *span* belongs to; False where there is none."""
+def _cancel(asked: Iterable[tuple[OpenSpan, str]]) -> int:
+    """Cancel the tasks that spans belong to; return how many there were."""
     with no_fork_at_first("report"):
-        from agenttrace.watchdog.report import cancel
-    return cancel(span, message)
+        from agenttrace.watchdog.cancelling import cancel_all
+    return cancel_all(asked)

@@ -10,7 +10,8 @@
 | `watch` | looks, judges, and does what is to be done about it |
 | `errands` | calls the application's code, which may hang |
 | `hooks` | tells those who want to be told |
-| `report` | where a span hangs, and why; and the cancelling of its task |
+| `report` | where a span hangs, and why |
+| `cancelling` | the tasks of spans that hang |
 | `investigation` and the rest | how that is found out |
 | `loops` | when an event loop was blocked, from what `turns` sees of it |
 | `blocks`, `pauses` | its rules; the garbage collector's time |

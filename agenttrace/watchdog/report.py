@@ -18,7 +18,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import clock, safety, semconv
-from agenttrace.watchdog import tasks, threads
 from agenttrace.watchdog.causes import Cause
 from agenttrace.watchdog.finding import Finding
 from agenttrace.watchdog.frames import Whose, innermost, read_sources
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan
     from agenttrace.watchdog.finding import Link
     from agenttrace.watchdog.frames import Frame
+    from agenttrace.watchdog.tasks import Task
 
 MAX_TEXT: Final = 16_000
 """Characters of the longest value, and of the report as text."""
@@ -229,7 +229,7 @@ def _investigate(span: OpenSpan, report: HangReport) -> None:
 
 
 def _seen_from_above(
-    span: OpenSpan, finding: Finding, owners: Owners, task: tasks.Task
+    span: OpenSpan, finding: Finding, owners: Owners, task: Task
 ) -> Finding:
     """Return *finding*, with those before it who wait for it, where it needs them.
 
@@ -257,36 +257,6 @@ def _tells_enough(finding: Finding) -> bool:
     told = [frame for link in finding.links for frame in link.frames]
     where = innermost(told)
     return where is not None and where.whose >= Whose.LIBRARY
-
-
-def cancel(span: OpenSpan, message: str) -> bool:
-    """Cancel the task that *span* belongs to; False where there is none to cancel.
-
-    Only a task that is known to be the span's own is cancelled, by its own loop, and
-    only if it is still in the span by then.
-
-    Args:
-        span: The record of a span that was judged.
-        message: What the `CancelledError` says.
-    """
-    return bool(safety.guarded("hang cancel", _cancel, span, message))
-
-
-def _cancel(span: OpenSpan, message: str) -> bool:
-    owner = Owners(threads.stacks(), tasks.all_tasks()).owner_of(span)
-    task = owner.task
-    if task is None or not owner.certain or task.done():
-        return False
-
-    def cancel_it() -> None:
-        if not task.done() and tasks.is_in(task, span.span_id):
-            task.cancel(message)
-
-    try:
-        task.get_loop().call_soon_threadsafe(cancel_it)
-    except RuntimeError:  # its loop has been closed
-        return False
-    return True
 
 
 def _bounded(text: str) -> str:

@@ -15,6 +15,7 @@ import asyncio
 import contextvars
 import gc
 import sys
+import weakref
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,7 @@ from agenttrace.context import scope
 from agenttrace.context.scope import SafeRuntimeContext, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Task = asyncio.Task[Any]
 
@@ -246,6 +247,51 @@ def those_in(tasks: list[Task], span_id: bytes) -> tuple[list[Task], list[Task]]
         elif how is Standing.INHERITED:
             inherited.append(task)
     return entered, inherited
+
+
+class Entrants:
+    """Which task has entered which span, found at one look for all of them.
+
+    To ask `those_in` for one span looks at every task.  This does it once.
+
+    Args:
+        tasks: Those that come into question; they are not held.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._known: dict[bytes, dict[int, weakref.ReferenceType[Task]]] = {}
+        holder = variable()
+        if holder is None:
+            return
+        for task in tasks:
+            context = context_of(task)
+            if context is not None:
+                try:
+                    self._see(task, context, context.get(holder))
+                except (AttributeError, RuntimeError, TypeError, ValueError):
+                    continue  # a scope that is just being entered, a span of any make
+
+    def _see(self, task: Task, context: contextvars.Context, value: Any) -> None:  # noqa: ANN401 - a scope or a context
+        for _ in range(_DEPTH):
+            if not isinstance(value, Scope):
+                return
+            if not value.dead and _home(value.token) is context:
+                span = _span_of(value)
+                if span is not None:
+                    known = self._known.setdefault(_id_of(span), {})
+                    known[id(task)] = weakref.ref(task)
+            value = scope.below(value)
+
+    def of(self, span_id: bytes) -> list[Task]:
+        """Return the tasks that are in the span with *span_id* because they entered it.
+
+        None that has done so since the look.
+        """
+        known = self._known.get(span_id, {}).values()
+        found = [task for each in known if (task := each()) is not None]
+        return those_in([task for task in found if not task.done()], span_id)[0]
 
 
 def is_in(task: Task, span_id: bytes) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from agenttrace import semconv
+from agenttrace import clock, safety, semconv
+from agenttrace.model import EndedBy, Ending, EventData, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,3 +134,21 @@ class PlainReport:
             semconv.HANG_IDLE: self.idle,
             semconv.HANG_LIMIT: self.limit,
         }
+
+
+def ending_of(span: OpenSpan, verdict: Verdict, report: Report) -> Ending:
+    """Return the ending that a verdict makes of an open span."""
+    outcome = Outcome.TIMED_OUT if verdict.rule == OVERDUE else Outcome.STUCK
+    told = safety.guarded("report.attributes", report.attributes)
+    if told is None:
+        told = PlainReport(span, verdict).attributes()
+    # The clock may have been set back since it started.
+    end_time = max(verdict.at, span.started_at)
+    return Ending(
+        outcome,
+        EndedBy.WATCHDOG,
+        message=verdict.reason,
+        end_time=end_time,
+        attributes={semconv.LAST_HEARTBEAT: clock.iso(span.last_beat)},
+        events=(EventData(end_time, semconv.HANG, told),),
+    )

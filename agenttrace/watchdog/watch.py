@@ -20,19 +20,19 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from agenttrace import clock, safety, semconv
+from agenttrace import safety, semconv
 from agenttrace.errors import StuckSpanWarning
-from agenttrace.model import EndedBy, Ending, EventData, Outcome
 from agenttrace.registry import UNLIMITED, Usual
 from agenttrace.watchdog.agenda import Agenda
 from agenttrace.watchdog.hooks import Hooks
 from agenttrace.watchdog.limits import SILENT
 from agenttrace.watchdog.rules import SECOND, Facts, Healthy, judge
 from agenttrace.watchdog.timeline import TICK, Timeline
-from agenttrace.watchdog.verdict import OVERDUE, SILENCE, PlainReport
+from agenttrace.watchdog.verdict import OVERDUE, SILENCE, PlainReport, ending_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -77,8 +77,8 @@ class Watchdog:
         hooks: Called with the report of each verdict, on a thread of their own.
         describe: Returns what is known of where a span hangs, None if nothing is; must
             neither wait nor hang.
-        cancel: Cancels the task that a span hangs in, with a message; returns whether
-            there was one.
+        cancel: Cancels the tasks that spans hang in, each with a message, and returns
+            how many there were.  What it is given ends when a tick has no more time.
         errands: Where the application's processors are called, and its handlers of
             the log; None = at once, on the thread that ticks.
         markers: Tells of what is open for long; None = nobody does.
@@ -95,7 +95,7 @@ class Watchdog:
         on_stuck: str = FAIL,
         hooks: Iterable[Callable[[Report], object]] = (),
         describe: Callable[[OpenSpan, Verdict], Report | None] | None = None,
-        cancel: Callable[[OpenSpan, str], bool] | None = None,
+        cancel: Callable[[Iterable[tuple[OpenSpan, str]]], int] | None = None,
         errands: Errands | None = None,
         markers: Markers | None = None,
         note: Note | None = None,
@@ -107,6 +107,8 @@ class Watchdog:
         self._hooks = Hooks(hooks)
         self._describe = describe
         self._cancel = cancel
+        self._cancelled: deque[tuple[OpenSpan, str]] = deque()
+        """Of which spans the tasks are to be cancelled."""
         self._errands = errands
         self._markers = markers
         self._note = note
@@ -120,6 +122,11 @@ class Watchdog:
         """What was judged and left open, and when; None = for good."""
         self.looks = 0
         """How often it has looked at a span."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a tick had no time to cancel the tasks of all that it has judged."""
+        return bool(self._cancelled)
 
     def tick(self, wall: int, steady: int) -> None:
         """Take in what has started, and judge what is due.
@@ -153,6 +160,11 @@ class Watchdog:
     def _look_at_due(self, wall: int) -> None:
         """Look at what is due, for as long as a tick may take."""
         until = self._clock() + _BUDGET
+        self._cancel_all(until)  # of the last tick
+        self._look_until(until, wall)
+        self._cancel_all(until)
+
+    def _look_until(self, until: float, wall: int) -> None:
         due = self._agenda.due(self._timeline.now, _MOST)
         for number, span in enumerate(due):
             if self._clock() >= until or self._is_held_up():
@@ -161,6 +173,19 @@ class Watchdog:
                 safety.count(safety.Count.LOOKS_PUT_OFF, len(due) - number)
                 return
             safety.guarded("watchdog", self._look, span, wall)
+
+    def _cancel_all(self, until: float) -> None:
+        """Cancel the tasks of what was judged, for as long as there is time."""
+        if self._cancel is None or not self._cancelled:
+            return
+        asked = iter(partial(self._next_cancelled, until), None)
+        number = safety.guarded("watchdog.cancel", self._cancel, asked)
+        safety.count(safety.Count.TASKS_CANCELLED, number or 0)
+
+    def _next_cancelled(self, until: float) -> tuple[OpenSpan, str] | None:
+        if not self._cancelled or self._clock() >= until:
+            return None
+        return self._cancelled.popleft()
 
     def _is_held_up(self) -> bool:
         """Return whether processors of the application hang, and verdicts wait."""
@@ -307,7 +332,7 @@ class Watchdog:
             if tell is None:
                 return  # it has ended in this moment
             self._take_note(span, report, above)
-            self._call("judge", partial(tell, _ending_of(span, verdict, report)))
+            self._call("judge", partial(tell, ending_of(span, verdict, report)))
         else:
             self._take_note(span, report, above)
             self._told[span] = None if verdict.rule == OVERDUE else self._timeline.now
@@ -322,10 +347,8 @@ class Watchdog:
         if self._on_stuck == WARN:
             message = f"{span.path()}: {verdict.reason}"
             self._call("watchdog.warn", partial(_warn, message))
-        if self._on_stuck == CANCEL and self._cancel is not None:
-            message = f"agenttrace: {verdict.reason}"
-            if safety.guarded("watchdog.cancel", self._cancel, span, message):
-                safety.count(safety.Count.TASKS_CANCELLED)
+        if self._on_stuck == CANCEL:
+            self._cancelled.append((span, f"agenttrace: {verdict.reason}"))
         self._hooks.call(report)
 
     def _take_note(self, span: OpenSpan, report: Report, above: list[OpenSpan]) -> None:
@@ -360,24 +383,6 @@ def _ancestors_of(span: OpenSpan) -> list[OpenSpan]:
         found.append(above)
         above = above.parent
     return found
-
-
-def _ending_of(span: OpenSpan, verdict: Verdict, report: Report) -> Ending:
-    """Return the ending that a verdict makes of an open span."""
-    outcome = Outcome.TIMED_OUT if verdict.rule == OVERDUE else Outcome.STUCK
-    told = safety.guarded("report.attributes", report.attributes)
-    if told is None:
-        told = PlainReport(span, verdict).attributes()
-    # The clock may have been set back since it started.
-    end_time = max(verdict.at, span.started_at)
-    return Ending(
-        outcome,
-        EndedBy.WATCHDOG,
-        message=verdict.reason,
-        end_time=end_time,
-        attributes={semconv.LAST_HEARTBEAT: clock.iso(span.last_beat)},
-        events=(EventData(end_time, semconv.HANG, told),),
-    )
 
 
 def _warn(message: str) -> None:

@@ -304,8 +304,10 @@ def test_where_a_step_hangs_and_what_blocks_a_loop_is_told_with_its_line(
     keep([step._replace(events=[told, nameless]), block])
 
     assert tree_of(show())[1:] == [
-        "    ├── ∙ lock: it waits for a lock, in reserve (app/shop/stock.py:13)  "
-        "at +1.00 s",
+        (
+            "    ├── ∙ lock: it waits for a lock, in reserve (app/shop/stock.py:13)  "
+            "at +1.00 s"
+        ),
         "    ├── ∙ agenttrace.hang  at +1.00 s",
         "    └── · agenttrace.event_loop.blocked  1.00 s",
         "        └── ∙ in reserve (app/shop/stock.py:13)",

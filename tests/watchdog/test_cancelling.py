@@ -11,7 +11,7 @@ import pytest
 import agenttrace
 from agenttrace import safety
 from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
-from agenttrace.watchdog.report import cancel as cancel_task
+from agenttrace.watchdog.cancelling import cancel_all
 from tests.watchdog.given import until
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def cancelled(task: asyncio.Task[None], span: str) -> str:
     """Cancel what *span* is current in; return what *task* was told."""
     await asyncio.sleep(0)
     (record,) = [each for each in agenttrace.open_spans() if each.name == span]
-    assert await asyncio.to_thread(cancel_task, record, "because")
+    assert await asyncio.to_thread(cancel_all, [(record, "because")])
     with pytest.raises(asyncio.CancelledError) as told:
         await task
     return str(told.value)
@@ -110,7 +110,7 @@ def test_a_task_that_has_left_the_span_by_then_is_not_cancelled() -> None:
         (record,) = agenttrace.open_spans()
         leave.set()
         await asyncio.sleep(0)
-        cancel_task(record, "too late")
+        cancel_all([(record, "too late")])
         return await task
 
     assert asyncio.run(run()) == "done"
@@ -122,7 +122,56 @@ def test_what_hangs_in_no_task_cannot_be_cancelled() -> None:
     with agenttrace.span("plan"):
         (record,) = agenttrace.open_spans()
 
-        assert not cancel_task(record, "because")
+        assert not cancel_all([(record, "because")])
+
+
+def test_thousands_of_tasks_that_hang_together_are_cancelled_within_seconds() -> None:
+    """To look at all of them for each would take minutes, as long as they hang."""
+    asked: list[str] = []
+
+    async def hangs() -> None:
+        try:
+            with agenttrace.span("step"):
+                await forever()
+        except asyncio.CancelledError as error:
+            asked.append(str(error))
+            raise
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(hangs()) for _ in range(2_000)]
+        await asyncio.wait(tasks, timeout=30)
+
+    with fresh_runtime(heartbeat_timeout=1.0, on_stuck="cancel"):
+        asyncio.run(run())
+
+    assert len(asked) == 2_000
+    assert all(said.startswith("agenttrace: no progress for ") for said in asked)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_tasks_that_share_a_span_and_have_not_entered_it_are_left_alone() -> None:
+    """Made current in a task, a span is that one's: nobody else has it in hand."""
+
+    async def run() -> tuple[int, bool]:
+        begun = asyncio.Event()
+
+        async def enters() -> None:
+            with agenttrace.span("outer"), agenttrace.span("inner"):
+                others.append(asyncio.create_task(forever()))
+                begun.set()
+                await forever()
+
+        others: list[asyncio.Task[None]] = []
+        task = asyncio.create_task(enters())
+        await begun.wait()
+        (record,) = [each for each in agenttrace.open_spans() if each.name == "outer"]
+        number = await asyncio.to_thread(cancel_all, [(record, "because")])
+        await asyncio.wait([task])
+        is_left = not others[0].done()
+        others[0].cancel()
+        return number, is_left
+
+    assert asyncio.run(run()) == (1, True)
 
 
 def test_a_task_that_hangs_is_cancelled_by_the_watchdog_and_told_twice() -> None:

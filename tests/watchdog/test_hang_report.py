@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import agenttrace
 from agenttrace.testing.runtimes import fresh_runtime
 from agenttrace.watchdog import frames
+from agenttrace.watchdog.cancelling import cancel_all
 from agenttrace.watchdog.causes import Cause, wait_of
 from agenttrace.watchdog.finding import Link
 from agenttrace.watchdog.frames import (
@@ -30,7 +31,7 @@ from agenttrace.watchdog.frames import (
     told,
 )
 from agenttrace.watchdog.investigation import Investigation
-from agenttrace.watchdog.report import MAX_TEXT, HangReport, cancel, describe
+from agenttrace.watchdog.report import MAX_TEXT, HangReport, describe
 from tests.watchdog.hangs import PATIENCE, hang_of, open_span, running
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def test_the_task_of_a_span_is_cancelled_with_the_message(traced: FreshRuntime) 
         hang_of("hung", "awaiting_nothing", "never")
         span = open_span("hung")
         assert span is not None
-        assert cancel(span, "no progress for 60 s")
+        assert cancel_all([(span, "no progress for 60 s")])
         wait_until(run.loop.is_closed)
 
     assert heard == ["no progress for 60 s"]
@@ -172,7 +173,7 @@ def test_a_task_that_has_left_the_span_is_not_cancelled() -> None:
         assert span is not None
         run.loop.call_soon_threadsafe(go_on[0].set)
         hang_of("late", "event_loop_blocked", "hangs")
-        assert cancel(span, "too late")
+        assert cancel_all([(span, "too late")])
         done.set()
         wait_until(run.loop.is_closed)
 
@@ -194,7 +195,7 @@ def test_a_thread_cannot_be_cancelled() -> None:
         hang_of("thread", "awaiting_nothing", "hangs")
         span = open_span("thread")
         assert span is not None
-        assert not cancel(span, "never")
+        assert not cancel_all([(span, "never")])
     finally:
         done.set()
         thread.join(PATIENCE)
