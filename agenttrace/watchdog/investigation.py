@@ -61,9 +61,8 @@ _PATIENCE: Final = 0.05
 _PAUSE: Final = 0.002
 BUDGET: Final = 0.3
 """Seconds that an investigation may take: it may be one of many."""
-_LOOKS: Final = round(_PATIENCE / _PAUSE)
 _ATTEMPTS: Final = round(BUDGET / _PAUSE)
-"""The same by number: the clock may be one that somebody has stopped."""
+"""The same by number of pauses: the clock may be one that somebody has stopped."""
 
 
 class Investigation:
@@ -317,18 +316,19 @@ class Investigation:
         """Return whether the thread *ident* stays in the very same call of *frame*.
 
         It does not where there was too little time left to say so: a loop that is only
-        at work is not to be told as blocked.
+        at work is not to be told as blocked.  Nor does the time count in which the
+        thread could have gone on, and had no processor.
         """
         if frame is None:
             return False
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _PATIENCE - threads.held_off(ident)
         turn = threads.turn_of(frame)
         with self._letting_go():
-            for _ in range(_LOOKS):
+            for _ in range(_ATTEMPTS):
                 if not threads.is_beneath(turn, threads.stacks().get(ident)):
                     return False
                 now = time.monotonic()
-                if now >= until:
+                if now >= until + threads.held_off(ident):
                     break
                 if now >= self.deadline:
                     return False

@@ -25,6 +25,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 import agenttrace
+from agenttrace.watchdog.threads import held_off
+from tests.watchdog.given import until
 from tests.watchdog.hangs import PATIENCE, hang_of, running
 
 if TYPE_CHECKING:
@@ -325,6 +327,37 @@ def test_a_call_that_nothing_is_known_of_is_named() -> None:
     assert (
         report.why == "its thread is at work, or in a call of sum, which has no frame"
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+def test_the_time_that_a_thread_has_waited_for_a_processor_is_known() -> None:
+    """Else a loop at work on a starved machine would pass for one that is blocked."""
+    release = threading.Event()
+
+    def spin() -> None:
+        while not release.is_set():
+            pass
+
+    waits, spins = (threading.Thread(target=body) for body in (release.wait, spin))
+    processor = min(os.sched_getaffinity(0))
+    rival = f"import os; os.sched_setaffinity(0, [{processor}])\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", rival]) as process:
+        try:
+            for thread in (waits, spins):
+                thread.start()
+            assert spins.native_id is not None
+            os.sched_setaffinity(spins.native_id, {processor})
+            before = held_off(waits.ident or 0)
+            until(lambda: held_off(spins.ident or 0) > 0.2)
+            waited = held_off(waits.ident or 0) - before
+        finally:
+            release.set()
+            process.kill()
+    for thread in (waits, spins):
+        thread.join(PATIENCE)
+
+    assert waited < 0.05
+    assert held_off(spins.ident or 0) == 0
 
 
 @pytest.mark.usefixtures("traced")
