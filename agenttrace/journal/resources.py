@@ -1,23 +1,41 @@
-"""What a journal's header says of the process: its OpenTelemetry resource, as JSON.
+"""What a journal's header says of the process: its resource and its limits, as JSON.
 
-Pure.  The header takes any bytes; these are what the runtime writes and recovery reads.
+Pure.  The header takes any bytes; these are what the runtime writes, and recovery and
+the live view read.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from agenttrace.model import ResourceData
 
+if TYPE_CHECKING:
+    from agenttrace.settings import Limit
 
-def resource_bytes(resource: ResourceData) -> bytes:
+
+def resource_bytes(
+    resource: ResourceData, limits: tuple[Limit, Limit] = (None, None)
+) -> bytes:
     """Return *resource* as a journal's header keeps it: JSON.
+
+    Args:
+        resource: Who the process is.
+        limits: Its settings `heartbeat_timeout` and `max_duration`, for whoever shows
+            what is open in it.
 
     >>> resource_from(resource_bytes(ResourceData({"service.name": "support"})))
     ResourceData(attributes={'service.name': 'support'}, schema_url='')
     """
-    said = {"attributes": dict(resource.attributes), "schema_url": resource.schema_url}
+    said = {
+        "attributes": dict(resource.attributes),
+        "schema_url": resource.schema_url,
+        "limits": [
+            dict(each) if isinstance(each, Mapping) else each for each in limits
+        ],
+    }
     return json.dumps(said, default=str).encode()
 
 
@@ -31,6 +49,22 @@ def resource_from(data: bytes) -> ResourceData:
         return ResourceData(attributes, str(said["schema_url"]))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ResourceData({})
+
+
+def limits_from(data: bytes) -> tuple[Limit, Limit]:
+    """Return the limits that `resource_bytes` has written, None for what it has not."""
+    try:
+        silence, longest = json.loads(data)["limits"]
+        return _limit(silence), _limit(longest)
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None, None
+
+
+def _limit(said: object) -> Limit:
+    if isinstance(said, dict):
+        each = cast("dict[str, float]", said).items()
+        return {key: float(seconds) for key, seconds in each}
+    return None if said is None else float(cast("float", said))
 
 
 def _tupled(value: object) -> object:

@@ -21,6 +21,7 @@ from agenttrace.journal import (
 from agenttrace.journal.file import SUFFIX as JOURNAL_SUFFIX
 from agenttrace.journal.process import of_process
 from agenttrace.journal.resources import resource_from
+from agenttrace.live.limits import USUAL, limits_of
 from agenttrace.live.steps import SECOND, Forest, forest
 from agenttrace.records import NamedTuple
 from agenttrace.recovery import locks_in, pid_of
@@ -125,7 +126,7 @@ class Picture(NamedTuple):
 class _Journal:
     """What is known of one journal of a live process."""
 
-    __slots__ = ("known", "last_tick", "pid", "service", "slots")
+    __slots__ = ("known", "last_tick", "limits", "pid", "service", "slots")
 
     def __init__(self) -> None:
         self.known: Known = {}
@@ -133,6 +134,7 @@ class _Journal:
         self.pid = 0
         self.last_tick = 0
         self.service: str | None = None
+        self.limits = USUAL
 
 
 class Live:
@@ -189,6 +191,7 @@ class Live:
                 before = _Journal()
                 before.pid = header.pid
                 before.service = _service_of(header.resource)
+                before.limits = limits_of(header.resource)
             before.last_tick = header.last_tick
             before.slots = list(reading.look(before.known))
         return before
@@ -237,7 +240,8 @@ def _process(names: list[str], journals: list[_Journal], now: int) -> Process:
         journals[-1].service,
         last_tick,
         silence,
-        forest(slots, now),
+        # Of one that was configured again the last ones hold for all.
+        forest(slots, now, journals[-1].limits),
         is_open and silence > FROZEN,
     )
 

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.journal import State
-from agenttrace.live.limits import duration_of, silence_of
+from agenttrace.live.limits import USUAL, duration_of, silence_of
 from agenttrace.semconv import (
     GEN_AI_AGENT_NAME,
     GEN_AI_CONVERSATION_ID,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from agenttrace.journal import Slot
     from agenttrace.model import Outcome
+    from agenttrace.watchdog.limits import Limits
 
 SECOND: Final = 1_000_000_000
 _TENTHS: Final = 10
@@ -75,7 +76,9 @@ class Step:
         "slot",
     )
 
-    def __init__(self, slot: Slot, last_beat: int, now: int) -> None:
+    def __init__(
+        self, slot: Slot, last_beat: int, now: int, limits: Limits = USUAL
+    ) -> None:
         self.slot = slot
         self.last_beat = last_beat
         self.index = self.above = -1
@@ -86,8 +89,8 @@ class Step:
         # To start is progress.
         self.idle = min(age, idle) / SECOND if idle > 0 < age else 0.0
         self.is_judged = slot.state is State.JUDGED
-        self.limit = silence_of(slot)
-        self.max_duration = duration_of(slot)
+        self.limit = silence_of(slot, limits)
+        self.max_duration = duration_of(slot, limits)
         self.is_waiting = False
         self.rank = self.rank_below = LEAST
 
@@ -183,7 +186,9 @@ class Forest:
         return found[::-1]
 
 
-def forest(found: Iterable[tuple[Slot, int]], now: int) -> Forest:
+def forest(
+    found: Iterable[tuple[Slot, int]], now: int, limits: Limits = USUAL
+) -> Forest:
     """Return what stands in the slots of a process.
 
     Whatever a damaged journal says, each step is in it once.
@@ -191,9 +196,12 @@ def forest(found: Iterable[tuple[Slot, int]], now: int) -> Forest:
     Args:
         found: Its slots, each with the last heartbeat, nanoseconds since the epoch.
         now: The instant at which they were read, likewise.
+        limits: Those that the process has in its settings.
     """
     steps = [
-        Step(slot, beat, now) for slot, beat in found if slot.state is not State.ENDED
+        Step(slot, beat, now, limits)
+        for slot, beat in found
+        if slot.state is not State.ENDED
     ]
     known = {step.slot.span_id: step for step in steps}
     tops: list[Step] = []

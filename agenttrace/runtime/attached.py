@@ -193,7 +193,9 @@ class AttachedPipeline(Kept):
             self._loops.stop()  # there is no way for what they would tell
         # Without a gate nobody would know when a slot is to be freed.
         if settings.durable and self.attachment.has_gate:
-            self._durability = Durability(settings.state_dir / INSTANCES, _WINDOW)
+            self._durability = Durability(
+                settings.state_dir / INSTANCES, _WINDOW, settings.limits
+            )
             self._durability.begin(self._resource())
             self._durability.recover_with(self._hand_over.take)
 

@@ -199,14 +199,12 @@ class Runtime:
     @property
     def is_behind(self) -> bool:
         """Whether tasks of what was judged are still to be cancelled."""
-        watchdog = None if self._stopped else self._watchdog
-        return watchdog is not None and watchdog.is_behind
+        return not self._stopped and bool(self._watchdog and self._watchdog.is_behind)
 
     def judge(self, steady: int) -> None:
-        """Have the watchdog look at what is due, unless there is nothing to look for.
+        """Have the watchdog look at what is due at *steady*, if it looks at all.
 
-        Args:
-            steady: A clock that nobody sets, in nanoseconds.
+        That is a clock that nobody sets, in nanoseconds.
         """
         if self.settings.watches and not self._stopped:
             PROCESS.ticker.busy_with(partial(self._watch().tick, COARSE.now, steady))
@@ -354,9 +352,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting, all optional
 
 def _speaking(instruments: object) -> Measuring | None:
     """Return whom *instruments* speak for; None where they have had their time."""
-    measuring = None if _current is None else _current.measuring
-    is_theirs = measuring is not None and measuring.instruments is instruments
-    return measuring if is_theirs else None
+    found = None if _current is None else _current.measuring
+    return found if found is not None and found.instruments is instruments else None
 
 
 def _note(span: OpenSpan, report: Report, above: Sequence[OpenSpan]) -> None:
@@ -384,20 +381,17 @@ def replace(runtime: Runtime | None) -> Runtime | None:
 
 def flush(timeout: float = 30.0) -> bool:
     """Deliver every span that has ended (see `Runtime.flush`)."""
-    runtime = current()
-    return True if runtime is None else runtime.flush(timeout)
+    return _current is None or _current.flush(timeout)
 
 
 def shutdown(timeout: float | None = None) -> bool:
     """Deliver what there is and stop tracing (see `Runtime.shutdown`)."""
-    runtime = current()
-    return True if runtime is None else runtime.shutdown(timeout)
+    return _current is None or _current.shutdown(timeout)
 
 
 def recover(timeout: float = 30.0) -> Recovered:
     """Deliver what processes that died have left (see `Runtime.recover`)."""
-    runtime = current()
-    return nothing_recovered() if runtime is None else runtime.recover(timeout)
+    return nothing_recovered() if _current is None else _current.recover(timeout)
 
 
 def open_spans() -> tuple[OpenSpan, ...]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from agenttrace.recovery import Recovered, Recovery
     from agenttrace.recovery.search import Send
     from agenttrace.runtime.questions import Questions
+    from agenttrace.settings import Limit
 
 _EVERY: Final = 10.0
 """Seconds between two looks for siblings that have died, while spans are open."""
@@ -55,13 +56,17 @@ class Durability:
     Args:
         directory: Where processes keep them.
         window: Bytes of what others have left that may be on their way at once.
+        limits: The settings `heartbeat_timeout` and `max_duration`, for the journal.
 
     Attributes:
         journal: None where none can be kept.
     """
 
-    def __init__(self, directory: Path, window: int) -> None:
+    def __init__(
+        self, directory: Path, window: int, limits: tuple[Limit, Limit] = (None, None)
+    ) -> None:
         self._window = window
+        self._limits = limits
         self.journal: Journal | None = None
         self._directory = directory
         self._send: Send | None = None
@@ -83,7 +88,7 @@ class Durability:
             self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.journal = Journal(
                 self._directory,
-                resource=resource_bytes(resource),
+                resource=resource_bytes(resource, self._limits),
                 previous=PROCESS.spans.slots,
             )
         except (OSError, ValueError) as error:

@@ -160,7 +160,9 @@ class OwnPipeline(Kept):
         self._durability = None
         if senders and settings.durable:
             self._durability = Durability(
-                settings.state_dir / INSTANCES, settings.max_queue_bytes // _SHARE
+                settings.state_dir / INSTANCES,
+                settings.max_queue_bytes // _SHARE,
+                settings.limits,
             )
             self._durability.begin(resource_data(who))
         if senders:

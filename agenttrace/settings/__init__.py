@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.settings import values
@@ -23,7 +24,7 @@ from agenttrace.settings.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
 STORE_FILE: Final = "traces.db"
@@ -116,6 +117,10 @@ def _setting(
     return Setting(read, default, meaning, *variables)
 
 
+Limit = float | Mapping[str, float] | None
+"""Seconds for all, or by operation (`chat`) or operation and name (`chat:gpt-4o`)."""
+
+
 # No dataclass: to define one of this size takes a fortieth of the whole start.
 class Settings:
     """All settings, resolved.  One attribute per argument of `configure()`."""
@@ -126,13 +131,13 @@ class Settings:
     resource_attributes: Mapping[str, object] = _setting(
         values.read_attributes, dict, "More attributes of the resource."
     )
-    heartbeat_timeout: float | Mapping[str, float] | None = _setting(
+    heartbeat_timeout: Limit = _setting(
         values.read_limits,
         None,
         "Longest healthy silence in seconds: of all, or by operation (`chat=60`), or "
         "name (`invoke_agent:triage=900`).",
     )
-    max_duration: float | Mapping[str, float] | None = _setting(
+    max_duration: Limit = _setting(
         values.read_limits,
         None,
         "Longest total time of a span in seconds, in the same way.",
@@ -265,6 +270,11 @@ class Settings:
     def watches(self) -> bool:
         """Whether open spans are looked at: there are rules, or markers."""
         return self.on_stuck != "off" or self.visible_after < math.inf
+
+    @property
+    def limits(self) -> tuple[Limit, Limit]:
+        """How long spans may be silent, and take, that say nothing of it themselves."""
+        return self.heartbeat_timeout, self.max_duration
 
 
 DESCRIBED: Final = tuple(

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from agenttrace import semconv
 from agenttrace.registry import AtLeast, Usual
-
-if TYPE_CHECKING:
-    from agenttrace.registry import OpenSpan
 
 Setting = float | Mapping[str, float] | None
 """Seconds for all, or by operation (`chat`) or operation and name (`chat:gpt-4o`)."""
@@ -30,6 +27,30 @@ DEFAULTS: Final[Mapping[str, float]] = {
     semconv.RETRIEVAL: 60.0,
 }
 """Seconds by operation."""
+
+
+class Limited(Protocol):
+    """What is asked of a span for its limits."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def operation(self) -> str | None:
+        """Its operation, None where it has none."""
+        ...
+
+    @property
+    def heartbeat_timeout(self) -> float | None:
+        """What was said for it alone, in seconds, None where nothing was."""
+        ...
+
+    @property
+    def max_duration(self) -> float | None:
+        """The same for its total time."""
+        ...
 
 
 class Limits:
@@ -58,7 +79,7 @@ class Limits:
                 in_question.append(setting)
         self.shortest = int(min(in_question) * 1e9)
 
-    def silence_of(self, span: OpenSpan) -> int | None:
+    def silence_of(self, span: Limited) -> int | None:
         """Return the longest healthy silence in nanoseconds; None = no limit."""
         own = span.heartbeat_timeout
         kind = type(own)
@@ -73,13 +94,13 @@ class Limits:
             seconds = own
         return _nanoseconds(seconds)
 
-    def duration_of(self, span: OpenSpan) -> int | None:
+    def duration_of(self, span: Limited) -> int | None:
         """Return the longest total time in nanoseconds; None = no limit."""
         own = span.max_duration
         return _nanoseconds(_set_for(span, self._duration) if own is None else own)
 
 
-def _set_for(span: OpenSpan, setting: Setting) -> float | None:
+def _set_for(span: Limited, setting: Setting) -> float | None:
     """Return what *setting* says for *span*; None where it says nothing."""
     if setting is None or not isinstance(setting, Mapping):
         return setting

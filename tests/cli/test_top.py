@@ -85,13 +85,16 @@ def source(rest: str = "") -> str:
 
 @contextmanager
 def working(
-    state_dir: Path, rest: str = "", service: str = "worker"
+    state_dir: Path, rest: str = "", service: str = "worker", **settings: str
 ) -> Generator[subprocess.Popen[str]]:
-    """Run a process that has three steps open, each part of the one before."""
+    """Run a process that has three steps open, each part of the one before.
+
+    *settings* are variables that it finds in its environment.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", source(rest), str(state_dir), service],
         # What is judged, the tests judge.
-        env=environment(AGENTTRACE_ON_STUCK="off"),
+        env=environment(AGENTTRACE_ON_STUCK="off", **settings),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
@@ -145,6 +148,23 @@ def test_the_steps_of_a_process_are_told_with_their_limits(tmp_path: Path) -> No
     assert 0 < search["idle"] <= search["open"]
     assert search["pressure"] > 1
     assert (top["parent_id"], think["parent_id"]) == (None, top["span_id"])
+
+
+def test_a_limit_of_the_settings_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    """A bar that is half empty when the verdict comes would be a lie."""
+    with working(
+        tmp_path,
+        AGENTTRACE_HEARTBEAT_TIMEOUT="invoke_agent=20",
+        AGENTTRACE_MAX_DURATION="900",
+    ):
+        _, told = once(tmp_path)
+
+    [top] = told["processes"][0]["runs"]
+    [think] = top["children"]
+    [search] = think["children"]
+    limits = [each["heartbeat_timeout"] for each in (top, think, search)]
+    assert limits == [300.0, 20.0, 1e-6]
+    assert [each["max_duration"] for each in (top, think, search)] == [900.0] * 3
 
 
 def test_a_verdict_is_told_while_its_owner_hangs(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +12,19 @@ from opentelemetry.trace import SpanKind, StatusCode
 from agenttrace import semconv
 from agenttrace.delivery.otlp import frame_of
 from agenttrace.journal import Header, Slot, State
-from agenttrace.journal.resources import resource_bytes, resource_from
+from agenttrace.journal.resources import (
+    limits_from,
+    resource_bytes,
+    resource_from,
+)
 from agenttrace.journal.slot import read_slot
 from agenttrace.model import EndedBy, Outcome, ResourceData
 from agenttrace.recovery import span_of
 from tests.journal.given import slot_bytes
 from tests.recovery.given import STARTED_AT, TICK, forms_in, slot
+
+if TYPE_CHECKING:
+    from agenttrace.settings import Limit
 
 HEADER = Header(7, bytes(16), STARTED_AT, TICK, b"")
 RESOURCE = ResourceData({"service.name": "support"})
@@ -131,6 +140,7 @@ def test_an_ended_span_keeps_its_own_ending(outcome: Outcome) -> None:
 def test_any_bytes_of_a_header_are_a_resource(data: bytes) -> None:
     """Whoever made the journal may have written anything there."""
     resource_from(data)
+    limits_from(data)
 
 
 @given(attributes=st.dictionaries(TEXTS, JSON, max_size=4))
@@ -142,6 +152,28 @@ def test_any_resource_that_comes_out_of_a_header_can_be_sent(
     span = span_of(slot(1), HEADER, resource)._replace(resource=resource)
 
     assert len(forms_in(frame_of([span]).payload)) == 1
+
+
+LIMITS = st.none() | st.floats(0.001) | st.dictionaries(TEXTS, st.floats(0.001))
+
+
+@given(limits=st.tuples(LIMITS, LIMITS))
+def test_the_limits_of_a_process_come_out_of_a_header_as_they_went_in(
+    limits: tuple[Limit, Limit],
+) -> None:
+    """Whoever shows what is open there has them from nowhere else."""
+    data = resource_bytes(ResourceData({"service.name": "support"}), limits)
+
+    assert limits_from(data) == limits
+    assert resource_from(data) == ResourceData({"service.name": "support"})
+
+
+@pytest.mark.parametrize(
+    "said", ["", "[]", "{}", "[1]", '["x", null]', "[%s]" % ("1" * 400), "1", "[[], 1]"]
+)
+def test_limits_that_cannot_be_read_are_none(said: str) -> None:
+    """A journal of another version has none, and a damaged one has anything."""
+    assert limits_from(f'{{"limits": {said}}}'.encode()) == (None, None)
 
 
 def test_a_resource_that_is_nested_without_end_is_none() -> None:
