@@ -10,20 +10,28 @@ open until it has been torn down.
 
 Two markers are promises that a test makes for itself, whatever the option says; they
 are kept by a capture around all of the test, its fixtures included.
+
+pytest compiles the modules of every plugin's distribution itself, for their assertions.
+Ours have none.  They would be slow to import in every fresh environment; and some are
+imported by threads of ours, while in Python 3.11 `ast.parse` fails where another thread
+is in it as well: that of the suite.  So they are found before pytest finds them.
 """
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import json
 import sys
 from contextlib import ExitStack
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
     from agenttrace.registry import OpenSpan
     from agenttrace.testing import CapturedSpans, Hang, ManualClock
@@ -31,22 +39,18 @@ if TYPE_CHECKING:
 
 OFF, WARN, FAIL = "off", "warn", "fail"
 _LEVELS: Final = (OFF, WARN, FAIL)
+_SHORT_NAME: Final = "agenttrace"
 _OPTION: Final = "agenttrace_leaks"
 _MARKER: Final = "agenttrace_allow_open"
 _AT_MOST: Final = "agenttrace_max_open"
 _NONE_STUCK: Final = "agenttrace_no_stuck"
 _MARKED: Final = pytest.StashKey["_Marked"]()
-_RUNTIME: Final = "agenttrace.runtime"
-_LATE: Final = (
-    "agenttrace.delivery.readable",
-    "agenttrace.delivery.senders.deadline",
-    "agenttrace.delivery.store.writer",
-)
 _HELP: Final = "what becomes of a test that leaves spans open: off, warn or fail"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option and the ini setting of the same name."""
+    sys.meta_path.insert(0, _AsTheyAre)
     parser.addini(_OPTION, f"{_HELP} (default: off)", default=OFF)
     parser.getgroup("agenttrace").addoption(
         "--agenttrace-leaks",
@@ -61,8 +65,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker, and look for leaks where that is asked for.
 
     Raises:
-        pytest.UsageError: The setting is none of the three words.
+        pytest.UsageError: The setting is none of the three words, or the plugin is
+            to be left out by a name that is not its own.
     """
+    if config.pluginmanager.is_blocked(_SHORT_NAME):
+        message = f"-p no:{_SHORT_NAME} leaves nothing out: say -p no:{__name__}"
+        raise pytest.UsageError(message)
     config.addinivalue_line(
         "markers",
         f"{_MARKER}(*names_or_number): spans that the test may leave open: their "
@@ -84,24 +92,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(LeakCheck(level), f"{_OPTION}_check")
 
 
+def pytest_unconfigure() -> None:
+    """Leave the import system as it was."""
+    with contextlib.suppress(ValueError):
+        sys.meta_path.remove(_AsTheyAre)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse a marker that cannot be meant, and keep watch for those that are.
-
-    And import what delivery's threads would.
-
-    Those leave it to later, but pytest compiles our modules itself, for their
-    assertions, and in Python 3.11 `ast.parse` fails where another thread is in it as
-    well: that of the suite.
-    """
+    """Refuse a marker that cannot be meant, and keep watch for those that are."""
     _allowed(item)
     marked = _Marked.of(item)
     if marked is not None:
         item.stash[_MARKED] = marked
         marked.watch()
-    if sys.version_info < (3, 12) and _RUNTIME in sys.modules:
-        for name in _LATE:
-            importlib.import_module(name)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -154,6 +158,19 @@ def agenttrace_model_server() -> Iterator[ModelServer]:
 
     with ModelServer() as server:
         yield server
+
+
+class _AsTheyAre:
+    """Finds agenttrace's modules as they are installed (see the top)."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return where the module *name* is, None where that is not our business."""
+        if path is None or not name.startswith("agenttrace."):
+            return None
+        return PathFinder.find_spec(name, path, target)
 
 
 class _Marked:

@@ -113,6 +113,16 @@ def test_nobody_is_judged_who_has_not_asked_for_it(suite: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
+def test_who_leaves_it_out_by_another_name_is_told_its_own(suite: Run) -> None:
+    """What is asked to be off and is on is found by whoever debugs something else."""
+    refused = suite(TWO_TESTS, "-p", "no:agenttrace", LEAKS)
+
+    assert refused.ret is pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(
+        ["*no:agenttrace leaves nothing out: say -p no:agenttrace.pytest_plugin"]
+    )
+
+
 def test_a_suite_without_spans_does_not_load_opentelemetrys_sdk(
     pytester: pytest.Pytester,
 ) -> None:
@@ -130,6 +140,44 @@ def test_a_suite_without_spans_does_not_load_opentelemetrys_sdk(
     result = pytester.runpytest_subprocess(
         "--disable-plugin-autoload", "-p", "agenttrace.pytest_plugin"
     )
+
+    result.assert_outcomes(passed=1)
+
+
+def test_pytest_compiles_none_of_the_modules_that_threads_import(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Python 3.11 a suite failed, now and then, with a `SystemError` of `ast`'s."""
+    # As pip writes it down: pytest rewrites all that a plugin's distribution has.
+    installed = pytester.mkdir("agenttrace_otel-0.dist-info")
+    (installed / "METADATA").write_text("Name: agenttrace-otel\nVersion: 0\n")
+    (installed / "RECORD").write_text("agenttrace/__init__.py,,\n")
+    (installed / "entry_points.txt").write_text(
+        "[pytest11]\nagenttrace.pytest_plugin = agenttrace.pytest_plugin\n"
+    )
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    monkeypatch.delenv("PYTEST_PLUGINS")
+    pytester.makepyfile("""
+        import sys
+
+        import agenttrace
+
+        def test_by_whom_modules_are_loaded(agenttrace_spans, pytestconfig):
+            hook = pytestconfig.pluginmanager.rewrite_hook
+            loaded = {
+                name
+                for name, module in sys.modules.items()
+                if name.startswith("agenttrace") and module.__loader__ is hook
+            }
+            # These come before the plugin can do anything, and before any thread.
+            assert "agenttrace" in loaded
+            assert loaded <= {
+                "agenttrace", "agenttrace.lazy", "agenttrace.pytest_plugin"
+            }
+            assert "agenttrace.runtime" in sys.modules
+    """)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
 
     result.assert_outcomes(passed=1)
 
