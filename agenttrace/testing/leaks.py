@@ -47,7 +47,15 @@ _REMEDIES: Final = {
     ),
     Shape.BLOCK: (
         "It is a `with` block that has not been left: wait for the task or thread "
-        "that is inside, or close the generator."
+        "that is inside, or close what it is in: a generator, or an ExitStack."
+    ),
+    Shape.BACKGROUND: (
+        "It is a task from background() that has not finished: await it, or cancel it "
+        "and await it then."
+    ),
+    Shape.AGENTS_TRACE: (
+        "It is the Agents SDK's: read the run to its end, or cancel it. A trace or "
+        "span of your own ends with its `with` block, or with its finish()."
     ),
     Shape.BY_HAND: (
         "A span from start_span() ends with its end() and not before; "

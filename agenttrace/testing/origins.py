@@ -63,6 +63,8 @@ class Shape(Enum):
     COROUTINE = "coroutine"
     CALL = "call"
     BLOCK = "block"
+    BACKGROUND = "background"
+    AGENTS_TRACE = "agents trace"
     BY_HAND = "by hand"
 
 
@@ -71,6 +73,13 @@ _SHAPES: Final[Mapping[tuple[str, str], Shape]] = {
     ("agenttrace.boundary.generators", "drive_async"): Shape.ASYNC_GENERATOR,
     ("agenttrace.boundary.call", "_awaited"): Shape.COROUTINE,
     ("agenttrace.boundary.call", "run"): Shape.CALL,
+    ("agenttrace.api.verbs", "background"): Shape.BACKGROUND,
+    ("agenttrace.instrumentation.openai_agents.mirrors", "follow_trace"): (
+        Shape.AGENTS_TRACE
+    ),
+    ("agenttrace.instrumentation.openai_agents.mirrors", "follow_span"): (
+        Shape.AGENTS_TRACE
+    ),
     ("agenttrace.spans.block", "__enter__"): Shape.BLOCK,
     ("agenttrace.tracing", "__enter__"): Shape.BLOCK,
     ("agenttrace.spans.tracer", "start_span"): Shape.BY_HAND,

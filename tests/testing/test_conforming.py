@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import signal
 import sys
@@ -166,6 +167,205 @@ def test_decorated_runs_of_every_shape_keep_every_promise(
 ) -> None:
     """Properties D, T, R and C, for what our users write."""
     assert examine(factory, leave_out=WITHOUT_FORKS).broken == []
+
+
+class Session:
+    """A context manager whose span ends with its block, and not with what is read."""
+
+    def __enter__(self) -> Iterator[str]:
+        self.span = trace.get_tracer("careful").start_span("session")
+        return filter(None, ("sunny", "warm", "dry"))  # no generator: it has no close()
+
+    def __exit__(self, *_: object) -> None:
+        self.span.end()
+
+
+class AsyncSession:
+    """The same on an event loop."""
+
+    async def __aenter__(self) -> Words:
+        await asyncio.sleep(0)
+        self.span = trace.get_tracer("careful").start_span("session")
+        return Words()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.span.end()
+        await asyncio.sleep(0)
+
+
+class Words:
+    """A stream that cannot be closed."""
+
+    def __init__(self) -> None:
+        self.words = iter(("sunny", "warm", "dry"))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        await asyncio.sleep(0)
+        for word in self.words:
+            return word
+        raise StopAsyncIteration
+
+
+@contextlib.contextmanager
+def block() -> Generator[Iterator[str]]:
+    with agenttrace.span("session"):
+        yield iter(("sunny", "warm", "dry"))
+
+
+@contextlib.asynccontextmanager
+async def async_block() -> AsyncGenerator[Words]:
+    with agenttrace.span("session"):
+        yield Words()
+
+
+@contextlib.asynccontextmanager
+async def block_of_a_value() -> AsyncGenerator[str]:
+    with agenttrace.span("session"):
+        await asyncio.sleep(0)
+        yield "sunny"
+
+
+@pytest.mark.parametrize(
+    "factory", [Session, AsyncSession, block, async_block, block_of_a_value]
+)
+def test_the_block_of_a_context_manager_is_left_as_who_reads_it_does(
+    factory: Callable[[], Any],
+) -> None:
+    """Its span ends at the exit, and in the block it may be current."""
+    report = examine(factory)
+
+    assert str(report) == (
+        f"{report.name} keeps its promises in {len(report.cases)} cases"
+    )
+
+
+class Unlucky(AsyncSession):
+    """It begins with something that can be cancelled, and nobody exits it then."""
+
+    async def __aenter__(self) -> Words:
+        self.span = kept_span("session")
+        await asyncio.sleep(0)
+        return Words()
+
+
+class Forgetful(Session):
+    """Its exit ends the span only when all went well."""
+
+    def __enter__(self) -> Iterator[str]:
+        words = super().__enter__()
+        kept.append(self.span)
+        return words
+
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is None:
+            self.span.end()
+
+
+def kept_span(name: str) -> trace.Span:
+    span = trace.get_tracer("bad").start_span(name)
+    kept.append(span)
+    return span
+
+
+class Attaching(Session):
+    """What it makes current in its block stays so after it."""
+
+    def __enter__(self) -> Iterator[str]:
+        words = super().__enter__()
+        otel.attach(trace.set_span_in_context(self.span))
+        return words
+
+
+@pytest.mark.parametrize(
+    ("factory", "promise", "case"),
+    [
+        (Unlucky, Promise.CLOSED, "it is cancelled at suspension 1 of 6"),
+        (Forgetful, Promise.CLOSED, "its consumer raises"),
+        (Attaching, Promise.CURRENT, "nothing happens to it"),
+    ],
+)
+def test_what_is_wrong_with_context_managers_is_found(
+    factory: Callable[[], Any], promise: Promise, case: str
+) -> None:
+    """The block is where a stream is left, and its exit is what is forgotten."""
+    report = examine(factory, patience=0.05, leave_out=WITHOUT_FORKS)
+
+    assert (promise, case) in {(each.promise, each.case) for each in report.broken}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_run_with_a_single_suspension_has_a_middle() -> None:
+    """It was over before its process was forked or killed, and so proved nothing."""
+    report = examine(functools.partial(search, "sunny"), leave_out=["it is", "two"])
+
+    assert report.skipped == []
+    assert report.cases[-3:] == [
+        "its event loop is closed in the middle",
+        "the process is forked in the middle",
+        "the process is killed in the middle",
+    ]
+
+
+def test_what_is_left_open_is_not_blamed_for_how_it_ended() -> None:
+    """The kit ended it, so that no later case finds it; the report blamed the run."""
+
+    async def run() -> None:
+        span = kept_span("look up")
+        await asyncio.sleep(0)
+        span.end()
+
+    report = examine(run, patience=0.05, leave_out=WITHOUT_FORKS)
+
+    assert "its time is over at suspension 1 of 1" in {
+        each.case for each in report.broken
+    }
+    assert report.promises == [Promise.CLOSED]
+
+
+class Reader:
+    """A stream of somebody's own make, whose close() ends the span without a word."""
+
+    def __init__(self) -> None:
+        self.span = trace.get_tracer("bad").start_span("read")
+        self.words = iter(("sunny", "warm"))
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for word in self.words:
+            return word
+        self.close()
+        raise StopIteration
+
+    def close(self) -> None:
+        if self.span.is_recording():
+            self.span.end()
+
+
+def test_a_stream_that_was_left_and_says_ok_is_told_what_says_more() -> None:
+    """OpenTelemetry's span has no word for it, so the reader has to be told another."""
+    report = examine(Reader, leave_out=WITHOUT_FORKS)
+
+    assert report.promises == [Promise.TRUTH]
+    assert report.broken[0].what == (
+        "'read' says that it was ok: it was abandoned\n"
+        "end() says so unless an exception is on its way: a decorated generator hears "
+        "how it is left"
+    )
+
+
+def test_each_case_is_logged_as_it_begins(caplog: pytest.LogCaptureFixture) -> None:
+    """One that hangs its test is the last of them."""
+    with caplog.at_level(logging.INFO, "agenttrace.testing"):
+        report = examine(call, name="call")
+
+    assert [*dict.fromkeys(caplog.messages)] == [
+        f"call: when {case}" for case in report.cases
+    ]
 
 
 @agenttrace.agent

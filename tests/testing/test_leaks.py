@@ -11,6 +11,7 @@ from contextlib import ExitStack, aclosing, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import agents
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -172,7 +173,7 @@ def test_a_block_in_a_thread_is_told_with_its_line(
             started at HERE
                 with agenttrace.span("work"):
             It is a `with` block that has not been left: wait for the task or thread
-            that is inside, or close the generator.
+            that is inside, or close what it is in: a generator, or an ExitStack.
     """)
 
 
@@ -214,6 +215,57 @@ def test_a_call_whose_result_is_still_to_come_is_told_with_the_call(
             for it, or close it.
     """)
     agenttrace_spans.assert_all_closed()
+
+
+def test_background_work_is_told_with_the_task_that_it_is(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """It is a run of its own, which nobody has waited for."""
+
+    async def main() -> str:
+        event = asyncio.Event()
+        task = agenttrace.background(event.wait(), name="refresh")
+        await asyncio.sleep(0)
+        message = failure_of(agenttrace_spans)
+        event.set()
+        await task
+        return message
+
+    message = asyncio.run(main())
+
+    assert message == expected("""
+        1 span still open: refresh
+
+          refresh (open for ...)
+            started at HERE
+                task = agenttrace.background(event.wait(), name="refresh")
+            It is a task from background() that has not finished: await it, or cancel it
+            and await it then.
+    """)
+
+
+def test_a_trace_of_the_agents_sdk_is_told_with_what_ends_it(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """Its words are others: finish() is its end()."""
+    agenttrace.instrument("openai-agents")
+    try:
+        flow = agents.trace("flow")
+        flow.start()
+        message = failure_of(agenttrace_spans)
+        flow.finish()
+    finally:
+        agenttrace.uninstrument()
+
+    assert message == expected("""
+        1 span still open: invoke_workflow flow
+
+          invoke_workflow flow (open for ...)
+            started at HERE
+                flow.start()
+            It is the Agents SDK's: read the run to its end, or cancel it. A trace or
+            span of your own ends with its `with` block, or with its finish().
+    """)
 
 
 @pytest.mark.parametrize("way", ["block", "by hand", "generator"])

@@ -8,13 +8,14 @@ in which one can be left.
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.testing.conforming.promises import Promise
-from agenttrace.testing.conforming.stage import OK, Stage
+from agenttrace.testing.conforming.stage import LEFT, OK, Stage
 from agenttrace.testing.conforming.steps import Steps
 from agenttrace.testing.conforming.subjects import (
     ConsumerError,
@@ -22,6 +23,7 @@ from agenttrace.testing.conforming.subjects import (
     Interrupt,
     close,
     entered,
+    is_stream,
     step,
 )
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     Factory = Callable[[], Any]
     Play = Callable[[Stage], Coroutine[Any, Any, None]]
 
-LEFT: Final = frozenset({"abandoned"})
 FAILED: Final = frozenset({"error"})
 BROKEN_OFF: Final = frozenset({"cancelled"})
 OUT_OF_TIME: Final = frozenset({"cancelled", "timed_out"})
@@ -51,24 +52,35 @@ async def settled() -> None:
 async def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noqa: ANN401 - a stream, or what a run returns
     """Begin a run and read it, to its end or for *most* items.
 
-    The stream is kept: what ends its spans has to be what happens to it.
+    The stream is kept: what ends its spans has to be what happens to it.  So is the
+    block that it is read in, where the run is a context manager, to be left later.
     """
-    stack = AsyncExitStack()
-    stage.kept.append(stack)
-    stream = await entered(factory(), stack)
-    stage.kept.append(stream)
-    stage.current("when it is begun")
-    while stage.items != most:
-        if not hasattr(stream, "__anext__") and not hasattr(stream, "__next__"):
-            return stream
-        more, _ = await step(stream)
-        if not more:
-            break
-        stage.items += 1
-        stage.current(f"after item {stage.items}")
-    if most < 0:
-        await stack.aclose()
+    stream: Any = None
+    async with AsyncExitStack() as stack:
+        stream, is_in_block = await entered(factory(), stack)
+        stage.kept.append(stream)
+        if is_in_block:
+            stack.callback(stage.in_block())
+        stage.current("when it is begun")
+        while is_stream(stream):
+            if stage.items == most:
+                stage.block = stack.pop_all() if is_in_block else None
+                break
+            more, _ = await step(stream)
+            if not more:
+                break
+            stage.items += 1
+            stage.current(f"after item {stage.items}")
     return stream
+
+
+async def leave(stage: Stage, stream: Any) -> None:  # noqa: ANN401 - any stream
+    """Leave *stream* as who reads it does: its block, or else by closing it."""
+    block, stage.block = stage.block, None
+    if block is None:
+        await close(stream)
+    else:
+        await block.__aexit__(*sys.exc_info())
 
 
 def cases(
@@ -91,7 +103,9 @@ def cases(
         yield f"its time is over at {at}", _timed_out(factory, point)
     if found.is_stream:
         yield from _stream_cases(factory, found)
-    else:
+        if not found.is_in_block:
+            yield from _closing_cases(factory, found)
+    elif not found.is_in_block:
         yield "it is awaited in another task", _elsewhere(factory, found, None)
         yield (
             "it is awaited in an empty context",
@@ -104,21 +118,26 @@ def cases(
 def _stream_cases(factory: Factory, found: Baseline) -> Iterator[tuple[str, Play]]:
     for items in found.leaving_points():
         after = f"after item {items} of {found.items}"
-        may = LEFT | OK if items == found.items else LEFT
+        may = found.left_after(items)
         yield f"it is left {after} and closed", _closed(factory, items, may)
         yield f"it is left {after} and dropped", _dropped(factory, items, may)
-    first = LEFT | OK if found.items == 1 else LEFT
+    # What leaves a block by an exception may call it that.
+    may = found.left_after(1) | FAILED if found.is_in_block else found.left_after(1)
+    yield "its consumer raises", _consumer_raises(factory, may)
+    yield "every step is in another task", _hops(factory, found, context=copy_context)
+    yield "every step is in an empty context", _hops(factory, found, context=Context)
+    yield "every step is in another thread and loop", _threads(factory, found)
+
+
+def _closing_cases(factory: Factory, found: Baseline) -> Iterator[tuple[str, Play]]:
+    first = found.left_after(1)
     yield "another task closes it", _closed(factory, 1, first, task=True)
     yield (
         "a task with an empty context closes it",
         _closed(factory, 1, first, context=Context()),
     )
     yield "it is closed twice", _closed(factory, 1, first, times=2)
-    yield "its consumer raises", _consumer_raises(factory, first)
     yield "an exception is thrown into it", _thrown(factory)
-    yield "every step is in another task", _hops(factory, found, context=copy_context)
-    yield "every step is in an empty context", _hops(factory, found, context=Context)
-    yield "every step is in another thread and loop", _threads(factory, found)
 
 
 def _cancelled(factory: Factory, point: int) -> Play:
@@ -213,7 +232,7 @@ def _closed(  # noqa: PLR0913 - one way of closing each
             if task or context is not None:
                 await asyncio.create_task(close(stream), context=context)
             else:
-                await close(stream)
+                await leave(stage, stream)
         stage.current("after it was closed")
 
     return play
@@ -223,7 +242,7 @@ def _dropped(factory: Factory, items: int, may: frozenset[str]) -> Play:
     async def play(stage: Stage) -> None:
         await read(stage, factory, most=items)
         stage.left(may)
-        stage.kept.clear()
+        stage.let_go()
         await settled()
         stage.collect()
         await settled()
@@ -241,7 +260,7 @@ def _consumer_raises(factory: Factory, may: frozenset[str]) -> Play:
             try:
                 raise error
             finally:
-                await close(stream)
+                await leave(stage, stream)
         except ConsumerError as came:
             if came is not error:
                 stage.breaks(Promise.THROUGH, "another exception came out of closing")
@@ -291,6 +310,8 @@ def _hops(factory: Factory, found: Baseline, *, context: Callable[[], Context]) 
             more = await asyncio.create_task(advance(), context=context())
             stage.items += more
             stage.current("between two steps in other tasks")
+        if stage.block is not None:
+            await leave(stage, stream)
         found.same(stage)
 
     return play
@@ -318,13 +339,15 @@ def _threads(factory: Factory, found: Baseline) -> Play:
             await asyncio.to_thread(thread.join)
             more = came.pop()
             if isinstance(more, RuntimeError) and "loop" in str(more):
-                await close(stream)
+                await leave(stage, stream)
                 stage.skipped = "what it waits for is bound to its event loop"
                 return
             if isinstance(more, BaseException):
                 raise more
             stage.items += more
             stage.current("between two steps in other threads")
+        if stage.block is not None:
+            await leave(stage, stream)
         found.same(stage)
 
     return play

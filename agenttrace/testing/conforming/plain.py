@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from contextvars import Context, copy_context
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.testing.conforming.promises import Promise
-from agenttrace.testing.conforming.stage import OK, Stage
 from agenttrace.testing.conforming.subjects import (
     ConsumerError,
     InjectedError,
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from agenttrace.testing.conforming.playing import Baseline
+    from agenttrace.testing.conforming.stage import Stage
 
     Factory = Callable[[], Any]
     Play = Callable[[Stage], None]
 
-LEFT: Final = frozenset({"abandoned"})
 FAILED: Final = frozenset({"error"})
 INTERRUPTED: Final = frozenset({"error", "cancelled"})
 INSTEAD: Final = frozenset({"cancelled", "timed_out", "abandoned"})
@@ -35,23 +35,37 @@ INSTEAD: Final = frozenset({"cancelled", "timed_out", "abandoned"})
 
 
 def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noqa: ANN401 - a stream, or what a run returns
-    """Begin a run and read it, to its end or for *most* items; the stream is kept."""
-    stack = ExitStack()
-    stage.kept.append(stack)
-    stream = entered_plain(factory(), stack)
-    stage.kept.append(stream)
-    stage.current("when it is begun")
-    if not is_stream(stream):
-        return stream
-    while stage.items != most:
-        more, _ = step_plain(stream)
-        if not more:
-            break
-        stage.items += 1
-        stage.current(f"after item {stage.items}")
-    if most < 0:
-        stack.close()
+    """Begin a run and read it, to its end or for *most* items.
+
+    The stream is kept, and so is the block that it is read in, where the run is a
+    context manager, to be left later.
+    """
+    stream: Any = None
+    with ExitStack() as stack:
+        stream, is_in_block = entered_plain(factory(), stack)
+        stage.kept.append(stream)
+        if is_in_block:
+            stack.callback(stage.in_block())
+        stage.current("when it is begun")
+        while is_stream(stream):
+            if stage.items == most:
+                stage.block = stack.pop_all() if is_in_block else None
+                break
+            more, _ = step_plain(stream)
+            if not more:
+                break
+            stage.items += 1
+            stage.current(f"after item {stage.items}")
     return stream
+
+
+def leave(stage: Stage, stream: Any) -> None:  # noqa: ANN401 - any stream
+    """Leave *stream* as who reads it does: its block, or else by closing it."""
+    block, stage.block = stage.block, None
+    if block is None:
+        close_plain(stream)
+    else:
+        block.__exit__(*sys.exc_info())
 
 
 def drive(stage: Stage, factory: Factory) -> Any:  # noqa: ANN401 - what a run returns
@@ -71,18 +85,14 @@ def cases(factory: Factory, found: Baseline) -> Iterator[tuple[str, Play]]:
     if found.is_stream:
         for items in found.leaving_points():
             after = f"after item {items} of {found.items}"
-            may = LEFT | OK if items == found.items else LEFT
+            may = found.left_after(items)
             yield f"it is left {after} and closed", _closed(factory, items, may)
             yield f"it is left {after} and dropped", _dropped(factory, items, may)
-        first = LEFT | OK if found.items == 1 else LEFT
-        yield "another thread closes it", _closed(factory, 1, first, in_thread=True)
-        yield "it is closed twice", _closed(factory, 1, first, times=2)
-        yield "its consumer raises", _consumer_raises(factory, first)
-        yield "an exception is thrown into it", _thrown(factory, InjectedError, FAILED)
-        yield (
-            "a BaseException is thrown into it",
-            _thrown(factory, Interrupt, INTERRUPTED),
-        )
+        # What leaves a block by an exception may call it that.
+        may = found.left_after(1) | FAILED if found.is_in_block else found.left_after(1)
+        yield "its consumer raises", _consumer_raises(factory, may)
+        if not found.is_in_block:
+            yield from _closing_cases(factory, found)
         yield "every step is in another thread", _hops(factory, found, _in_thread)
         yield "every step is in another context", _hops(factory, found, _in_copy)
         yield "every step is in an empty context", _hops(factory, found, _in_empty)
@@ -91,6 +101,14 @@ def cases(factory: Factory, found: Baseline) -> Iterator[tuple[str, Play]]:
     else:
         yield "it is called in another thread", _called(factory, found)
         yield "two are under way at once", _two_threads(factory, found)
+
+
+def _closing_cases(factory: Factory, found: Baseline) -> Iterator[tuple[str, Play]]:
+    first = found.left_after(1)
+    yield "another thread closes it", _closed(factory, 1, first, in_thread=True)
+    yield "it is closed twice", _closed(factory, 1, first, times=2)
+    yield "an exception is thrown into it", _thrown(factory, InjectedError, FAILED)
+    yield "a BaseException is thrown into it", _thrown(factory, Interrupt, INTERRUPTED)
 
 
 def _in_thread(call: Callable[[], Any], context: Context | None = None) -> Any:  # noqa: ANN401 - what it returns
@@ -134,7 +152,7 @@ def _closed(
             if in_thread:
                 _in_thread(lambda: close_plain(stream))
             else:
-                close_plain(stream)
+                leave(stage, stream)
         stage.current("after it was closed")
 
     return play
@@ -144,7 +162,7 @@ def _dropped(factory: Factory, items: int, may: frozenset[str]) -> Play:
     def play(stage: Stage) -> None:
         read(stage, factory, most=items)
         stage.left(may)
-        stage.kept.clear()
+        stage.let_go()
         stage.collect()
         stage.current("after it was dropped")
 
@@ -160,7 +178,7 @@ def _consumer_raises(factory: Factory, may: frozenset[str]) -> Play:
             try:
                 raise error
             finally:
-                close_plain(stream)
+                leave(stage, stream)
         except ConsumerError as came:
             if came is not error:
                 stage.breaks(Promise.THROUGH, "another exception came out of closing")
@@ -215,6 +233,8 @@ def _hops(
             stage.items += 1
             stage.current("between two steps elsewhere")
         stage.current("between two steps elsewhere")
+        if stage.block is not None:
+            leave(stage, stream)
         found.same(stage)
 
     return play
@@ -234,13 +254,18 @@ def _never(factory: Factory) -> Play:
 
 def _interleaved(factory: Factory, found: Baseline) -> Play:
     def play(stage: Stage) -> None:
-        streams = [entered_plain(factory(), ExitStack()) for _ in range(2)]
-        stage.kept += streams
-        while streams:
-            for stream in list(streams):
-                if not step_plain(stream)[0]:
-                    streams.remove(stream)
-                stage.current("between the steps of two at once")
+        with ExitStack() as blocks:
+            streams: list[Any] = []
+            for _ in range(2):
+                streams.append(read(stage, factory, most=0))
+                if stage.block is not None:
+                    blocks.push(stage.block)
+            while streams:
+                for stream in list(streams):
+                    if not step_plain(stream)[0]:
+                        streams.remove(stream)
+                    stage.current("between the steps of two at once")
+        stage.block = None
         found.same(stage, times=2)
 
     return play

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 from collections import Counter
 from contextvars import copy_context
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.testing.conforming import coroutines, plain, processes
 from agenttrace.testing.conforming.promises import Broken, Promise, Report
-from agenttrace.testing.conforming.stage import OK, Stage
+from agenttrace.testing.conforming.stage import LEFT, OK, Stage
 from agenttrace.testing.conforming.steps import Steps
 from agenttrace.testing.conforming.subjects import ASYNC, is_stream, kind_of, name_of
 
@@ -24,6 +25,7 @@ UNDISTURBED: Final = "nothing happens to it"
 _MOST_LEAVING: Final = 5
 """Items after which a stream is left in turn."""
 
+_logger: Final = logging.getLogger(__name__)
 _one_at_a_time: Final = threading.RLock()
 """Held while a case is played: what is put in place to hear is of the process."""
 
@@ -35,6 +37,8 @@ class Baseline:
         suspensions: How often it hands over to the event loop.
         items: How many items it yields.
         is_stream: Whether it is read item by item.
+        is_in_block: Whether that is in the block of a context manager, which is left
+            once, where it was entered.
         tree: Its spans, drawn; None where that is another one each time.
         names: How many spans of each name it has; None likewise.
     """
@@ -43,12 +47,20 @@ class Baseline:
         self.suspensions = 0
         self.items = 0
         self.is_stream = False
+        self.is_in_block = False
         self.tree: str | None = None
         self.names: Counter[str] | None = None
 
     def leaving_points(self) -> list[int]:
         """Return the items after which it is left."""
         return evenly(self.items, _MOST_LEAVING)
+
+    def left_after(self, items: int) -> frozenset[str]:
+        """Return how it may have ended that is left after *items*.
+
+        The last one may have been all, and a block that is left has come to its end.
+        """
+        return LEFT | OK if self.is_in_block or items == self.items else LEFT
 
     def same(self, stage: Stage, times: int = 1) -> None:
         """Expect the run of *stage* to have the same spans, *times* over."""
@@ -119,9 +131,11 @@ class Playing:
         async def play(stage: Stage) -> None:
             read = await coroutines.drive(stage, self._factory, steps)
             found.is_stream = is_stream(read)
+            found.is_in_block = stage.was_in_block
 
         def play_plain(stage: Stage) -> None:
             found.is_stream = is_stream(plain.drive(stage, self._factory))
+            found.is_in_block = stage.was_in_block
 
         first = self._play(UNDISTURBED, play if is_async else play_plain)
         found.items, found.suspensions = first.items, steps.count
@@ -161,6 +175,7 @@ class Playing:
         self.report.broken.append(Broken(promise, UNDISTURBED, "", what))
 
     def _play(self, case: str, play: Callable[[Stage], Any]) -> Stage:
+        _logger.info("%s: when %s", self.report.name, case)
         stage = Stage(case, self._patience)
         with _one_at_a_time, stage.watching():
             if inspect.iscoroutinefunction(play):

@@ -13,6 +13,7 @@ from agenttrace.errors import AgenttraceError
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.conforming import coroutines, plain
 from agenttrace.testing.conforming.promises import Promise
+from agenttrace.testing.conforming.steps import Steps
 from agenttrace.testing.conforming.subjects import step, step_plain
 from agenttrace.testing.killing import kill_and_recover, run_in_fork
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Play = Callable[[Stage], None]
 
 LEFT_BEHIND: Final = frozenset({"abandoned", "cancelled", "lost"})
-_TURNS: Final = 3
 _FORK_MAY_TAKE: Final = 30.0
 _TOLD_AGAIN: Final = 3
 _STILL_OPEN: Final = 4
@@ -68,7 +68,7 @@ def _nothing() -> None:
 
 
 class _Half:
-    """Runs that have come to their first item, or to their first suspension.
+    """Runs that have come to their first item, or to the suspension in the middle.
 
     Args:
         factory: Makes them.
@@ -93,7 +93,7 @@ class _Half:
             going._log_destroy_pending = False  # noqa: SLF001 - as `gather` has it
         still = _reference_to(going)
         del going, loop
-        stage.kept.clear()
+        stage.let_go()
         stage.collect(patiently=True)
         if still() is not None:
             # anyio's table of tasks keeps those that are in a scope, for one.
@@ -106,7 +106,7 @@ class _Half:
 
             def let_go() -> int:
                 before = len(stage.spans)
-                stage.kept.clear()
+                stage.let_go()
                 if self._is_async and not self._found.is_stream:
                     going.cancel()
                 stage.collect()
@@ -170,9 +170,11 @@ class _Half:
             return loop.run_until_complete(
                 coroutines.read(stage, self._factory, most=1)
             )
-        task = loop.create_task(coroutines.read(stage, self._factory))
-        for _ in range(_TURNS if self._found.suspensions >= _TURNS else 1):
-            loop.run_until_complete(asyncio.sleep(0))
+        # The turn of the loop in which it comes there is the last one.
+        steps = Steps((self._found.suspensions + 1) // 2, loop.stop)
+        task = loop.create_task(coroutines.drive(stage, self._factory, steps))
+        task.add_done_callback(lambda _: loop.stop())
+        loop.run_forever()
         return task
 
     def _finish(
@@ -184,8 +186,12 @@ class _Half:
         if loop is None:
             while step_plain(going)[0]:
                 stage.items += 1
+            if stage.block is not None:
+                plain.leave(stage, going)
         elif not self._found.is_stream:
             loop.run_until_complete(going)
         else:
             while loop.run_until_complete(step(going))[0]:
                 stage.items += 1
+            if stage.block is not None:
+                loop.run_until_complete(coroutines.leave(stage, going))

@@ -28,7 +28,7 @@ from agenttrace.testing.conforming.promises import Broken, Promise
 from agenttrace.testing.garbage import collect_garbage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator
+    from collections.abc import Callable, Collection, Generator
 
     from agenttrace.registry import OpenSpan
     from agenttrace.testing.spans import CapturedSpan, Key
@@ -36,12 +36,17 @@ if TYPE_CHECKING:
 CONSUMER: Final = "conformance"
 """The span that every run is beneath: that of whoever asked for it."""
 OK: Final = frozenset({"ok"})
+LEFT: Final = frozenset({"abandoned"})
 _NO_FAULT: Final = frozenset({"ok", "cancelled", "abandoned"})
 _PAUSE: Final = 0.005
 _COLLECTING: Final = 1.0
 """Seconds at most for which garbage is collected again and again."""
 _HANG: Final = 30.0
 """Seconds after which a case is taken to hang."""
+_UNSAID: Final = (
+    "end() says so unless an exception is on its way: a decorated generator hears how "
+    "it is left"
+)
 _COLLECTED: Final = Ending(Outcome.ABANDONED, EndedBy.CLOSE)
 
 
@@ -57,6 +62,9 @@ class Stage:
         where: Where the run was when something was done to it.
         items: What the run has yielded so far.
         kept: What is to outlive the case, so that the collector is no help.
+        block: Leaves the block of the context manager that the run is; None where it
+            is none, or has been left.
+        was_in_block: Whether it is one.
         roots: Whether spans of the run may be roots: it is in an empty context.
         tree: What the tree of the run has to be, drawn; None where that is not known.
         names: How often each name has to be there; None where that is not known.
@@ -71,6 +79,8 @@ class Stage:
         self.where = ""
         self.items = 0
         self.kept: list[Any] = []
+        self.block: Any = None
+        self.was_in_block = False
         self.roots = False
         self.tree: str | None = None
         self.names: Counter[str] | None = None
@@ -78,9 +88,11 @@ class Stage:
         self.broken: list[Broken] = []
         self.spans: CapturedSpans
         self._consumer: trace.Span = trace.INVALID_SPAN
+        self._in_blocks: list[trace.Span] = []
         self._key: Key = ("", "")
         self._touched: dict[Key, frozenset[str]] = {}
         self._tops_may: frozenset[str] | None = None
+        self._left_open: set[Key] = set()
         self._runners: dict[OpenSpan, int] = {}
         self._other_threads: frozenset[int | None] = frozenset()
         self._other_traces: set[str] = set()
@@ -102,7 +114,7 @@ class Stage:
                 self._key = f"{context.trace_id:032x}", f"{context.span_id:016x}"
                 yield
                 self._judge_closed()
-            self.kept.clear()
+            self.let_go()
             self._judge_forms()
         for each in dict.fromkeys(ended_twice):
             self.breaks(Promise.ONCE, each)
@@ -116,10 +128,31 @@ class Stage:
         place = self.where if where is None else where
         self.broken.append(Broken(promise, self.case, place, what))
 
-    def current(self, when: str) -> None:
-        """Expect the consumer's span to be current here."""
+    def let_go(self) -> None:
+        """Drop the run, and all that belongs to it."""
+        self.kept.clear()
+        self._in_blocks.clear()
+        self.block = None
+
+    def in_block(self) -> Callable[[], None]:
+        """Note that a context manager was entered; the result notes that it was left.
+
+        What it makes current is current in its block, as `with agenttrace.span()` is.
+        """
         now = trace.get_current_span()
-        if now is not self._consumer:
+        self.was_in_block = True
+        self._in_blocks.append(now)
+
+        def left() -> None:
+            if now in self._in_blocks:
+                self._in_blocks.remove(now)
+
+        return left
+
+    def current(self, when: str) -> None:
+        """Expect the consumer's span to be current here, or that of a block."""
+        now = trace.get_current_span()
+        if now is not self._consumer and now not in self._in_blocks:
             name = getattr(now, "name", None)
             what = "no span" if name is None else f"{name!r}"
             self.breaks(Promise.CURRENT, f"{what} is current in the caller {when}")
@@ -127,8 +160,8 @@ class Stage:
     def not_current(self, when: str) -> None:
         """Expect no span of the run to be current here, in another context."""
         now = trace.get_current_span()
-        if now is not self._consumer and getattr(now, "name", None) is not None:
-            name = getattr(now, "name", "")
+        name = getattr(now, "name", None)
+        if name is not None and now not in (self._consumer, *self._in_blocks):
             self.breaks(Promise.CURRENT, f"{name!r} is current {when}")
 
     def left(self, may: Collection[str]) -> None:
@@ -260,7 +293,7 @@ class Stage:
         for each in left:
             # It has been told: no later case or test is to find it again.
             PROCESS.spans.judge(each, _COLLECTED)
-            self._touched.pop(_key(each), None)
+            self._left_open.add(_key(each))
 
     def _settled(self) -> list[OpenSpan]:
         """Return what is open, and stays so though other threads are given time."""
@@ -279,13 +312,15 @@ class Stage:
         by_key = {each.key: each for each in self.spans}
         for span in self._ended():
             self._judge_place(span)
+        # What says how those ended that were left open is this kit.
         for key, may in self._touched.items():
-            if key in by_key:
+            if key in by_key and key not in self._left_open:
                 self._judge_outcome(by_key[key], may)
         if self._tops_may is not None:
             for span in self.tops():
-                self._judge_outcome(span, self._tops_may)
-        if self.tree is not None:
+                if span.key not in self._left_open:
+                    self._judge_outcome(span, self._tops_may)
+        if self.tree is not None and not self._left_open:
             found = self.compared(self.tree)
             if found is not None:
                 self.breaks(
@@ -304,9 +339,10 @@ class Stage:
         outcome = "ok" if span.outcome is None else span.outcome.value
         if outcome not in may:
             was = " or ".join(sorted(may))
-            self.breaks(
-                Promise.TRUTH, f"{span.name!r} says that it was {outcome}: it was {was}"
-            )
+            what = f"{span.name!r} says that it was {outcome}: it was {was}"
+            if outcome == Outcome.OK and may == LEFT and span.ended_by is not None:
+                what += f"\n{_UNSAID}"
+            self.breaks(Promise.TRUTH, what)
         elif (
             span.status is trace.StatusCode.ERROR
             and outcome in _NO_FAULT

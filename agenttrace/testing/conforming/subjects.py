@@ -80,24 +80,40 @@ def is_stream(made: object) -> bool:
     return hasattr(made, "__anext__") or hasattr(made, "__next__")
 
 
-async def entered(made: Any, stack: AsyncExitStack) -> Any:  # noqa: ANN401 - anything
-    """Return the stream or value that *made* leads to."""
+async def entered(
+    made: Any,  # noqa: ANN401 - anything
+    stack: AsyncExitStack,
+) -> tuple[Any, bool]:
+    """Return the stream or value that *made* leads to, and whether it is in a block.
+
+    It is where a context manager had to be entered for it, which *stack* exits.
+    """
     if inspect.isawaitable(made):
         made = await made
     if is_stream(made):
-        return made
+        return made, False
     if hasattr(made, "__aiter__"):
-        return made.__aiter__()
+        return made.__aiter__(), False
     if hasattr(made, "__aenter__"):
-        return await entered(await stack.enter_async_context(made), stack)
-    return made
+        read, _ = await entered(await stack.enter_async_context(made), stack)
+        return read, True
+    return made, False
 
 
-def entered_plain(made: Any, stack: ExitStack) -> Any:  # noqa: ANN401 - anything
-    """Return the stream or value that *made* leads to."""
-    if not is_stream(made) and hasattr(made, "__enter__"):
-        return entered_plain(stack.enter_context(made), stack)
-    return made
+def entered_plain(
+    made: Any,  # noqa: ANN401 - anything
+    stack: ExitStack,
+) -> tuple[Any, bool]:
+    """Return the stream or value that *made* leads to, and whether it is in a block.
+
+    It is where a context manager had to be entered for it, which *stack* exits.
+    """
+    if is_stream(made):
+        return made, False
+    if hasattr(made, "__enter__"):
+        read, _ = entered_plain(stack.enter_context(made), stack)
+        return read, True
+    return made, False
 
 
 async def close(stream: Any) -> None:  # noqa: ANN401 - any stream
