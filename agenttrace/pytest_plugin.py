@@ -344,7 +344,7 @@ class LeakCheck:
 
 
 def _not_allowed(item: pytest.Item, left: list[OpenSpan]) -> list[OpenSpan]:
-    """Return *left* without what the markers of *item* allow."""
+    """Return *left* without what *item* may leave open."""
     from agenttrace.testing.trees import fits  # noqa: PLC0415 - when there is a leak
 
     names, number = _allowed(item)
@@ -353,11 +353,12 @@ def _not_allowed(item: pytest.Item, left: list[OpenSpan]) -> list[OpenSpan]:
 
 
 def _allowed(item: pytest.Item) -> tuple[list[str], int]:
-    """Return the names that the markers of *item* allow, and how many spans beside.
+    """Return the names that *item* and its class allow, and how many spans beside.
 
-    One that cannot be meant fails the test, whether it leaves anything open or not.
+    A marker that cannot be meant fails the test, whether it leaves anything open or
+    not.
     """
-    names: list[str] = []
+    names = [*_allowed_by_case(item)]
     number = 0
     for marker in item.iter_markers(_MARKER):
         if not marker.args and not marker.kwargs:
@@ -372,6 +373,16 @@ def _allowed(item: pytest.Item) -> tuple[list[str], int]:
         for keyword, allowed in marker.kwargs.items():
             _refuse(f"{keyword}={allowed!r}")
     return names, number
+
+
+def _allowed_by_case(item: pytest.Item) -> tuple[str, ...]:
+    """Return the names that the test case of *item* allows, if it is one of ours."""
+    cases = sys.modules.get("agenttrace.testing.cases")
+    case = getattr(item, "cls", None)
+    if cases is None or case is None or not issubclass(case, cases.TracedTestCase):
+        return ()
+    names: tuple[str, ...] = case.names_allowed()
+    return names
 
 
 def _refuse(said: str) -> NoReturn:

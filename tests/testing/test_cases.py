@@ -66,6 +66,18 @@ class Allowing(Desk):
     allow_open: ClassVar[Collection[str]] = ("invoke_agent *",)
 
 
+class AllowingOne(Desk):
+    """It says so in one word, as is done with one."""
+
+    allow_open: ClassVar[Collection[str]] = "invoke_agent words"
+
+
+class AllowingAnother(Desk):
+    """One word is no list of letters, of which `*` would be any span."""
+
+    allow_open: ClassVar[Collection[str]] = "execute_tool *"
+
+
 def failures_of(case: type[unittest.TestCase]) -> dict[str, str]:
     """Run the tests of *case*; return the messages of those that failed."""
     result = unittest.TestResult()
@@ -95,6 +107,8 @@ def test_a_test_that_leaks_fails_and_says_what_and_where() -> None:
 def test_what_is_allowed_may_stay_open() -> None:
     """A test may be about a span that is open."""
     assert failures_of(Allowing) == {}
+    assert failures_of(AllowingOne) == {}
+    assert list(failures_of(AllowingAnother)) == ["test_that_leaks"]
 
 
 def test_it_is_a_mixin_of_cases_with_an_event_loop() -> None:

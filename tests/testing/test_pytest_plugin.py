@@ -468,6 +468,31 @@ def test_unittest_cases_are_judged_and_can_capture(suite: Run) -> None:
     result.stdout.fnmatch_lines(["ERROR *::Case::test_that_leaks - Failed: 1 span *"])
 
 
+def test_what_a_traced_case_allows_is_allowed_by_the_option_as_well(
+    suite: Run,
+) -> None:
+    """The class has said it once, and whoever reads it takes it for said."""
+    result = suite(
+        """
+        from agenttrace.testing import TracedTestCase
+
+        class TestDesk(TracedTestCase):
+            allow_open = ("invoke_agent *",)
+
+            def test_that_is_allowed(self):
+                leak()
+
+            def test_that_leaks_another(self):
+                kept.append(agenttrace.span("plan"))
+                kept[-1].__enter__()
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E * 1 span left open: plan"])
+
+
 def test_in_parallel_and_in_any_order_the_same_tests_leak(
     suite: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
