@@ -23,6 +23,7 @@ import contextlib
 import json
 import sys
 from contextlib import ExitStack
+from functools import cached_property
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agenttrace.registry import OpenSpan
     from agenttrace.testing import CapturedSpans, Hang, ManualClock
     from agenttrace.testing.model_server import ModelServer
+    from agenttrace.testing.wider import Wider
 
 OFF, WARN, FAIL = "off", "warn", "fail"
 _LEVELS: Final = (OFF, WARN, FAIL)
@@ -44,6 +46,14 @@ _OPTION: Final = "agenttrace_leaks"
 _MARKER: Final = "agenttrace_allow_open"
 _AT_MOST: Final = "agenttrace_max_open"
 _NONE_STUCK: Final = "agenttrace_no_stuck"
+_MARKERS: Final = (
+    (
+        f"{_MARKER}(*names_or_number): spans that the test may leave open: their "
+        "names, in which * stands for any text, or how many; with neither, any."
+    ),
+    f"{_AT_MOST}(number): fail the test if more spans than that are open at once.",
+    f"{_NONE_STUCK}: fail the test if the watchdog ends a span in it.",
+)
 _MARKED: Final = pytest.StashKey["_Marked"]()
 _HELP: Final = "what becomes of a test that leaves spans open: off, warn or fail"
 
@@ -71,19 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.is_blocked(_SHORT_NAME):
         message = f"-p no:{_SHORT_NAME} leaves nothing out: say -p no:{__name__}"
         raise pytest.UsageError(message)
-    config.addinivalue_line(
-        "markers",
-        f"{_MARKER}(*names_or_number): spans that the test may leave open: their "
-        "names, in which * stands for any text, or how many; with neither, any.",
-    )
-    config.addinivalue_line(
-        "markers",
-        f"{_AT_MOST}(number): fail the test if more spans than that are open at once.",
-    )
-    config.addinivalue_line(
-        "markers",
-        f"{_NONE_STUCK}: fail the test if the watchdog ends a span in it.",
-    )
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
     level = config.getoption(_OPTION) or config.getini(_OPTION)
     if level not in _LEVELS:
         message = f"{_OPTION} = {level!r}: must be off, warn or fail"
@@ -248,10 +247,8 @@ class LeakCheck:
     def __init__(self, level: str) -> None:
         self._level = level
         self._stack = ExitStack()
-        self._watching = False
         self._failed = False
         self._before: set[OpenSpan] = set()
-        self._of_fixtures: dict[pytest.FixtureDef[Any], set[OpenSpan]] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
@@ -259,12 +256,8 @@ class LeakCheck:
 
         A test that is run again, by a plugin for that, is judged again.
         """
-        if not self._watching:
-            # Not in the process that only hands tests out to others (xdist's).
-            self._watching = True
-            self._watch()
         self._failed = False
-        self._before = set(_open())
+        self._before = set(self._wider.open())
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -274,16 +267,12 @@ class LeakCheck:
         """Leave to a fixture of a wider scope what is started in its setup."""
         if fixturedef.scope == "function":
             return (yield)
-        before = set(_open())
-        try:
+        with self._wider.setting_up(fixturedef):
             return (yield)
-        finally:
-            known = before.union(*self._of_fixtures.values())
-            self._of_fixtures[fixturedef] = set(_open()) - known
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Ask for what a fixture has left open after its teardown."""
-        self._before -= self._of_fixtures.pop(fixturedef, set())
+        self._before -= self._wider.torn_down(fixturedef)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -313,11 +302,18 @@ class LeakCheck:
         """Watch no more."""
         self._stack.close()
 
-    def _watch(self) -> None:
+    @cached_property
+    def _wider(self) -> Wider:
+        """Watch, from the first test on.
+
+        Not in the process that only hands tests out to others (xdist's).
+        """
         from agenttrace.runtime.process import PROCESS  # noqa: PLC0415 - brings the SDK
         from agenttrace.testing.origins import ORIGINS  # noqa: PLC0415 - the same
+        from agenttrace.testing.wider import Wider  # noqa: PLC0415 - the same
 
         self._stack.enter_context(ORIGINS.noted(PROCESS.spans))
+        return Wider()
 
     def _report(self, item: pytest.Item) -> None:
         if not self._left():
@@ -339,8 +335,9 @@ class LeakCheck:
             item.warn(LeakedSpanWarning(text))
 
     def _left(self) -> list[OpenSpan]:
-        known = self._before.union(*self._of_fixtures.values())
-        return [span for span in _open() if span not in known]
+        return self._wider.not_theirs(
+            [span for span in self._wider.open() if span not in self._before]
+        )
 
 
 def _not_allowed(item: pytest.Item, left: list[OpenSpan]) -> list[OpenSpan]:
@@ -390,14 +387,6 @@ def _refuse(said: str) -> NoReturn:
         f"@pytest.mark.{_MARKER}({said}): must be names of spans or a number of them"
     )
     pytest.fail(message, pytrace=False)
-
-
-def _open() -> tuple[OpenSpan, ...]:
-    from agenttrace.runtime.process import PROCESS  # noqa: PLC0415 - brings the SDK
-
-    # What was dropped has ended, though nobody has told of it yet.
-    PROCESS.sweep()
-    return PROCESS.spans.snapshot()
 
 
 def _text(left: list[OpenSpan]) -> str:

@@ -228,6 +228,9 @@ class CapturedSpans:
                 "the spans are not the expected ones (- expected, + captured):\n\n"
                 f"{found}"
             )
+            if any(pattern.name is None for pattern in patterns):
+                # What a `...` has taken up is in no difference.
+                message += f"\n\n{self._shown()}"
             raise AssertionError(message)
 
     def snapshot(

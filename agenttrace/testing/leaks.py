@@ -68,11 +68,14 @@ def confirmed(find: Callable[[], list[OpenSpan]]) -> list[OpenSpan]:
     """Return the open spans that *find* finds, and goes on finding for a moment.
 
     Dropped spans are ended by whichever thread sweeps first; the ticker may have one
-    in hand just now.
+    in hand just now.  And of a thread that does one thing after the other there is
+    always some span, and never the same.
     """
     deadline = time.monotonic() + _MOMENT
-    while (left := find()) and time.monotonic() < deadline:
+    first = set(left := find())
+    while left and time.monotonic() < deadline:
         time.sleep(_MOMENT / 10)
+        left = [span for span in find() if span in first]
     return left
 
 

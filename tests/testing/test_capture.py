@@ -354,6 +354,32 @@ def test_a_tree_that_is_another_is_told_as_a_difference(
     """)
 
 
+def test_what_three_dots_have_taken_up_is_shown_beside_the_difference(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """A span that is in another place than the dots is nowhere in the difference."""
+    search("the weather")
+    search("lighthouses")
+
+    with pytest.raises(AssertionError) as caught:
+        agenttrace_spans.assert_tree("""
+            execute_tool look
+            ...
+        """)
+
+    assert str(caught.value) == expected("""
+        the spans are not the expected ones (- expected, + captured):
+
+        - execute_tool look
+          ...
+
+        There is:
+
+          execute_tool search: ok
+          execute_tool search: ok
+    """)
+
+
 def test_a_step_that_went_wrong_does_not_pass_unseen(
     agenttrace_spans: CapturedSpans,
 ) -> None:

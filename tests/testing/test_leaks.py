@@ -335,6 +335,32 @@ def test_spans_that_were_started_in_one_place_are_told_once(
     assert message.count("started at") == 1
 
 
+def test_a_thread_that_does_one_thing_after_the_other_leaves_none_open(
+    agenttrace_spans: CapturedSpans,
+) -> None:
+    """Some span of its own is open whenever one looks, and never the same."""
+    is_over, taken = threading.Event(), threading.Semaphore(0)
+
+    def work() -> None:
+        following = agenttrace.span("one")
+        following.__enter__()
+        while not is_over.is_set():
+            before, following = following, agenttrace.span("one")
+            following.__enter__()
+            before.__exit__(None, None, None)
+            taken.release()
+        following.__exit__(None, None, None)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(3):
+        taken.acquire(timeout=10)
+
+    agenttrace_spans.assert_all_closed()
+    is_over.set()
+    thread.join()
+
+
 def test_what_a_reference_cycle_holds_is_open_until_it_is_collected(
     agenttrace_spans: CapturedSpans,
 ) -> None:

@@ -354,6 +354,79 @@ def test_what_a_wider_fixture_holds_open_is_nobodys_leak(suite: Run) -> None:
     result.stdout.fnmatch_lines(["ERROR *::TestThird::test_b - Failed: 1 span left *"])
 
 
+def test_what_a_wider_fixtures_worker_is_at_is_nobodys_leak(suite: Run) -> None:
+    """A worker that waits for its next job has begun to in the middle of some test."""
+    result = suite(
+        """
+        import asyncio
+        import queue
+        import threading
+
+        import pytest_asyncio
+
+        @pytest.fixture(scope="module")
+        def jobs():
+            waiting, taken = queue.Queue(), queue.Queue()
+
+            def work():
+                while True:
+                    with agenttrace.span("wait for a job"):
+                        job = waiting.get()
+                    taken.put(job)
+                    if job is None:
+                        return
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            yield waiting, taken
+            waiting.put(None)
+            thread.join()
+
+        @pytest_asyncio.fixture(loop_scope="module", scope="module")
+        async def pump():
+            async def work():
+                while True:
+                    with agenttrace.span("pump"):
+                        await asyncio.sleep(0)
+
+            task = asyncio.create_task(work())
+            yield task
+            task.cancel()
+            await asyncio.wait([task])
+
+        def test_of_a_thread(jobs):
+            waiting, taken = jobs
+            waiting.put("one")
+            taken.get()
+
+        @pytest.mark.asyncio(loop_scope="module")
+        async def test_of_a_task(pump):
+            await asyncio.sleep(0)
+
+        @pytest.mark.asyncio(loop_scope="module")
+        async def test_of_a_task_that_leaks(pump, jobs):
+            leak()
+
+        @pytest.mark.asyncio(loop_scope="module")
+        async def test_that_leaves_a_block(pump, jobs):
+            block = agenttrace.span("block")
+            block.__enter__()
+            kept.append(block)
+        """,
+        LEAKS,
+        "-p",
+        "pytest_asyncio.plugin",
+    )
+
+    result.assert_outcomes(passed=4, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "ERROR *::test_of_a_task_that_leaks - Failed: 1 span left open: in*",
+            "ERROR *::test_that_leaves_a_block - Failed: 1 span left open: block",
+        ]
+    )
+
+
 def test_async_tests_and_fixtures_of_both_plugins_are_judged_alike(suite: Run) -> None:
     """Their loops end in teardown, and what ends with them is no leak."""
     result = suite(
