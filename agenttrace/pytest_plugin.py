@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agenttrace.testing.wider import Wider
 
 OFF, WARN, FAIL = "off", "warn", "fail"
-_LEVELS: Final = (OFF, WARN, FAIL)
+_LEVELS: Final = OFF, WARN, FAIL
 _SHORT_NAME: Final = "agenttrace"
 _OPTION: Final = "agenttrace_leaks"
 _MARKER: Final = "agenttrace_allow_open"
@@ -72,11 +72,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, and look for leaks where that is asked for.
+    """Declare the markers, and look for leaks where that is asked for.
 
     Raises:
-        pytest.UsageError: The setting is none of the three words, or the plugin is
-            to be left out by a name that is not its own.
+        pytest.UsageError: There is no such level, or the plugin has another name.
     """
     if config.pluginmanager.is_blocked(_SHORT_NAME):
         message = f"-p no:{_SHORT_NAME} leaves nothing out: say -p no:{__name__}"

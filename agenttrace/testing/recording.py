@@ -166,7 +166,7 @@ class Recording:
             branches[key] = trees.Branch(record.name, trees.OPEN)
             parents[key] = (key[0], record.parent_id.hex())
         for span in self.spans():
-            branches[span.key] = _branch_of(span)
+            branches[span.key] = branch_of(span)
             parents[span.key] = span.parent_key
         by_start = sorted(parents, key=lambda key: self._order[key])
         arrangement = arrange({key: parents[key] for key in by_start})
@@ -202,7 +202,8 @@ def key_of(span: OpenSpan) -> Key:
     return span.trace_id.hex(), span.span_id.hex()
 
 
-def _branch_of(span: CapturedSpan) -> trees.Branch:
+def branch_of(span: CapturedSpan) -> trees.Branch:
+    """Return *span* as one line of a tree, without what is beneath it."""
     return trees.Branch(
         span.name,
         span.outcome or "",

@@ -358,6 +358,23 @@ def test_a_stream_that_was_left_and_says_ok_is_told_what_says_more() -> None:
     )
 
 
+def test_a_tree_may_say_all_that_a_tree_can() -> None:
+    """Its facts were those of a drawing, so that nothing else was ever true."""
+
+    @agenttrace.agent
+    def run() -> str:
+        span = trace.get_current_span()
+        span.set_attribute("gen_ai.usage.output_tokens", 3)
+        return "sunny"
+
+    facts = "output_tokens=3 ended_by=return duration<60"
+    right = examine(run, tree=f"invoke_agent *: {facts}")
+    wrong = examine(run, tree="invoke_agent *: output_tokens=4")
+
+    assert right.broken == [], str(right)
+    assert wrong.promises == [Promise.TREE]
+
+
 def test_each_case_is_logged_as_it_begins(caplog: pytest.LogCaptureFixture) -> None:
     """One that hangs its test is the last of them."""
     with caplog.at_level(logging.INFO, "agenttrace.testing"):

@@ -2,7 +2,8 @@
 
 | module | owns |
 |---|---|
-| `subjects` | what a run is, and how it is begun, read and closed |
+| `subjects` | what a run is, and how it is begun and closed |
+| `reading` | how it is read, and left |
 | `steps` | one suspension of a coroutine, at which something is done |
 | `coroutines`, `plain`, `processes` | the cases |
 | `stage` | how a case is watched and judged |

@@ -8,13 +8,12 @@ in which one can be left.
 from __future__ import annotations
 
 import asyncio
-import sys
-from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.testing.conforming.promises import Promise
+from agenttrace.testing.conforming.reading import leave, read
 from agenttrace.testing.conforming.stage import LEFT, OK, Stage
 from agenttrace.testing.conforming.steps import Steps
 from agenttrace.testing.conforming.subjects import (
@@ -22,8 +21,6 @@ from agenttrace.testing.conforming.subjects import (
     InjectedError,
     Interrupt,
     close,
-    entered,
-    is_stream,
     step,
 )
 
@@ -47,40 +44,6 @@ async def settled() -> None:
     """Let what has been scheduled on the loop happen."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
-
-
-async def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noqa: ANN401 - a stream, or what a run returns
-    """Begin a run and read it, to its end or for *most* items.
-
-    The stream is kept: what ends its spans has to be what happens to it.  So is the
-    block that it is read in, where the run is a context manager, to be left later.
-    """
-    stream: Any = None
-    async with AsyncExitStack() as stack:
-        stream, is_in_block = await entered(factory(), stack)
-        stage.kept.append(stream)
-        if is_in_block:
-            stack.callback(stage.in_block())
-        stage.current("when it is begun")
-        while is_stream(stream):
-            if stage.items == most:
-                stage.block = stack.pop_all() if is_in_block else None
-                break
-            more, _ = await step(stream)
-            if not more:
-                break
-            stage.items += 1
-            stage.current(f"after item {stage.items}")
-    return stream
-
-
-async def leave(stage: Stage, stream: Any) -> None:  # noqa: ANN401 - any stream
-    """Leave *stream* as who reads it does: its block, or else by closing it."""
-    block, stage.block = stage.block, None
-    if block is None:
-        await close(stream)
-    else:
-        await block.__aexit__(*sys.exc_info())
 
 
 def cases(

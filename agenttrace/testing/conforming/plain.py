@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from contextvars import Context, copy_context
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.testing.conforming.promises import Promise
+from agenttrace.testing.conforming.reading import leave_plain, read_plain
 from agenttrace.testing.conforming.subjects import (
     ConsumerError,
     InjectedError,
     Interrupt,
     close_plain,
-    entered_plain,
-    is_stream,
     step_plain,
 )
 
@@ -34,43 +32,9 @@ INSTEAD: Final = frozenset({"cancelled", "timed_out", "abandoned"})
 """What another exception may say that an error is made into."""
 
 
-def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noqa: ANN401 - a stream, or what a run returns
-    """Begin a run and read it, to its end or for *most* items.
-
-    The stream is kept, and so is the block that it is read in, where the run is a
-    context manager, to be left later.
-    """
-    stream: Any = None
-    with ExitStack() as stack:
-        stream, is_in_block = entered_plain(factory(), stack)
-        stage.kept.append(stream)
-        if is_in_block:
-            stack.callback(stage.in_block())
-        stage.current("when it is begun")
-        while is_stream(stream):
-            if stage.items == most:
-                stage.block = stack.pop_all() if is_in_block else None
-                break
-            more, _ = step_plain(stream)
-            if not more:
-                break
-            stage.items += 1
-            stage.current(f"after item {stage.items}")
-    return stream
-
-
-def leave(stage: Stage, stream: Any) -> None:  # noqa: ANN401 - any stream
-    """Leave *stream* as who reads it does: its block, or else by closing it."""
-    block, stage.block = stage.block, None
-    if block is None:
-        close_plain(stream)
-    else:
-        block.__exit__(*sys.exc_info())
-
-
 def drive(stage: Stage, factory: Factory) -> Any:  # noqa: ANN401 - what a run returns
     """Read a run to its end."""
-    result = read(stage, factory)
+    result = read_plain(stage, factory)
     stage.current("when it is over")
     return result
 
@@ -146,13 +110,13 @@ def _closed(
     times: int = 1,
 ) -> Play:
     def play(stage: Stage) -> None:
-        stream = read(stage, factory, most=items)
+        stream = read_plain(stage, factory, most=items)
         stage.left(may)
         for _ in range(times):
             if in_thread:
                 _in_thread(lambda: close_plain(stream))
             else:
-                leave(stage, stream)
+                leave_plain(stage, stream)
         stage.current("after it was closed")
 
     return play
@@ -160,7 +124,7 @@ def _closed(
 
 def _dropped(factory: Factory, items: int, may: frozenset[str]) -> Play:
     def play(stage: Stage) -> None:
-        read(stage, factory, most=items)
+        read_plain(stage, factory, most=items)
         stage.left(may)
         stage.let_go()
         stage.collect()
@@ -172,13 +136,13 @@ def _dropped(factory: Factory, items: int, may: frozenset[str]) -> Play:
 def _consumer_raises(factory: Factory, may: frozenset[str]) -> Play:
     def play(stage: Stage) -> None:
         error = ConsumerError("of the consumer's own")
-        stream = read(stage, factory, most=1)
+        stream = read_plain(stage, factory, most=1)
         stage.left(may)
         try:
             try:
                 raise error
             finally:
-                leave(stage, stream)
+                leave_plain(stage, stream)
         except ConsumerError as came:
             if came is not error:
                 stage.breaks(Promise.THROUGH, "another exception came out of closing")
@@ -190,7 +154,7 @@ def _consumer_raises(factory: Factory, may: frozenset[str]) -> Play:
 def _thrown(factory: Factory, kind: type[BaseException], may: frozenset[str]) -> Play:
     def play(stage: Stage) -> None:
         error = kind("thrown in by the consumer")
-        stream = read(stage, factory, most=1)
+        stream = read_plain(stage, factory, most=1)
         throw = getattr(stream, "throw", None)
         if throw is None:
             close_plain(stream)
@@ -222,7 +186,7 @@ def _hops(
     factory: Factory, found: Baseline, within: Callable[[Callable[[], Any]], Any]
 ) -> Play:
     def play(stage: Stage) -> None:
-        stream = read(stage, factory, most=1)
+        stream = read_plain(stage, factory, most=1)
 
         def advance() -> bool:
             more, _ = step_plain(stream)
@@ -234,7 +198,7 @@ def _hops(
             stage.current("between two steps elsewhere")
         stage.current("between two steps elsewhere")
         if stage.block is not None:
-            leave(stage, stream)
+            leave_plain(stage, stream)
         found.same(stage)
 
     return play
@@ -257,7 +221,7 @@ def _interleaved(factory: Factory, found: Baseline) -> Play:
         with ExitStack() as blocks:
             streams: list[Any] = []
             for _ in range(2):
-                streams.append(read(stage, factory, most=0))
+                streams.append(read_plain(stage, factory, most=0))
                 if stage.block is not None:
                     blocks.push(stage.block)
             while streams:

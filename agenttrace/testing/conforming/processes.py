@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.errors import AgenttraceError
 from agenttrace.runtime.process import PROCESS
-from agenttrace.testing.conforming import coroutines, plain
+from agenttrace.testing.conforming import coroutines
 from agenttrace.testing.conforming.promises import Promise
+from agenttrace.testing.conforming.reading import (
+    leave,
+    leave_plain,
+    read,
+    read_plain,
+)
 from agenttrace.testing.conforming.steps import Steps
 from agenttrace.testing.conforming.subjects import step, step_plain
 from agenttrace.testing.killing import kill_and_recover, run_in_fork
@@ -158,7 +164,7 @@ class _Half:
         self, stage: Stage
     ) -> Generator[tuple[Any, asyncio.AbstractEventLoop | None]]:
         if not self._is_async:
-            yield plain.read(stage, self._factory, most=1), None
+            yield read_plain(stage, self._factory, most=1), None
             return
         with ExitStack() as stack:
             runner = stack.enter_context(asyncio.Runner())
@@ -167,9 +173,7 @@ class _Half:
 
     def _begin(self, stage: Stage, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401 - a stream or a task
         if self._found.is_stream:
-            return loop.run_until_complete(
-                coroutines.read(stage, self._factory, most=1)
-            )
+            return loop.run_until_complete(read(stage, self._factory, most=1))
         # The turn of the loop in which it comes there is the last one.
         steps = Steps((self._found.suspensions + 1) // 2, loop.stop)
         task = loop.create_task(coroutines.drive(stage, self._factory, steps))
@@ -187,11 +191,11 @@ class _Half:
             while step_plain(going)[0]:
                 stage.items += 1
             if stage.block is not None:
-                plain.leave(stage, going)
+                leave_plain(stage, going)
         elif not self._found.is_stream:
             loop.run_until_complete(going)
         else:
             while loop.run_until_complete(step(going))[0]:
                 stage.items += 1
             if stage.block is not None:
-                loop.run_until_complete(coroutines.leave(stage, going))
+                loop.run_until_complete(leave(stage, going))

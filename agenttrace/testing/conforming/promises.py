@@ -7,8 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_UNSAID: Final = (
+    "end() says so unless an exception is on its way: a decorated generator hears how "
+    "it is left"
+)
 _MOST_CASES: Final = 4
 """Further cases that are named beside the first one that broke a promise alike."""
 
@@ -91,6 +98,26 @@ class Report:
                 lines += _told(alike)
         lines += ["", *(f"not tried: {each}" for each in self.skipped)]
         return "\n".join(lines).rstrip("\n")
+
+
+def untrue(name: str, outcome: str, may: Collection[str], *, is_unsaid: bool) -> str:
+    """Return what is said of a span that says something else than what happened.
+
+    Args:
+        name: Its name.
+        outcome: What it says.
+        may: What it may say.
+        is_unsaid: Whether its owner has ended it without a word.
+    """
+    was = " or ".join(sorted(may))
+    text = f"{name!r} says that it was {outcome}: it was {was}"
+    return f"{text}\n{_UNSAID}" if is_unsaid else text
+
+
+def ageless(text: str, *, beneath: str) -> str:
+    """Return *text* without ages and the span *beneath*, so that it is told once."""
+    lines = (line.partition(" (open for ")[0] for line in text.splitlines())
+    return "\n".join(line.replace(f"{beneath} / ", "", 1) for line in lines)
 
 
 def _alike(broken: list[Broken], promise: Promise) -> list[list[Broken]]:

@@ -24,8 +24,9 @@ from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import leaks, trees
 from agenttrace.testing.capture import CapturedSpans, capture_spans
 from agenttrace.testing.conforming.hearing import counting_ends, listening
-from agenttrace.testing.conforming.promises import Broken, Promise
+from agenttrace.testing.conforming.promises import Broken, Promise, ageless, untrue
 from agenttrace.testing.garbage import collect_garbage
+from agenttrace.testing.recording import branch_of, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
@@ -43,10 +44,6 @@ _COLLECTING: Final = 1.0
 """Seconds at most for which garbage is collected again and again."""
 _HANG: Final = 30.0
 """Seconds after which a case is taken to hang."""
-_UNSAID: Final = (
-    "end() says so unless an exception is on its way: a decorated generator hears how "
-    "it is left"
-)
 _COLLECTED: Final = Ending(Outcome.ABANDONED, EndedBy.CLOSE)
 
 
@@ -168,7 +165,7 @@ class Stage:
         """Note that the run is left now: what is open at its top may end like this."""
         for record in self.open():
             if record.parent_id.hex() == self._key[1]:
-                self._touched[_key(record)] = frozenset(may)
+                self._touched[key_of(record)] = frozenset(may)
 
     def path(self) -> list[Key]:
         """Return the open spans that something raised here comes up through.
@@ -178,11 +175,11 @@ class Stage:
         span_id = trace.get_current_span().get_span_context().span_id
         above = PROCESS.spans.find(span_id.to_bytes(8, "big"))
         path: list[Key] = []
-        while above is not None and _key(above) != self._key:
-            path.append(_key(above))
+        while above is not None and key_of(above) != self._key:
+            path.append(key_of(above))
             above = above.parent
         tops = [each for each in self.open() if each.parent_id.hex() == self._key[1]]
-        return [*path, *(_key(top) for top in tops if len(tops) == 1)]
+        return [*path, *(key_of(top) for top in tops if len(tops) == 1)]
 
     def beside(self) -> list[Key]:
         """Return the open spans that the task or thread which runs this has started.
@@ -191,7 +188,7 @@ class Stage:
         through them as well, or leaves behind what they stand for.
         """
         here = _runner()
-        return [_key(each) for each in self.open() if self._runners.get(each) == here]
+        return [key_of(each) for each in self.open() if self._runners.get(each) == here]
 
     def raised_in(
         self, path: Collection[Key], beside: Collection[Key], may: Collection[str]
@@ -233,7 +230,8 @@ class Stage:
         return [
             each
             for each in self.spans.open
-            if _key(each) != self._key and each.trace_id.hex() not in self._other_traces
+            if key_of(each) != self._key
+            and each.trace_id.hex() not in self._other_traces
         ]
 
     def drawn(self) -> str:
@@ -289,11 +287,14 @@ class Stage:
         left = self._settled()
         mine = [each for each in left if each.trace_id.hex() == self._key[0]]
         if mine:
-            self.breaks(Promise.CLOSED, f"still open:\n\n{_ageless(leaks.told(mine))}")
+            self.breaks(
+                Promise.CLOSED,
+                f"still open:\n\n{ageless(leaks.told(mine), beneath=CONSUMER)}",
+            )
         for each in left:
             # It has been told: no later case or test is to find it again.
             PROCESS.spans.judge(each, _COLLECTED)
-            self._left_open.add(_key(each))
+            self._left_open.add(key_of(each))
 
     def _settled(self) -> list[OpenSpan]:
         """Return what is open, and stays so though other threads are given time."""
@@ -338,10 +339,8 @@ class Stage:
     def _judge_outcome(self, span: CapturedSpan, may: frozenset[str]) -> None:
         outcome = "ok" if span.outcome is None else span.outcome.value
         if outcome not in may:
-            was = " or ".join(sorted(may))
-            what = f"{span.name!r} says that it was {outcome}: it was {was}"
-            if outcome == Outcome.OK and may == LEFT and span.ended_by is not None:
-                what += f"\n{_UNSAID}"
+            is_unsaid = outcome in OK and may == LEFT and span.ended_by is not None
+            what = untrue(span.name, outcome, may, is_unsaid=is_unsaid)
             self.breaks(Promise.TRUTH, what)
         elif (
             span.status is trace.StatusCode.ERROR
@@ -384,16 +383,6 @@ def _runner() -> int:
         return threading.get_ident()
 
 
-def _key(record: OpenSpan) -> Key:
-    return record.trace_id.hex(), record.span_id.hex()
-
-
-def _ageless(text: str) -> str:
-    """Return *text* without ages, so that what is alike is told once."""
-    lines = (line.partition(" (open for ")[0] for line in text.splitlines())
-    return "\n".join(line.replace(f"{CONSUMER} / ", "", 1) for line in lines)
-
-
 def _told_as_errors() -> Collection[str]:
     """Return the outcomes that the runtime in use was told to call errors."""
     runtime = core.current()
@@ -401,10 +390,6 @@ def _told_as_errors() -> Collection[str]:
 
 
 def _branch(span: CapturedSpan) -> trees.Branch:
-    return trees.Branch(
-        span.name,
-        span.outcome or "",
-        span.error_type,
-        {"items": span.items},
-        [_branch(child) for child in span.children],
-    )
+    branch = branch_of(span)
+    branch.children = [_branch(child) for child in span.children]
+    return branch
