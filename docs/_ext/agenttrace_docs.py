@@ -45,8 +45,9 @@ import ast
 import importlib
 import inspect
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, is_typeddict
 
 import click
 from docutils.parsers.rst import directives
@@ -237,11 +238,16 @@ def _default(setting: settings.Setting) -> str:
 
 
 def _autodoc(name: str, what: object) -> list[str]:
+    if is_typeddict(what):
+        # Sphinx asks it for a signature, and fails: it has none that anybody calls.
+        return [f".. autoclass:: {name}()"]
     if inspect.isclass(what):
         kind = "exception" if issubclass(what, BaseException) else "class"
         return [f".. auto{kind}:: {name}", "   :members:"]
     kind = "function" if inspect.isroutine(what) else "data"
-    return [f".. auto{kind}:: {name}"]
+    # A table is told by what it holds, not by how that would be typed.
+    options = ["   :no-value:"] if isinstance(what, Mapping) else []
+    return [f".. auto{kind}:: {name}", *options]
 
 
 def _without_signature(

@@ -325,6 +325,25 @@ def test_what_is_left_open_is_not_blamed_for_how_it_ended() -> None:
     assert report.promises == [Promise.CLOSED]
 
 
+def test_what_ends_in_a_later_case_is_not_blamed_on_that() -> None:
+    """The report named a span that no source has, in a case that did nothing wrong."""
+
+    def run() -> Generator[str]:
+        while kept:
+            kept.pop().end()
+        span = kept_span("read")
+        yield from ("sunny", "warm")
+        kept.remove(span)
+        span.end()
+
+    report = examine(run, patience=0.05, leave_out=[*WITHOUT_FORKS, "two"])
+
+    assert "it is left after item 1 of 2 and closed" in {
+        each.case for each in report.broken
+    }
+    assert report.promises == [Promise.CLOSED], str(report)
+
+
 class Reader:
     """A stream of somebody's own make, whose close() ends the span without a word."""
 

@@ -12,6 +12,7 @@ import agenttrace
 from agenttrace import testing
 from agenttrace.cli.group import COMMANDS
 from agenttrace.settings import DESCRIBED
+from agenttrace.testing import model_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +96,9 @@ def test_every_public_name_of_the_testing_kit_is_documented(repo: Path) -> None:
     reference = (repo / "docs/reference/testing.md").read_text()
 
     assert documented(reference, "agenttrace.testing") == sorted(testing.__all__)
+    assert documented(reference, "agenttrace.testing.model_server") == sorted(
+        model_server.__all__
+    )
 
 
 def test_every_command_is_documented(repo: Path) -> None:

@@ -9,6 +9,7 @@ business of the books of cases: `coroutines`, `plain`, `processes`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ import agenttrace
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.runtime import core
 from agenttrace.runtime.process import PROCESS
+from agenttrace.semconv import LATE_FINISH
 from agenttrace.testing import leaks, trees
 from agenttrace.testing.capture import CapturedSpans, capture_spans
 from agenttrace.testing.conforming.hearing import counting_ends, listening
@@ -85,7 +87,7 @@ class Stage:
         self.broken: list[Broken] = []
         self.spans: CapturedSpans
         self._consumer: trace.Span = trace.INVALID_SPAN
-        self._in_blocks: list[trace.Span] = []
+        self._in_blocks: set[trace.Span] = set()
         self._key: Key = ("", "")
         self._touched: dict[Key, frozenset[str]] = {}
         self._tops_may: frozenset[str] | None = None
@@ -138,13 +140,8 @@ class Stage:
         """
         now = trace.get_current_span()
         self.was_in_block = True
-        self._in_blocks.append(now)
-
-        def left() -> None:
-            if now in self._in_blocks:
-                self._in_blocks.remove(now)
-
-        return left
+        self._in_blocks.add(now)
+        return functools.partial(self._in_blocks.discard, now)
 
     def current(self, when: str) -> None:
         """Expect the consumer's span to be current here, or that of a block."""
@@ -262,11 +259,16 @@ class Stage:
         return Counter(each.name for each in self._ended())
 
     def _ended(self) -> list[CapturedSpan]:
-        """Return what the run had, and has ended."""
+        """Return what the run had, and has ended.
+
+        That what an earlier case left open ends after all is not of this one.
+        """
         return [
             each
             for each in self.spans
-            if each.key != self._key and each.key[0] not in self._other_traces
+            if each.key != self._key
+            and each.key[0] not in self._other_traces
+            and (each.key[0] == self._key[0] or not each.name.startswith(LATE_FINISH))
         ]
 
     def collect(self, *, patiently: bool = False) -> None:

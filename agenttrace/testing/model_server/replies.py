@@ -51,25 +51,41 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Something the model says."""
+    """Something the model says.
+
+    Args:
+        content: The text.
+    """
 
     content: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool the model wants called.  *arguments* is sent as it is, valid or not."""
+    """A tool the model wants called.
+
+    Args:
+        name: The tool's.
+        arguments: JSON, sent as it is, valid or not.
+    """
 
     name: str
     arguments: str
 
 
 Part: TypeAlias = Text | ToolCall
+"""What the model says, or wants called."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An HTTP error in place of an answer."""
+    """An HTTP error in place of an answer.
+
+    Args:
+        status: HTTP's.
+        message: What the error says.
+        code, param: OpenAI's, where there are any.
+    """
 
     status: int
     message: str
