@@ -267,10 +267,10 @@ class CapturedSpans:
         """
         __tracebackhide__ = True
         if self.most_open > number:
-            then = leaks.listed(self._recording.open_then)
+            then = self._recording.open_then
             message = (
-                f"{self.most_open:,} spans were open at once, and {number:,} may be:"
-                f"\n\n{then}"
+                f"{self.most_open:,} spans were open at once, and {number:,} may be: "
+                f"{leaks.named(then)}\n\n{leaks.listed(then)}"
             )
             raise AssertionError(message)
 
@@ -285,7 +285,9 @@ class CapturedSpans:
         if judged:
             number = "1 span" if len(judged) == 1 else f"{len(judged):,} spans"
             told = "\n\n".join(leaks.judged(span) for span in judged)
-            message = f"the watchdog has ended {number}:\n\n{told}"
+            message = (
+                f"the watchdog has ended {number}: {leaks.named(judged)}\n\n{told}"
+            )
             raise AssertionError(message)
 
     def assert_all_closed(self, *, collect: bool = False) -> None:

@@ -87,10 +87,15 @@ def headline(spans: Sequence[OpenSpan], *, is_open: str) -> str:
         is_open: What they are: "left open", "still open".
     """
     number = "1 span" if len(spans) == 1 else f"{len(spans):,} spans"
+    return f"{number} {is_open}: {named(spans)}"
+
+
+def named(spans: Sequence[OpenSpan | CapturedSpan]) -> str:
+    """Return the names of *spans*, of many the first."""
     names = list(dict.fromkeys(span.name for span in spans))
     if len(names) > _MOST_NAMES:
         names[_MOST_NAMES:] = ["..."]
-    return f"{number} {is_open}: {', '.join(names)}"
+    return ", ".join(names)
 
 
 def told(spans: Sequence[OpenSpan]) -> str:

@@ -740,14 +740,14 @@ def test_a_test_is_held_to_what_its_markers_promise(suite: Run) -> None:
 
     result.assert_outcomes(passed=4, errors=3)
     assert section(result, "ERROR at teardown of test_that_breaks_it") == expected("""
-        3 spans were open at once, and 2 may be:
+        3 spans were open at once, and 2 may be: step 3, step 2, step 1
 
           step 3 (test_suite.py:27)
           step 2 (test_suite.py:27)
           step 1 (test_suite.py:27)
     """)
     stuck = section(result, "ERROR at teardown of test_that_makes_none")
-    assert stuck.startswith("the watchdog has ended 1 span:\n\n  slow: ")
+    assert stuck.startswith("the watchdog has ended 1 span: slow\n\n  slow: ")
     assert section(result, "ERROR at setup of test_that_cannot_be_meant") == (
         "@pytest.mark.agenttrace_max_open('two'): must be one number of spans"
     )
