@@ -165,10 +165,16 @@ class Journal:
             live: Any = span()
             tracer = live._tracer  # noqa: SLF001 - see `Described`
             operation = span.operation
-            if operation is None:
+            values = live._values  # noqa: SLF001 - see `Described`
+            # As `payload.is_a_step` says, without the call.
+            if operation is None and (
+                not values
+                or _CONVERSATION not in values
+                or (span.parent_id and not live.remote_parent)
+            ):
                 pack, texts = self._texts[span.name, tracer]
             else:
-                get = (live._values or NOTHING).get  # noqa: SLF001 - see `Described`
+                get = (values or NOTHING).get
                 pack, texts = self._texts[
                     span.name,
                     tracer,

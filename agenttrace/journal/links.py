@@ -1,9 +1,9 @@
 """The links of a slot: what the span in it is linked to, to bytes and back.
 
 Written by themselves, after the rest, for the few spans that have any; imported with
-the first of those.  The same step writes the conversation of a span without an
-operation, which `file` leaves out: most of these are steps of a run, but one that is
-linked is a run of its own (`background`, `resume`, a job), and nobody above it says.
+the first of those.  The same step writes the conversation of a span that was taken for
+a step (`payload.is_a_step`): who is linked has had a message, and may have learned from
+that whose conversation it is.
 
 The layout is `format`'s.  What is incomplete is not valid: bytes first, then the one
 byte that makes them count, so no SIGKILL can tear them.

@@ -49,6 +49,7 @@ UNUSUAL: Final = (
 raises in the middle of it, a time-out for one, is the application's.
 """
 _MOST_TEXTS: Final = 1024
+_CONVERSATION: Final = semconv.GEN_AI_CONVERSATION_ID
 _ROUND: Final = 32
 """Bytes that the length of texts is rounded up to: few lengths, a packer for each."""
 NOTHING: Final[Mapping[str, object]] = {}
@@ -135,6 +136,19 @@ def write(
     return True
 
 
+def is_a_step(span: OpenSpan, live: object) -> bool:
+    """Return whether of *span* only its name is written, and of which scope it is.
+
+    Most spans without an operation are steps, and their run says whose conversation it
+    is.  Above the run itself, the topmost one of this process, nobody does.
+    """
+    if span.operation is not None:
+        return False
+    if span.parent_id and not getattr(live, "remote_parent", False):
+        return True
+    return _CONVERSATION not in (getattr(live, "_values", None) or NOTHING)
+
+
 def write_error(
     words: memoryview[int], word: int, state: State, ending: Ending | None
 ) -> int:
@@ -161,7 +175,7 @@ def _texts_of(span: OpenSpan, live: object, known: dict[object, Packed]) -> Pack
     key: tuple[object, ...]
     if tracer is None:
         key = (name, span.operation)
-    elif span.operation is None:
+    elif is_a_step(span, live):
         key = (name, tracer)
     else:
         attributes = getattr(live, "_values", None) or attributes

@@ -204,6 +204,33 @@ def test_a_job_of_a_killed_process_is_lost_also_before_its_first_step() -> None:
     assert job.attributes["gen_ai.conversation.id"] == "c-17"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_what_is_topmost_in_a_killed_process_says_whose_conversation_it_was() -> None:
+    """Nobody above it does: a job that nothing started, a run, one that goes on."""
+
+    def work(die: Callable[[], NoReturn]) -> None:
+        async def main() -> None:
+            sent = {"traceparent": f"00-{7:032x}-{7:016x}-01"}
+            with agenttrace.bind(conversation_id="c-17"):
+                agenttrace.background(nothing(), name="job")
+                with agenttrace.continue_trace(sent), agenttrace.span("goes on"):
+                    pass_on = agenttrace.carrier()
+                    with agenttrace.continue_trace(pass_on, run="delivery"):
+                        die()
+
+        asyncio.run(main())
+
+    recovered = kill_and_recover(work)
+
+    assert recovered.span("job").linked == []
+    assert recovered.span("goes on").parent_id == f"{7:016x}"
+    assert recovered.span("delivery").linked == [recovered.span("goes on")]
+    for name in ("job", "goes on", "delivery"):
+        assert ending(recovered, name) == ("lost", "recovery")
+        attributes = recovered.span(name).attributes
+        assert attributes["gen_ai.conversation.id"] == "c-17", name
+
+
 @pytest.mark.asyncio
 async def test_a_job_keeps_what_is_bound_and_has_children_of_its_own(
     agenttrace_spans: CapturedSpans,
