@@ -7,79 +7,46 @@ warning may come up.  Where something differs, the suite is run again both ways,
 was, since a test may need the others to go wrong: what varies without us is not our
 doing, and all else is.
 
-What a suite needs and cannot have here (openai's mock server, services of others) fails
-or is left out both times alike, and is told as such.  Exit status 1 if something
-differs.
+What is left out of a suite is told with its reason, and `suites` has the list.  What a
+test needs and cannot have here (services of others) fails both times alike, and is
+told as such.  Exit status 1 if something differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import venv
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from tests.downstream.comparing import Difference, Ran, difference
+from tests.downstream.suites import SUITES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
 ROOT: Final = Path(__file__).parents[2]
-_LONGEST: Final = 3600
+_LONGEST: Final = 7200
 """Seconds that one run of a suite may take."""
-
-
-class Suite(NamedTuple):
-    """A library whose tests are run.
-
-    Args:
-        extras: Of the library itself.
-        beside: What its tests import, and its extras do not bring.
-        options: For pytest.
-    """
-
-    extras: tuple[str, ...]
-    beside: tuple[str, ...]
-    options: tuple[str, ...] = ()
-
-
-SUITES: Final = {
-    "openai": Suite(
-        ("aiohttp", "datalib"),
-        (
-            *("azure-identity", "botocore", "httpx", "inline-snapshot", "Pillow"),
-            *("pytest", "pytest-asyncio", "pytest-xdist", "requests", "rich", "trio"),
-            "websockets",
-        ),
-        # The first ask a mock server that npm installs; the second is about the tools
-        # of the library's own repository.
-        ("--ignore=tests/api_resources", "--ignore=tests/test_uv_workflows.py"),
-    ),
-    "openai-agents": Suite(
-        ("encrypt", "litellm", "realtime", "redis", "sqlalchemy", "viz", "voice"),
-        (
-            *("aiohttp", "aiosqlite", "eval-type-backport", "fakeredis", "fastapi"),
-            *("graphviz", "grpcio", "inline-snapshot", "pymongo", "pytest"),
-            *("pytest-asyncio", "pytest-mock", "pytest-xdist", "rich", "textual"),
-            *("twilio", "websockets"),
-        ),
-        # They ask that a trace or span which is finished in another context raises:
-        # that it does not is what agenttrace is for.
-        tuple(
-            f"--deselect=tests/tracing/{file}.py::"
-            "test_explicit_finish_from_another_context_still_raises"
-            for file in ("test_spans_impl", "test_traces_impl")
-        ),
-    ),
+_COPIED: Final = {
+    "plugin.py": "agenttrace_downstream.py",
+    "answering.py": "agenttrace_answering.py",
 }
+"""What is put beside a suite, whose tests are called `tests` as ours are."""
+_PROGRESS: Final = re.compile(r"\[ *(\d+)%\]$")
+_STEP: Final = 10
+"""Per cent between two lines of progress, where no terminal shows each."""
 
 
 class Workplace:
@@ -97,11 +64,10 @@ class Workplace:
         self.plugins = folder / "plugins"
         venv.create(folder / "venv", with_pip=True)
         self.plugins.mkdir()
-        shutil.copy(
-            Path(__file__).with_name("plugin.py"),
-            self.plugins / "agenttrace_downstream.py",
-        )
+        for ours, theirs in _COPIED.items():
+            shutil.copy(Path(__file__).with_name(ours), self.plugins / theirs)
         self.source = self._unpacked(name)
+        self.version = self.source.name.rpartition("-")[2]
 
     def install(self, *packages: str | Path) -> None:
         """Install *packages*, the newest there are."""
@@ -122,29 +88,45 @@ class Workplace:
         results.unlink(missing_ok=True)
         environment = {
             **os.environ,
+            **self.suite.environment,
             "AGENTTRACE_STATE_DIR": str(self.folder / "state"),
             "DOWNSTREAM_RESULTS": str(results),
             "PYTHONPATH": str(self.plugins),
         }
         if traced:
             environment["DOWNSTREAM_TRACED"] = "1"
-        done = subprocess.run(
-            [
-                *(self.python, "-m", "pytest", "-q", "-n2"),
-                *("-p", "agenttrace_downstream", *self.suite.options, *arguments),
-            ],
-            cwd=self.source,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_LONGEST,
-        )
+        with self._api() as api:
+            said = _followed(
+                [
+                    *(str(self.python), "-u", "-m", "pytest", "-q", "-n2"),
+                    *("-p", "agenttrace_downstream", *self.suite.options, *arguments),
+                ],
+                self.source,
+                environment | api,
+            )
         if not results.exists():
-            message = f"the session came to no end:\n{done.stdout}{done.stderr}"
+            message = f"the session came to no end:\n{said}"
             raise RuntimeError(message)
         ran: Ran = json.loads(results.read_text())
         return ran
+
+    @contextlib.contextmanager
+    def _api(self) -> Generator[dict[str, str]]:
+        """Answer what the tests ask; yield the variable that tells them where."""
+        if not self.suite.base_url:
+            yield {}
+            return
+        with subprocess.Popen(
+            [self.python, self.plugins / _COPIED["answering.py"]],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server:
+            try:
+                assert server.stdout is not None
+                port = int(server.stdout.readline())
+                yield {self.suite.base_url: f"http://127.0.0.1:{port}"}
+            finally:
+                server.terminate()
 
     def compare(self, only: Sequence[str]) -> Difference:
         """Run the suite, or the files *only*, without agenttrace and with it."""
@@ -204,21 +186,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = said.names or list(SUITES)
     if unknown := [name for name in names if name not in SUITES]:
         parser.error(f"there is no {unknown[0]!r}: it is one of {', '.join(SUITES)}")
-    found: dict[str, Difference] = {}
+    told: dict[str, dict[str, object]] = {}
+    is_same = True
     for name in names:
         with tempfile.TemporaryDirectory(prefix="agenttrace-downstream-") as folder:
-            found[name] = Workplace(name, Path(folder)).compare(said.only)
+            place = Workplace(name, Path(folder))
+            found = place.compare(said.only)
+        left_out = place.suite.left_out
+        told[name] = {
+            "version": place.version,
+            "left out": dict(left_out),
+            **found.as_json(),
+        }
+        is_same &= found.is_none
+        if not said.json:
+            _summary(f"{name} {place.version}", found)
+            for path, reason in left_out.items():
+                print(f"  left out: {path}: {reason}")
     if said.json:
-        print(json.dumps({name: it.as_json() for name, it in found.items()}, indent=1))
-    else:
-        for name, each in found.items():
-            _summary(name, each)
-    return 0 if all(each.is_none for each in found.values()) else 1
+        print(json.dumps(told, indent=1))
+    return 0 if is_same else 1
+
+
+def _followed(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """Run *command*, a session of pytest; tell how far it is, return what it said."""
+    said: list[str] = []
+    shown = 0
+    in_place = sys.stderr.isatty()
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as session:
+        limit = threading.Timer(_LONGEST, session.kill)
+        limit.start()
+        try:
+            for line in session.stdout or ():
+                said.append(line)
+                if far := _PROGRESS.search(line):
+                    done = int(far[1])
+                    if in_place:
+                        sys.stderr.write(f"\r  {done:3} %")
+                    elif done // _STEP > shown // _STEP:
+                        sys.stderr.write(f"  {done:3} %\n")
+                    shown = done
+        finally:
+            limit.cancel()
+    if in_place and shown:
+        sys.stderr.write("\n")
+    return "".join(said)
 
 
 def _summary(name: str, found: Difference) -> None:
     counts = ", ".join(f"{many} {word}" for word, many in sorted(found.counts.items()))
-    print(f"{name}: {counts} without agenttrace")
+    print(f"{name} on Python {platform.python_version()}: {counts} without agenttrace")
     for test, (before, after) in found.changed.items():
         print(f"  {before} without, {after} with: {test}")
     for warning in found.warnings:
