@@ -52,8 +52,11 @@ class System(NamedTuple):
         return (self.patterns if here else ()) + self.elsewhere.get(session, ())
 
 
-_PINNED: Final = "agency-swarm pins openai and openai-agents: in `systems` alone"
-_APART: Final = "run beside agency-swarm, in `systems` alone"
+APART: Final = ("systems-3.12", "systems-3.13")
+"""The sessions with the systems that pin what others need: the Pythons that all of
+them support."""
+_PINNED: Final = "agency-swarm pins openai and openai-agents: in `systems-*` alone"
+_BESIDE: Final = "run beside agency-swarm, in `systems-*` alone"
 
 SYSTEMS: Final = (
     System(
@@ -71,14 +74,23 @@ SYSTEMS: Final = (
     System("4 Django", ("tests/web/test_django.py",)),
     System(
         "5 Agency Swarm, nest_asyncio",
-        elsewhere={"systems": ("tests/systems/*swarm*.py", "tests/systems/*nest*.py")},
+        elsewhere=dict.fromkeys(
+            APART, ("tests/systems/*swarm*.py", "tests/systems/*nest*.py")
+        ),
         missing={"first": "needs 3.12", "lowest": "needs 3.12"}
         | dict.fromkeys(("3.12", "3.13"), _PINNED),
     ),
     System(
         "6 Agent Framework",
-        elsewhere={"systems": ("tests/systems/*framework*.py",)},
-        missing=dict.fromkeys(EVERYWHERE, _APART),
+        elsewhere={
+            "systems-3.12": ("tests/systems/*framework*.py",),
+            # Set-up and background responses are the same on every Python.
+            "systems-3.13": (
+                "tests/systems/test_agent_framework.py",
+                "tests/systems/*framework_sessions.py",
+            ),
+        },
+        missing=dict.fromkeys(EVERYWHERE, _BESIDE),
     ),
     System(
         "7 background asyncio work",
@@ -135,14 +147,17 @@ def cell(system: System, session: str, results: Results | None) -> tuple[str, st
 def table(sessions: Mapping[str, Results], names: Sequence[str]) -> list[str]:
     """Return the lines of the table that has the sessions *names* for columns."""
     first = max(len(system.title) for system in SYSTEMS) + 2
-    lines = [" " * first + "".join(f"{name:>10}" for name in names)]
+    width = max((10, *(len(name) + 2 for name in names)))
+    lines = [" " * first + "".join(f"{name:>{width}}" for name in names)]
     for library in ("python", "openai", "openai-agents", "opentelemetry-sdk"):
         versions = (_version(sessions.get(name), library) for name in names)
-        lines.append(library.ljust(first) + "".join(f"{it:>10}" for it in versions))
+        lines.append(
+            library.ljust(first) + "".join(f"{it:>{width}}" for it in versions)
+        )
     notes: list[str] = []
     for system in SYSTEMS:
         cells = [(name, *cell(system, name, sessions.get(name))) for name in names]
-        words = "".join(f"{word:>10}" for _, word, _ in cells)
+        words = "".join(f"{word:>{width}}" for _, word, _ in cells)
         lines.append(f"{system.title} ".ljust(first, ".") + words)
         notes += [
             f"{word}: {system.title} on {name}: {why}"

@@ -13,6 +13,7 @@ from tests.checks.sessions import (
     Results,
 )
 from tests.checks.systems import (
+    APART,
     EVERYWHERE,
     ROOT,
     SYSTEMS,
@@ -105,6 +106,14 @@ def test_the_paths_of_a_session_are_files_with_tests() -> None:
 
     assert "tests/web/test_django.py" in found
     assert all((ROOT / each).is_file() for each in found)
+
+
+def test_no_file_about_a_system_is_run_nowhere() -> None:
+    """An environment of their own runs what its column names, and nothing else."""
+    files = {str(it.relative_to(ROOT)) for it in ROOT.glob("tests/systems/test_*.py")}
+
+    assert files == set(paths(APART[0]))
+    assert files >= set(paths(APART[1])) > set()
 
 
 def test_unsteady_tests_are_named_with_the_order_they_failed_in() -> None:
