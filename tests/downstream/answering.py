@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
 import openai.resources
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +47,10 @@ _TEXTS: Final = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 _EVENTS: Final = b"data: [DONE]\n\n"
+
+
+class _Spoken(BaseModel):
+    text: str
 
 
 def smallest(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON
@@ -139,8 +143,8 @@ def _evaluated(expression: ast.expr | None, module: ModuleType) -> object:
     source = ast.unparse(expression)
     try:
         return eval(source, vars(module))  # noqa: S307 - as the library does
-    except NameError:  # the type depends on what is asked: text, then
-        return dict[str, str]
+    except NameError:  # it depends on what is asked, in what hears speech
+        return _Spoken
 
 
 class Handler(BaseHTTPRequestHandler):

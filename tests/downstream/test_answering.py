@@ -36,11 +36,13 @@ def test_an_answer_is_of_the_type_that_is_asked_for(client: openai.OpenAI) -> No
     """One that is not would fail tests that have nothing to do with agenttrace."""
     completion = client.chat.completions.create(model="m", messages=[])
     page = client.files.list()
+    heard = client.audio.transcriptions.create(model="m", file=b"sound")
     stream = client.chat.completions.create(model="m", messages=[], stream=True)
 
     assert isinstance(completion, ChatCompletion)
     assert completion.object == "chat.completion"
     assert page.data == []
+    assert heard.text == ""
     assert list(stream) == []
     assert client.files.content("f-1").read() == b"binary"
 
