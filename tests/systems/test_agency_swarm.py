@@ -36,6 +36,7 @@ with warnings.catch_warnings():
 agents: Any = pytest.importorskip("agents")
 
 pytestmark = [
+    pytest.mark.usefixtures("nothing_left"),
     # Agencies keep no hold of the clients that they are given, nor close them.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -60,6 +61,17 @@ def says(request: Request) -> Reply | None:
         "additional_instructions": "",
     }
     return tool_call("send_message", message)
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Have clients that nobody closed be collected here, where nothing is said of it.
+
+    Else another test is told, or pytest as it ends: whoever comes when the collector
+    does, which is another one on each Python.
+    """
+    yield
+    collect_garbage()
 
 
 @pytest.fixture(scope="module")
