@@ -168,8 +168,7 @@ class Journal:
             values = live._values  # noqa: SLF001 - see `Described`
             # As `payload.is_a_step` says, without the call.
             if operation is None and (
-                not values
-                or _CONVERSATION not in values
+                _CONVERSATION not in (values or NOTHING)
                 or (span.parent_id and not live.remote_parent)
             ):
                 pack, texts = self._texts[span.name, tracer]
