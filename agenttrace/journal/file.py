@@ -166,8 +166,7 @@ class Journal:
             tracer = live._tracer  # noqa: SLF001 - see `Described`
             operation = span.operation
             values = live._values  # noqa: SLF001 - see `Described`
-            # As `payload.is_a_step` says, without the call.
-            if operation is None and (
+            if operation is None and (  # as `payload.is_a_step` says, without the call
                 _CONVERSATION not in (values or NOTHING)
                 or (span.parent_id and not live.remote_parent)
             ):
