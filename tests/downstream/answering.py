@@ -13,6 +13,7 @@ prints the port that it listens on, and answers until it is ended.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
 import json
@@ -155,6 +156,11 @@ class Handler(BaseHTTPRequestHandler):
     def __init__(self, known: Sequence[Operation], *connection: Any) -> None:  # noqa: ANN401 - as there
         self._known = known
         super().__init__(*connection)
+
+    def handle(self) -> None:
+        """Answer what is asked until the client has gone, also by a reset."""
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
     def answer(self) -> None:
         """Answer a request, whatever it is."""
