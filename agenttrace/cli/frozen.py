@@ -10,21 +10,24 @@ Journals are only read, and locks only asked about: nothing is taken over.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agenttrace import clock
+from agenttrace.delivery.segment_files import by_instance
 from agenttrace.journal import JournalError, State, read_journal
 from agenttrace.journal.file import SUFFIX
 from agenttrace.journal.lock import holder
-from agenttrace.recovery import locks_in, pid_of
+from agenttrace.recovery import last_sign, locks_in, pid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from agenttrace.delivery.segment_files import Files
     from agenttrace.journal import Slot
 
 _SURE: Final = 1.0
@@ -108,11 +111,15 @@ class Watch:
         """Return what is new: each standstill, and each end of one, is told once."""
         notices: list[Notice] = []
         alive: set[str] = set()
-        for lock in locks_in(self._directory):
+        locks = locks_in(self._directory)
+        spools: dict[str, Files] = {}
+        with contextlib.suppress(OSError):
+            spools = by_instance(self._directory) if locks else {}
+        for lock in locks:
             instance = lock.stem
             if _is_at_work(lock):
                 alive.add(instance)
-                notice = self._look_at(instance)
+                notice = self._look_at(instance, spools.get(instance, ()))
                 if notice is not None:
                     notices.append(notice)
         # What becomes of those that die is told by whoever recovers them.
@@ -120,16 +127,15 @@ class Watch:
             del self._known[gone]
         return notices
 
-    def _look_at(self, instance: str) -> Notice | None:
+    def _look_at(self, instance: str, spool: Files) -> Notice | None:
+        now = time.time_ns()
         try:
             with read_journal(self._directory / (instance + SUFFIX)) as journal:
-                # The tick last, so that it is no older than what the slots say.
-                slots = [slot for slot in journal if slot.state is State.OPEN]
-                tick = journal.last_tick()
+                sign = last_sign(journal, spool, now)
+                slots = (slot for slot in journal if slot.state is State.OPEN)
+                return self.judge(instance, sign, slots, time.monotonic(), now)
         except (OSError, JournalError):  # it is ending, or another version's
             return None
-        sign = max([tick, *(max(slot.started_at, slot.last_beat) for slot in slots)])
-        return self.judge(instance, sign, slots, time.monotonic(), time.time_ns())
 
     def judge(
         self,
@@ -144,7 +150,7 @@ class Watch:
         Args:
             instance: The name of its files.
             sign: When it last made a sign, nanoseconds since the epoch.
-            slots: Its open spans.
+            slots: Its open spans; read only where it has made no sign since.
             seen_at: When that was seen (`time.monotonic`).
             now: The same, nanoseconds since the epoch.
         """
@@ -154,13 +160,14 @@ class Watch:
             if known is not None and known.is_told:
                 return Notice(instance, known.sign, goes_on=sign)
             return None
-        open_spans = list(slots)
         if (
             known.is_told
-            or not open_spans
             or seen_at - known.seen_at < _SURE
             or now - sign < self._after * _SECOND
         ):
+            return None
+        open_spans = list(slots)
+        if not open_spans:
             return None
         known.is_told = True
         return Notice(

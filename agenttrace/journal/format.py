@@ -24,6 +24,10 @@ offset  bytes  what
 64             the resource: bytes of whoever made the journal; then zeros
 ======  =====  ==================================================================
 
+The last 8 bytes of the header are zeros until the process is dead.  Whoever recovers it
+first writes there when it last made a sign (`reader`), before anything else: so all who
+come later have its open spans end at the same instant.
+
 Slots follow without a gap, as many as the file has whole.  A slot:
 
 ======  =====  ==================================================================
@@ -67,7 +71,9 @@ The commit word is `state | outcome << 8 | ended_by << 16 | sequence << 32`.  St
 0 FREE, 1 OPEN, 2 ENDED, 3 JUDGED.  Everything else is written before it, so the one
 aligned store of this word makes a slot valid, and no SIGKILL can tear it.  The
 sequence, modulo 2**32, rises whenever a slot is taken: a reader that finds the same one
-before and after it has read the rest, and neither time FREE, has read one span.
+before and after it has read the rest, and neither time FREE, has read one span.  Texts
+and links (91 to 447) change with a link that is added: whoever finds the same there in
+two readings, one after the other, has what stood there at one instant.
 
 All that ever enters a slot are names and numbers of the start, and how it ended: no
 content, no note of a heartbeat.
@@ -138,6 +144,7 @@ PAYLOAD_START: Final = 8
 
 _HEADER: Final = struct.Struct("<8sIIIIQ16sQII")
 _CRC: Final = struct.Struct("<I")
+_SIGN: Final = struct.Struct("<Q")
 _COMMITTED: Final = slice(0, LAST_TICK)
 _BOOT_ID_SIZE: Final = 16
 
@@ -170,6 +177,8 @@ class Header(NamedTuple):
         started_at: When the process started, nanoseconds since the epoch.
         last_tick: When it was last known to be alive, likewise.
         resource: What the maker of the journal wrote there, for whoever recovers it.
+        last_sign: When it last made any sign, likewise, as whoever recovered it first
+            has found; 0 before that.
     """
 
     pid: int
@@ -177,6 +186,7 @@ class Header(NamedTuple):
     started_at: int
     last_tick: int
     resource: bytes
+    last_sign: int = 0
 
 
 def pack_header(header: Header, multiple: int = HEADER_MULTIPLE) -> bytes:
@@ -185,7 +195,8 @@ def pack_header(header: Header, multiple: int = HEADER_MULTIPLE) -> bytes:
     Raises:
         JournalError: It is too long, or a number does not fit.
     """
-    length = -(-(HEADER_START + len(header.resource)) // multiple) * multiple
+    size = HEADER_START + len(header.resource) + _SIGN.size
+    length = -(-size // multiple) * multiple
     if length > LONGEST_HEADER or length % HEADER_MULTIPLE:
         msg = f"a header of {length} bytes: must be a multiple of 4096, at most 2**24"
         raise JournalError(msg)
@@ -207,12 +218,22 @@ def pack_header(header: Header, multiple: int = HEADER_MULTIPLE) -> bytes:
                 0,
             )
         )
+        sign = pack_sign(header.last_sign)
     except struct.error as error:
         msg = f"{header!r} does not fit into a header: {error}"
         raise JournalError(msg) from error
     check = zlib.crc32(header.resource, zlib.crc32(start[_COMMITTED]))
     _CRC.pack_into(start, HEADER_START - _CRC.size, check)
-    return bytes(start + header.resource).ljust(length, b"\0")
+    return bytes(start + header.resource).ljust(length - len(sign), b"\0") + sign
+
+
+def pack_sign(last_sign: int) -> bytes:
+    """Return the last sign as a header ends with it.
+
+    Raises:
+        struct.error: It does not fit.
+    """
+    return _SIGN.pack(last_sign)
 
 
 def header_length(data: bytes) -> int:
@@ -237,6 +258,11 @@ def header_length(data: bytes) -> int:
     return int(length)
 
 
+def sign_at(length: int) -> int:
+    """Return where the last sign stands in a header that is *length* bytes long."""
+    return length - _SIGN.size
+
+
 def read_header(data: bytes) -> Header:
     """Return the header that *data* begins with.
 
@@ -252,7 +278,12 @@ def read_header(data: bytes) -> Header:
     if zlib.crc32(resource, zlib.crc32(data[_COMMITTED])) != check:
         msg = "damaged header: its checksum is wrong"
         raise JournalError(msg)
-    return Header(pid, boot_id, started_at, last_tick, bytes(resource))
+    last_sign = 0
+    at = sign_at(length)
+    # It may be cut off, or one of an agenttrace that left no room.
+    if HEADER_START + size <= at and length <= len(data):
+        (last_sign,) = _SIGN.unpack_from(data, at)
+    return Header(pid, boot_id, started_at, last_tick, bytes(resource), last_sign)
 
 
 @lru_cache

@@ -5,7 +5,11 @@ is counted and left out, what is torn off is not there, and a file that grows me
 is read as far as it is there.
 
 Of a living process each slot is read as a whole or not at all (see `format`): its
-commit word is read before the rest and after it, a piece of the file at a time.
+commit word is read before the rest and after it, a piece of the file at a time.  Texts
+and links are read twice: a link may take the room of a text while the span is open.
+
+What a process was last known to do is read here, too, for whoever asks since when it
+has been silent, or until when it lived.
 """
 
 from __future__ import annotations
@@ -15,12 +19,15 @@ import os
 from typing import TYPE_CHECKING, Final, Self
 
 from agenttrace.journal.format import (
+    ERROR_CELL,
     HEADER_START,
     LINK_COUNT,
     SLOT_SIZE,
     JournalError,
     header_length,
+    pack_sign,
     read_header,
+    sign_at,
 )
 from agenttrace.journal.slot import read_slot
 
@@ -37,8 +44,11 @@ if TYPE_CHECKING:
 _PIECE: Final = 128
 """Slots that are read at a time."""
 _WORDS: Final = SLOT_SIZE // 8
-_COMMIT, _BEAT = 0, 1
+_COMMIT, _BEAT, _END, _START = 0, 1, 2, 3
 """Which words of a slot these are."""
+_CHANGING: Final = slice(LINK_COUNT, ERROR_CELL)
+"""What of a slot is written while its span is open: links, and texts beside them."""
+_SIGNS: Final = (_BEAT, _END, _START)
 _STATE: Final = 0xFF
 _SEQUENCE_SHIFT: Final = 32
 _ATTEMPTS: Final = 8
@@ -140,14 +150,51 @@ class Reading:
         known.clear()
         known.update(now)
 
-    def last_tick(self) -> int:
-        """Return when the process was last known to be alive, as of now.
+    def last_sign(self, now: int) -> int:
+        """Return when the process last made any sign, nanoseconds since the epoch.
+
+        That is its last tick, or the latest start, heartbeat or end of a span, be it
+        told and its slot free by now: what stood there stays until the next span.
+
+        Args:
+            now: What is said to be later is no sign: clocks are set back, and disks
+                make up numbers.
+
+        Returns:
+            0 where there is none.
 
         Raises:
             OSError: The file cannot be read.
             JournalError: The header is damaged by now.
         """
-        return read_header(os.pread(self._descriptor, self._first, 0)).last_tick
+        size = _PIECE * SLOT_SIZE
+        at = self._first
+        found = 0
+        while data := os.pread(self._descriptor, size, at):
+            for which in _SIGNS:
+                signs = _words_at(which, data)
+                latest = max(signs, default=0)
+                if latest > now:
+                    latest = max((sign for sign in signs if sign <= now), default=0)
+                # Who has started a span is alive when that has lasted some time.
+                found = max(found, latest + 1 if latest and which == _START else latest)
+            at += len(data)
+        # Last, so that it is no older than what the slots say.
+        tick = read_header(os.pread(self._descriptor, self._first, 0)).last_tick
+        return max(found, tick) if tick <= now else found
+
+    def keep_sign(self, sign: int) -> None:
+        """Write down when the process last made a sign, for all who come later.
+
+        Only for whoever holds the lock of a dead process, and has opened its journal
+        `writable`.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        at = sign_at(self._first)
+        if HEADER_START + len(self.header.resource) <= at:
+            os.pwrite(self._descriptor, pack_sign(sign), at)
 
     def free(self, slot: Slot) -> None:
         """Mark *slot* as free: what it says is where it cannot be lost.
@@ -173,16 +220,17 @@ class Reading:
     def _slots(self, first: int, taken: list[tuple[int, int]]) -> Iterator[Slot]:
         size = (taken[-1][0] + 1) * SLOT_SIZE
         data = os.pread(self._descriptor, size, self._offset(first))
-        after = _commit_words(os.pread(self._descriptor, size, self._offset(first)))
+        after = os.pread(self._descriptor, size, self._offset(first))
+        words = _commit_words(after)
         for at, word in taken:
-            if at >= len(after):  # somebody truncates it
+            if at >= len(words):  # somebody truncates it
                 return
             start = at * SLOT_SIZE
-            if _is_same_span(word, after[at]):
+            slot = data[start : start + SLOT_SIZE]
+            if _is_whole(word, slot, words[at], after[start : start + SLOT_SIZE]):
                 # With the word of before: what it speaks of was there when the rest
                 # was read.
-                rest = data[start + 8 : start + SLOT_SIZE]
-                yield from self._read(word.to_bytes(8, "little") + rest, first + at)
+                yield from self._read(word.to_bytes(8, "little") + slot[8:], first + at)
             else:
                 yield from self._again(first + at)
 
@@ -201,11 +249,11 @@ class Reading:
         for _ in range(_ATTEMPTS):
             before = os.pread(descriptor, 8, offset)
             data = os.pread(descriptor, SLOT_SIZE, offset)
-            after = os.pread(descriptor, 8, offset)
+            after = os.pread(descriptor, SLOT_SIZE, offset)
             word = int.from_bytes(before, "little")
             if len(data) < SLOT_SIZE or not word & _STATE:
                 return
-            if _is_same_span(word, int.from_bytes(after, "little")):
+            if _is_whole(word, data, int.from_bytes(after[:8], "little"), after):
                 yield from self._read(before + data[8:], number)
                 return
 
@@ -246,7 +294,19 @@ def _words_at(which: int, data: bytes) -> list[int]:
     return memoryview(data)[:whole].cast("Q")[which::_WORDS].tolist()
 
 
-def _is_same_span(before: int, after: int) -> bool:
-    """Return whether a slot was taken, by one span, before and after."""
-    is_taken = bool(before & _STATE and after & _STATE)
-    return is_taken and before >> _SEQUENCE_SHIFT == after >> _SEQUENCE_SHIFT
+def _is_whole(before: int, data: bytes, after: int, again: bytes) -> bool:
+    """Return whether *data* is of one span, and of one instant as far as it changes.
+
+    Args:
+        before: Its commit word when it was not read yet.
+        data: The slot.
+        after: Its commit word after that.
+        again: The slot, read once more after *data*.
+    """
+    return (
+        bool(before & _STATE and after & _STATE)
+        and before >> _SEQUENCE_SHIFT == after >> _SEQUENCE_SHIFT
+        # A text that gives way to a link ends first; what of the link was read in its
+        # place is followed by a reading in which it has ended.
+        and data[_CHANGING] == again[_CHANGING]
+    )

@@ -14,7 +14,8 @@ things make that safe:
     together, while all their locks are held.
 2.  A frame is on disk before its slots are freed.
 3.  What is made of a slot is a function of slot and header alone, so that the same
-    bytes come of it.
+    bytes come of it.  What the header does not say by itself, when the process last
+    made a sign, is written there before all the rest.
 
 What cannot be read: a torn or damaged end of a file is left out; a file that is no
 journal or no segment any more is removed like the others, since what it says may be
@@ -25,13 +26,15 @@ The bytes are the journal's and the spool's; when this runs, and where frames ar
 to, is the runtime's or a command's business.
 
 `search` finds the dead and minds how much is on its way, `orphan` is one of them,
-`forms` is what is made of its spans, and `survey` only looks.
+`signs` tells until when it lived, `forms` is what is made of its spans, and `survey`
+only looks.
 """
 
 from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered
 from agenttrace.recovery.orphan import Orphan
 from agenttrace.recovery.search import Recovery, locks_in
+from agenttrace.recovery.signs import last_sign
 from agenttrace.recovery.survey import Instance, pid_of, survey
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "Orphan",
     "Recovered",
     "Recovery",
+    "last_sign",
     "locks_in",
     "pid_of",
     "span_of",

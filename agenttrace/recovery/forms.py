@@ -1,7 +1,7 @@
 """What is made of a slot: the final form of a span whose process died.
 
-Pure functions of slot and header, with nothing in them of who recovers it or when: two
-recoveries that were cut half way write the same bytes.
+Pure functions of what stands in slot and header, with nothing in them of who recovers
+it or when: two recoveries that were cut half way write the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agenttrace.model import (
 )
 
 if TYPE_CHECKING:
-    from agenttrace.journal import Header, Slot
+    from agenttrace.journal import Slot
     from agenttrace.model import ResourceData, SpanData
 
 _LATEST: Final = 2**64 - 1
@@ -29,21 +29,25 @@ _LATEST: Final = 2**64 - 1
 _LOST: Final = "its process died while it was open"
 
 
-def span_of(slot: Slot, header: Header, resource: ResourceData) -> SpanData:
-    """Return the final form of the span in *slot*, of the process with *header*.
+def span_of(slot: Slot, last_sign: int, resource: ResourceData) -> SpanData:
+    """Return the final form of the span in *slot*.
 
-    An open one is `lost` and ends when its process was last known to be alive; one that
-    had ended keeps its own ending.  Nothing else goes into it, so it is the same
-    whoever recovers it and whenever.
+    An open one is `lost` and ends when its process last made a sign; one that had ended
+    keeps its own ending.  Nothing else goes into it, so it is the same whoever recovers
+    it and whenever.
+
+    Args:
+        slot: The slot.
+        last_sign: When its process last made a sign (`signs`), as its journal keeps it.
+        resource: What its process said that it is.
     """
     attributes: dict[str, object] = {}
     outcome, ended_by = slot.outcome, slot.ended_by
     message = _LOST
     if slot.state is State.OPEN or outcome is None or ended_by is None:
         outcome, ended_by = Outcome.LOST, EndedBy.RECOVERY
-        # It took some time, even if no tick came: without, Jaeger warns of it.
-        at_least = min(slot.started_at + 1, _LATEST)
-        end_time = max(header.last_tick, slot.last_beat, at_least)
+        # It took some time, whatever the clocks say: without, Jaeger warns of it.
+        end_time = max(last_sign, min(slot.started_at + 1, _LATEST))
         attributes[semconv.LAST_HEARTBEAT] = clock.iso(slot.last_beat)
     else:
         end_time = slot.end_time

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
+import time
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ from agenttrace.journal import lock as locks
 from agenttrace.journal.file import SUFFIX as JOURNAL_SUFFIX
 from agenttrace.journal.process import of_process
 from agenttrace.journal.resources import resource_from
+from agenttrace.recovery import signs
 from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered, reason_of, tell_of
 from agenttrace.settings import DUMP_SUFFIX, NOTICED_SUFFIX
@@ -79,6 +81,7 @@ class Orphan:
         ]
         self._unreadable: list[Path] = []
         self._told: set[bytes] = set()
+        self._last_sign = 0
         self._segments: Segments | None = None
         # Of what is written, and of the lock of the instance.
         self._writing = threading.Lock()
@@ -87,11 +90,6 @@ class Orphan:
     def has_frames(self) -> bool:
         """Whether it has a spool."""
         return bool(self._files)
-
-    def look(self) -> None:
-        """Find out whether its journal can be read."""
-        with self._reading():
-            pass
 
     def ids_in_journal(self) -> Iterator[bytes]:
         """Yield the ids of the spans in its journal that somebody may have told."""
@@ -119,6 +117,37 @@ class Orphan:
             else:
                 for record in contents.records:
                     yield from map(b"".join, record.frame.ids)
+
+    def last_sign(self, now: int) -> tuple[int, int]:
+        """Return when its process last made a sign, as was written down and as is seen.
+
+        Args:
+            now: Nanoseconds since the epoch; what is said to be later is no sign.
+
+        Returns:
+            0 for what nobody has written down yet, or is not to be seen.
+        """
+        with self._reading() as journal:
+            if journal is None:
+                return 0, 0
+            try:
+                found = signs.last_sign(journal, self._files, now)
+            except (OSError, JournalError) as error:
+                self.problem = reason_of(error)
+                return 0, 0
+            kept = journal.header.last_sign
+            return kept if kept <= now else 0, found
+
+    def keep_sign(self, sign: int) -> None:
+        """Have its open spans end at *sign*, whoever recovers it.
+
+        Before anything is taken out of its files, which tell it.
+        """
+        self._last_sign = sign
+        if self.problem is None:
+            with self._reading() as journal, contextlib.suppress(OSError):
+                if journal is not None and journal.header.last_sign != sign:
+                    journal.keep_sign(sign)
 
     def skip(self, told: set[bytes]) -> None:
         """Take out of its journal what is *told* in a frame, be it another journal's.
@@ -206,8 +235,7 @@ class Orphan:
 
     def _made(self, journal: Reading, segments: Segments) -> Iterator[Part]:
         """Yield frames of what stands in *journal* and is told in none."""
-        header = journal.header
-        resource = resource_from(header.resource)
+        resource = resource_from(journal.header.resource)
         told = self._told
         untold = (
             slot
@@ -221,7 +249,7 @@ class Orphan:
                 if not slot.flags & _SAMPLED:
                     found.unsampled += 1
                     continue
-                spans.append(span_of(slot, header, resource))
+                spans.append(span_of(slot, self._last_sign, resource))
                 if slot.state is State.OPEN:
                     found.lost += 1
                 else:
@@ -310,21 +338,35 @@ class Orphan:
 
 
 def look_through(orphans: Sequence[Orphan]) -> None:
-    """Find out what of *orphans*, of one process, is told in a frame of any of them."""
-    if not any(orphan.has_frames for orphan in orphans):
-        for orphan in orphans:
-            orphan.look()
-        return
+    """Find out what *orphans*, of one process, say together, and write it down.
+
+    When it last made a sign, and what is told in a frame of any of them.
+    """
+    now = time.time_ns()
+    found = [orphan.last_sign(now) for orphan in orphans]
+    told: set[bytes] = set()
+    if any(orphan.has_frames for orphan in orphans):
+        told = _told_of(orphans)
+    crash_point("recoverer has looked")
+    # What was written down stands: spans may have been told with it.
+    kept = max((kept for kept, _ in found), default=0)
+    sign = kept or max((seen for _, seen in found), default=0) or 1
+    for orphan in orphans:
+        orphan.keep_sign(sign)
+    crash_point("sign kept")
+    for orphan in orphans:
+        orphan.skip(told)
+
+
+def _told_of(orphans: Sequence[Orphan]) -> set[bytes]:
+    """Return the ids of what stands in a journal and in a frame of *orphans*."""
     open_or_ended = {span for orphan in orphans for span in orphan.ids_in_journal()}
-    told = {
+    return {
         span
         for orphan in orphans
         for span in orphan.ids_in_frames()
         if span in open_or_ended
     }
-    crash_point("recoverer has looked")
-    for orphan in orphans:
-        orphan.skip(told)
 
 
 def _id(slot: Slot) -> bytes:

@@ -45,6 +45,7 @@ headers = st.builds(
     words,
     words,
     st.binary(max_size=10_000),
+    words,
 )
 short_texts = st.text(
     st.characters(codec="utf-8"), max_size=16
@@ -174,6 +175,7 @@ def test_the_error_says_what_is_wrong(offset: int, value: int, message: str) -> 
     [
         Header(-1, bytes(16), 0, 0, b""),
         Header(1, bytes(16), -1, 0, b""),
+        Header(1, bytes(16), 0, 0, b"", -1),
         Header(1, bytes(15), 0, 0, b""),
         Header(1, bytes(16), 0, 0, bytes(1 << 24)),
     ],

@@ -46,6 +46,7 @@ STARTED_AT: Final = 1_700_000_000_000_000_000
 TICK: Final = STARTED_AT + 5_000_000_000
 POINTS: Final = (
     "locks taken",
+    "sign kept",
     "recoverer has looked",
     "recovered",
     "mid append",

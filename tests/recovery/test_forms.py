@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from agenttrace import semconv
 from agenttrace.delivery.otlp import frame_of
-from agenttrace.journal import Header, Slot, State
+from agenttrace.journal import Slot, State
 from agenttrace.journal.resources import (
     limits_from,
     resource_bytes,
@@ -26,7 +26,6 @@ from tests.recovery.given import STARTED_AT, TICK, forms_in, slot
 if TYPE_CHECKING:
     from agenttrace.settings import Limit
 
-HEADER = Header(7, bytes(16), STARTED_AT, TICK, b"")
 RESOURCE = ResourceData({"service.name": "support"})
 INSTANTS = st.integers(0, 2**64 - 1)
 TEXTS = st.text(max_size=30)
@@ -55,9 +54,6 @@ SLOTS = st.builds(
     scope_version=TEXTS,
     attributes=st.dictionaries(TEXTS, TEXTS, max_size=3),
 )
-HEADERS = st.builds(
-    Header, st.integers(0, 2**32 - 1), st.just(bytes(16)), INSTANTS, INSTANTS, TEXTS
-)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
@@ -65,28 +61,28 @@ JSON = st.recursive(
 )
 
 
-@given(slot=SLOTS, header=HEADERS)
-def test_every_slot_has_a_form_that_can_be_sent(slot: Slot, header: Header) -> None:
+@given(slot=SLOTS, sign=INSTANTS)
+def test_every_slot_has_a_form_that_can_be_sent(slot: Slot, sign: int) -> None:
     """A slot that could not be encoded would keep its whole batch on disk for ever."""
-    frame = frame_of([span_of(slot, header, RESOURCE)])
+    frame = frame_of([span_of(slot, sign, RESOURCE)])
 
     assert frame.ids == ((slot.trace_id, slot.span_id),)
     assert len(forms_in(frame.payload)) == 1
 
 
-@given(slot=SLOTS, header=HEADERS)
-def test_the_form_is_the_same_whoever_makes_it(slot: Slot, header: Header) -> None:
+@given(slot=SLOTS, sign=INSTANTS)
+def test_the_form_is_the_same_whoever_makes_it(slot: Slot, sign: int) -> None:
     """Of two recoveries that were cut half way, both may have sent it."""
-    first = frame_of([span_of(slot, header, RESOURCE)]).payload
-    second = frame_of([span_of(slot, header, RESOURCE)]).payload
+    first = frame_of([span_of(slot, sign, RESOURCE)]).payload
+    second = frame_of([span_of(slot, sign, RESOURCE)]).payload
 
     assert first == second
 
 
-@given(slot=SLOTS, header=HEADERS)
-def test_no_span_ends_before_it_starts(slot: Slot, header: Header) -> None:
+@given(slot=SLOTS, sign=INSTANTS)
+def test_no_span_ends_before_it_starts(slot: Slot, sign: int) -> None:
     """Clocks are set back; dashboards draw negative durations all the same."""
-    span = span_of(slot, header, RESOURCE)
+    span = span_of(slot, sign, RESOURCE)
 
     assert span.end_time >= span.start_time
 
@@ -99,12 +95,12 @@ def test_bytes_that_can_be_read_as_a_slot_can_be_sent(data: bytes) -> None:
     except ValueError:
         return
     if found is not None and found.state is not State.JUDGED:
-        assert frame_of([span_of(found, HEADER, RESOURCE)]).payload
+        assert frame_of([span_of(found, TICK, RESOURCE)]).payload
 
 
-def test_an_open_span_is_lost_at_the_last_tick_of_its_process() -> None:
+def test_an_open_span_is_lost_at_the_last_sign_of_its_process() -> None:
     """Nobody knows more of it: a time of discovery would be the recoverer's."""
-    span = span_of(slot(1, parent=9), HEADER, RESOURCE)
+    span = span_of(slot(1, parent=9), TICK, RESOURCE)
 
     assert span.attributes[semconv.OUTCOME] == Outcome.LOST
     assert span.attributes[semconv.ENDED_BY] == EndedBy.RECOVERY
@@ -114,9 +110,9 @@ def test_an_open_span_is_lost_at_the_last_tick_of_its_process() -> None:
     assert span.status is StatusCode.ERROR
 
 
-def test_a_span_that_was_lost_before_the_next_tick_has_taken_some_time() -> None:
+def test_a_span_that_was_lost_before_the_next_sign_has_taken_some_time() -> None:
     """Jaeger takes a span without any for a mistake, and says so on the page."""
-    span = span_of(slot(1), HEADER._replace(last_tick=STARTED_AT), RESOURCE)
+    span = span_of(slot(1), STARTED_AT, RESOURCE)
 
     assert span.end_time > span.start_time
 
@@ -127,7 +123,7 @@ def test_an_ended_span_keeps_its_own_ending(outcome: Outcome) -> None:
     read = read_slot(slot_bytes(slot(1, State.ENDED, outcome)))
     assert read is not None
 
-    span = span_of(read, HEADER, RESOURCE)
+    span = span_of(read, TICK, RESOURCE)
 
     assert span.attributes[semconv.OUTCOME] == outcome
     assert span.attributes[semconv.ENDED_BY] == EndedBy.RETURN
@@ -149,7 +145,7 @@ def test_any_resource_that_comes_out_of_a_header_can_be_sent(
 ) -> None:
     """It is a part of every frame."""
     resource = resource_from(resource_bytes(ResourceData(attributes)))
-    span = span_of(slot(1), HEADER, resource)._replace(resource=resource)
+    span = span_of(slot(1), TICK, resource)._replace(resource=resource)
 
     assert len(forms_in(frame_of([span]).payload)) == 1
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agenttrace.delivery.otlp import frame_of
-from agenttrace.journal import Header, State
+from agenttrace.journal import State
 from agenttrace.journal.format import PAYLOAD_START, SLOT_SIZE
 from agenttrace.model import Outcome, ResourceData
 from agenttrace.recovery import span_of
@@ -21,7 +21,6 @@ from tests.recovery.given import (
     OTHER,
     POINTS,
     SECOND,
-    STARTED_AT,
     TICK,
     Backend,
     Child,
@@ -42,13 +41,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 
-HEADER = Header(7, bytes(16), STARTED_AT, TICK, b"")
 RESOURCE = ResourceData({"service.name": "support"})
 
 
 def made_of(*slots: Slot) -> Forms:
     """Return what arrives of *slots*."""
-    payload = frame_of([span_of(one, HEADER, RESOURCE) for one in slots]).payload
+    payload = frame_of([span_of(one, TICK, RESOURCE) for one in slots]).payload
     return {span_id: {form} for span_id, form in forms_in(payload)}
 
 
