@@ -24,10 +24,11 @@ from agenttrace.model import LinkData
 from tests.journal.given import Step, slot_of, span
 
 if TYPE_CHECKING:
-    from _typeshed import TraceFunction
     from collections.abc import Iterator
     from pathlib import Path
     from types import FrameType
+
+    from _typeshed import TraceFunction
 
     from agenttrace.journal import Slot
     from agenttrace.registry import OpenSpan
