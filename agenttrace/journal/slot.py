@@ -1,6 +1,6 @@
 """A slot's bytes, read: what stands in it of a span, or would.
 
-Pure; the layout is `format`'s.  Apart from what writes, because a process that is never
+The layout is `format`'s.  Apart from what writes, because a process that is never
 killed reads none.
 """
 
@@ -112,14 +112,17 @@ def as_kept(span: OpenSpan) -> Slot | None:
     """Return what a slot says of *span*, which need not have one; without its links.
 
     Returns:
-        None where it is a span of which nothing can be written.
+        None where nothing can be written of it, or nothing that could be read again.
     """
     data = bytearray(SLOT_SIZE)
     words = memoryview(data).cast("Q")
     if not write(span, words, PAYLOAD_START, {}):
         return None
     words[0] = State.OPEN
-    return read_slot(bytes(data))
+    try:
+        return read_slot(bytes(data))
+    except JournalError:  # an application's own generator of ids, or kind of span
+        return None
 
 
 def read_slot(data: bytes, number: int = -1) -> Slot | None:

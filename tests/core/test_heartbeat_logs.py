@@ -9,9 +9,11 @@ import sys
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
 )
@@ -59,6 +61,12 @@ with agenttrace.span("parent's"):
     os.read(0, 1)
 agenttrace.shutdown(60)
 """
+
+
+class Odd(Enum):
+    """What an application may take for a kind of span."""
+
+    KIND = 99
 
 
 def logs_in(receiver: Collector) -> list[ResourceLogs]:
@@ -223,6 +231,29 @@ def test_the_span_in_a_record_says_whose_it_is(
         == (provider.resource.attributes["service.name"])
     )
     assert of_resource.scope_spans[0].scope.name == "theirs"
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_span_of_an_odd_kind_is_left_out_and_the_others_are_told(
+    monkeypatch: pytest.MonkeyPatch, *, attached: bool
+) -> None:
+    """OpenTelemetry takes any kind: one of them must not silence a whole process."""
+    provider = TracerProvider() if attached else None
+    kind: Any = Odd.KIND
+    with Collector() as receiver:
+        monkeypatch.setenv(ENDPOINT, f"{receiver.base}/v1/logs")
+        with (
+            fresh_runtime(
+                heartbeat_logs_every=0.2, span_exporter=None, tracer_provider=provider
+            ),
+            trace.get_tracer("theirs", tracer_provider=provider).start_as_current_span(
+                "odd", kind=kind
+            ),
+            agenttrace.span("fine"),
+        ):
+            wait_until(receiver, ("heartbeat", "fine"))
+
+        assert {name for _, name in told_by(receiver)} == {"fine"}
 
 
 def test_a_span_is_told_of_once_in_every_interval_and_once_when_it_has_ended() -> None:

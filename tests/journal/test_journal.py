@@ -196,10 +196,16 @@ def test_what_a_slot_says_of_a_span_is_known_without_one(journal: Journal) -> No
     assert kept.name == "n" * 128
 
 
-def test_of_a_span_that_cannot_be_written_there_is_nothing_to_say() -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("started_at", -1), ("trace_id", bytes(16)), ("span_id", bytes(8))],
+)
+def test_of_a_span_that_a_slot_cannot_hold_there_is_nothing_to_say(
+    name: str, value: object
+) -> None:
     """Whoever tells of open spans leaves it out, and tells of the others."""
     record = span()
-    record.started_at = -1
+    setattr(record, name, value)
 
     assert as_kept(record) is None
 
