@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import EntryPoint
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,6 +61,59 @@ def test_the_checks_name_the_stage_that_failed(repo: Path) -> None:
 
     assert done.returncode == 1
     assert "==> FAILED: interpreters" in done.stderr
+
+
+@pytest.mark.skipif(BASH is None, reason="they are written for bash")
+def test_the_checks_fetch_from_all_places_that_pip_does(
+    repo: Path, tmp_path: Path
+) -> None:
+    """A list that uv cannot read is passed over without a word."""
+    config = """
+        [global]
+        index-url = https://one.example/simple
+        extra-index-url =
+            https://two.example/simple
+            https://three.example/simple
+        find-links =
+            /wheels
+            /more
+        """
+    (tmp_path / "pip.conf").write_text(dedent(config))
+    environment = {
+        name: value for name, value in os.environ.items() if name[:4] != "PIP_"
+    }
+    told = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"],
+        env={
+            **environment,
+            "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
+            "PIP_TRUSTED_HOST": "two.example three.example",
+        },
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=True,
+    )
+    (tmp_path / "pip").write_bytes(told.stdout)
+    _, start, rest = (repo / ".ci/run").read_text().partition("sources_of_pip() {")
+    functions, _, _ = rest.partition("\nadd() {")
+
+    done = subprocess.run(
+        [str(BASH), "-euo", "pipefail", "-c", f"{start}{functions}\nsources_of_pip"],
+        env={**environment, "scratch": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    wanted = {
+        "UV_DEFAULT_INDEX": "https://one.example/simple",
+        "UV_INDEX": "https://two.example/simple https://three.example/simple",
+        "UV_FIND_LINKS": "/wheels,/more",
+        "UV_INSECURE_HOST": "two.example three.example",
+    }
+    said = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert wanted.items() <= said.items()
 
 
 def test_every_entry_point_leads_somewhere(repo: Path) -> None:
