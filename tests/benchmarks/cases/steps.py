@@ -96,7 +96,8 @@ def measure(_: int) -> Iterator[harness.Figure]:
                 min([count(which) for _ in range(WARM + TAKES)][WARM:])
                 for which in (0, 1)
             )
-            yield harness.Figure(row, [traced / plain], f"{traced} against {plain}")
+            added = (traced - plain) / plain * 100
+            yield harness.Figure(row, [added], f"{traced} against {plain}")
 
 
 def _counts(all_of_them: Clients) -> Iterator[tuple[str, Callable[[int], int]]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ITEMS: Final = 100
 """Items that are timed, from the second on: the call around them is another row."""
 TAKES: Final = 60
-"""Many: in how many pieces a stream arrives, which costs the reader, is chance."""
+"""Many: what is added to an item is a hundredth of what the item costs."""
 WORDS: Final = "word " * (ITEMS + 10)
 
 
