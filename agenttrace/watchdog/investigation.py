@@ -34,6 +34,7 @@ from agenttrace.watchdog.finding import (
     most_telling,
     name_of,
 )
+from agenttrace.watchdog.runqueue import RunQueue
 from agenttrace.watchdog.upstream import (
     Upstream,
     add_awaited,
@@ -321,14 +322,15 @@ class Investigation:
         """
         if frame is None:
             return False
-        until = time.monotonic() + _PATIENCE - threads.held_off(ident)
+        now = time.monotonic()
+        until, queue = now + _PATIENCE, RunQueue(ident, now)
         turn = threads.turn_of(frame)
         with self._letting_go():
             for _ in range(_ATTEMPTS):
                 if not threads.is_beneath(turn, threads.stacks().get(ident)):
                     return False
                 now = time.monotonic()
-                if now >= until + threads.held_off(ident):
+                if now >= until + queue.waited(now):
                     break
                 if now >= self.deadline:
                     return False

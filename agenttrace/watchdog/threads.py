@@ -67,20 +67,6 @@ def names() -> dict[int, str]:
     return {each.ident: each.name for each in threading.enumerate() if each.ident}
 
 
-def held_off(ident: int) -> float:
-    """Return the seconds that a thread was ready to run and had no processor so far.
-
-    Linux tells it; 0 where nobody does.
-    """
-    active: dict[int, threading.Thread] = getattr(threading, "_active", {})
-    try:
-        native = active[ident].native_id
-        with open(f"/proc/self/task/{native}/schedstat", "rb") as file:  # noqa: PTH123 - for each look
-            return int(file.read().split()[1]) / 1e9
-    except (OSError, LookupError, ValueError):
-        return 0.0
-
-
 @contextmanager
 def undisturbed() -> Generator[None]:
     """Keep the garbage collector from running meanwhile, where that matters.

@@ -25,7 +25,6 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 import agenttrace
-from agenttrace.watchdog.threads import held_off
 from tests.watchdog.given import until
 from tests.watchdog.hangs import PATIENCE, hang_of, running
 
