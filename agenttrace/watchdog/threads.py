@@ -343,10 +343,11 @@ def _call_at(code: CodeType, at: int) -> str | None:
         return "__enter__"
     if len(before) > 1 and before[-2].opname == "LOAD_SPECIAL":  # from 3.14 on
         return before[-2].argrepr
-    return _name_of(before)
+    return _name_of(before) if before[-1].opname in _CALLS else None
 
 
 _NAMES: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_NAME"})
+_CALLS: Final = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "PRECALL"})
 _SUSPENDED: Final = frozenset(
     {
         *("SEND", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT", "LOAD_CONST"),
