@@ -233,6 +233,11 @@ _FUNCTIONS: Final[dict[str, Wait]] = {
         "multiprocessing/connection.py:Connection._recv",
         "multiprocessing/connection.py:Connection._send",
         "multiprocessing/connection.py:wait",
+    ),
+    **_waits(
+        Cause.UNKNOWN,
+        _KNOWN,
+        "a worker of a pool",  # of processes or of threads
         "multiprocessing/pool.py:ApplyResult.wait",
         "multiprocessing/pool.py:IMapIterator.next",
     ),

@@ -98,7 +98,7 @@ def concluded(
     if is_circular and (wait is None or not is_enough(wait)):
         cause = Cause.SUBTASK if upstream.tasks else Cause.THREAD
         who = "a task" if upstream.tasks else "a thread"
-        why = f"it waits for {who} that waits for it: none of them can go on"
+        why = f"it waits for {who} that waits for it"
         return Finding(cause, why, own)
     if upstream.queued and (wait is None or wait.cause is not Cause.NETWORK_WAIT):
         why = "no thread of its pool is free for it, or its loop does not run"

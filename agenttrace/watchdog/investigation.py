@@ -134,7 +134,10 @@ class Investigation:
         if chain.state is not State.WAITING:
             wait = wait_of(chain.lines)
             if chain.state is State.READY and wait and wait.cause is Cause.SLEEP:
-                return Finding(Cause.SLEEP, "it polls, without a pause", own)
+                why = "it polls, without a pause"
+                if chain.end is not None:  # of a time there is a future, passed or not
+                    why = f"it waits for {wait.what}"
+                return Finding(Cause.SLEEP, why, own)
             return Finding(Cause.UNKNOWN, f"its task {chain.state.value}", own)
         upstream = upstream_of(chain, task, self.stacks)
         if not upstream and not upstream.futures:

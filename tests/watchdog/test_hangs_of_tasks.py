@@ -12,12 +12,15 @@ import anyio
 import pytest
 
 import agenttrace
-from agenttrace.watchdog.chains import chain_of
+from agenttrace.watchdog.chains import chain_of, waiter_of
+from agenttrace.watchdog.investigation import Investigation
 from agenttrace.watchdog.tasks import all_tasks
 from tests.watchdog.hangs import LOOPS, hang_of, open_span, report_on, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from agenttrace.watchdog.finding import Finding
 
 pytestmark = pytest.mark.usefixtures("traced")
 
@@ -135,6 +138,26 @@ def test_a_task_that_yields_for_ever_polls() -> None:
         report = hang_of("yield", "sleep", "yields")
 
     assert [link.kind for link in report.links] == ["task"]
+
+
+def test_a_poll_with_a_pause_is_not_told_as_one_without() -> None:
+    """Its pause may be over by the time of the look, and the next one is to come."""
+
+    async def polls() -> None:
+        while True:  # noqa: ASYNC110 - what is tested
+            await asyncio.sleep(0.01)
+
+    async def main() -> Finding:
+        task = asyncio.create_task(polls())
+        await asyncio.sleep(0)
+        pause = waiter_of(task)
+        while not pause.done():  # noqa: ASYNC110 - in one turn with the timer
+            await asyncio.sleep(0)
+        return Investigation().task(task)
+
+    found = asyncio.run(main())
+
+    assert (found.cause, found.why) == ("sleep", "it waits for a time to pass")
 
 
 def test_a_sleep_without_an_end_is_not_told_as_time_that_passes() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,6 +259,18 @@ def on_a_pool_of_processes(folder: Path) -> Hang:
     return waits, lambda: pipe.write_bytes(b"")
 
 
+def on_a_pool_of_threads(_: Path) -> Hang:
+    """Wait for the result of a thread, in a pool that looks like one of processes."""
+    lock = threading.Lock()
+    lock.acquire()
+
+    def waits() -> None:
+        with ThreadPool(1) as pool:
+            pool.apply(lock.acquire)
+
+    return waits, lock.release
+
+
 def on_an_import(folder: Path) -> Hang:
     """Wait for a module that another thread is importing."""
     name = f"slow_{folder.name}"
@@ -268,17 +281,16 @@ def on_an_import(folder: Path) -> Hang:
         begun.set()
         done.wait(PATIENCE)
 
-    def imports() -> None:
-        vars(sys.modules[__name__])["importing"] = slow
-        sys.path.insert(0, str(folder))
-        importlib.import_module(name)
-
-    first = threading.Thread(target=imports)
+    vars(sys.modules[__name__])["importing"] = slow
+    first = threading.Thread(target=importlib.import_module, args=(name,))
 
     def waits() -> None:
+        sys.path.insert(0, str(folder))
         first.start()
         begun.wait(PATIENCE)
         importlib.import_module(name)
+        first.join(PATIENCE)
+        sys.path.remove(str(folder))
 
     return waits, done.set
 
@@ -292,6 +304,7 @@ def on_an_import(folder: Path) -> Hang:
         (on_a_child, "unknown", "another process to end or to answer"),
         (on_a_signal, "awaiting_nothing", "a signal that nobody has sent"),
         (on_a_pool_of_processes, "unknown", "work of another process"),
+        (on_a_pool_of_threads, "unknown", "a worker of a pool"),
         (on_an_import, "lock", "a module that another thread imports"),
     ],
 )
@@ -306,9 +319,8 @@ def test_what_a_thread_waits_for_beyond_its_process_is_told(
             waits()
 
     with in_thread(body, release):
-        report = hang_of("hang", cause, "waits")
-
-    assert report.why == f"it waits for {why}"
+        # On its way there it may wait for a file: what it needs is imported first.
+        until(lambda: hang_of("hang", cause, "waits").why == f"it waits for {why}")
 
 
 def test_a_call_that_nothing_is_known_of_is_named() -> None:
