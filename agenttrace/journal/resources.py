@@ -52,7 +52,10 @@ def resource_from(data: bytes) -> ResourceData:
 
 
 def limits_from(data: bytes) -> tuple[Limit, Limit]:
-    """Return the limits that `resource_bytes` has written, None for what it has not."""
+    """Return the limits that `resource_bytes` has written.
+
+    None for what it has not, and for all of them where one cannot be a limit.
+    """
     try:
         silence, longest = json.loads(data)["limits"]
         return _limit(silence), _limit(longest)
@@ -63,8 +66,15 @@ def limits_from(data: bytes) -> tuple[Limit, Limit]:
 def _limit(said: object) -> Limit:
     if isinstance(said, dict):
         each = cast("dict[str, float]", said).items()
-        return {key: float(seconds) for key, seconds in each}
-    return None if said is None else float(cast("float", said))
+        return {key: _seconds(seconds) for key, seconds in each}
+    return None if said is None else _seconds(cast("float", said))
+
+
+def _seconds(said: float) -> float:
+    seconds = float(said)
+    if not seconds > 0:  # nor is what is no number
+        raise ValueError(said)
+    return seconds
 
 
 def _tupled(value: object) -> object:

@@ -36,4 +36,5 @@ def duration_of(slot: Slot, limits: Limits) -> float | None:
 
 
 def _seconds(nanoseconds: int | None) -> float | None:
-    return None if nanoseconds is None else nanoseconds / _SECOND
+    # As they were set: cut off to nanoseconds, 2.01 would be 2.009999999.
+    return None if nanoseconds is None else round(nanoseconds / _SECOND, 8)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from agenttrace import semconv
 from agenttrace.registry import AtLeast, Usual
 
-Setting = float | Mapping[str, float] | None
-"""Seconds for all, or by operation (`chat`) or operation and name (`chat:gpt-4o`)."""
+if TYPE_CHECKING:
+    from agenttrace.settings import Limit
 
 SILENT: Final = 300.0
 """Seconds that anything may be silent for which the table has no other number."""
@@ -67,7 +67,7 @@ class Limits:
     __slots__ = ("_duration", "_silence", "shortest")
 
     def __init__(
-        self, heartbeat_timeout: Setting = None, max_duration: Setting = None
+        self, heartbeat_timeout: Limit = None, max_duration: Limit = None
     ) -> None:
         self._silence = heartbeat_timeout
         self._duration = max_duration
@@ -100,7 +100,7 @@ class Limits:
         return _nanoseconds(_set_for(span, self._duration) if own is None else own)
 
 
-def _set_for(span: Limited, setting: Setting) -> float | None:
+def _set_for(span: Limited, setting: Limit) -> float | None:
     """Return what *setting* says for *span*; None where it says nothing."""
     if setting is None or not isinstance(setting, Mapping):
         return setting
@@ -112,6 +112,7 @@ def _set_for(span: Limited, setting: Setting) -> float | None:
 
 
 def _nanoseconds(seconds: float | None) -> int | None:
-    if seconds is None or math.isinf(seconds):
+    if seconds is None:
         return None
-    return int(seconds * 1e9)
+    nanoseconds = seconds * 1e9  # without end also where that is more than a float has
+    return int(nanoseconds) if math.isfinite(nanoseconds) else None

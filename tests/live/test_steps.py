@@ -55,6 +55,17 @@ def only(*found: tuple[Slot, int]) -> Step:
     return top
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(2.01, 2.01), (2.07, 2.07), (1e-6, 1e-6), (math.inf, None), (1e300, None)],
+)
+def test_a_limit_is_shown_as_it_was_set(seconds: float, shown: float | None) -> None:
+    """The watchdog counts whole nanoseconds; nobody has said 2.009999999."""
+    step = only(slot(1, heartbeat_timeout=seconds, max_duration=seconds))
+
+    assert (step.limit, step.max_duration) == (shown, shown)
+
+
 @given(slots())
 def test_each_step_that_is_not_over_is_in_the_forest_once(
     found: list[tuple[Slot, int]],

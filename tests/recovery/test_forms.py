@@ -165,7 +165,11 @@ def test_the_limits_of_a_process_come_out_of_a_header_as_they_went_in(
 
 
 @pytest.mark.parametrize(
-    "said", ["", "[]", "{}", "[1]", '["x", null]', "[%s]" % ("1" * 400), "1", "[[], 1]"]
+    "said",
+    [
+        *("", "[]", "{}", "[1]", '["x", null]', "[%s]" % ("1" * 400), "1", "[[], 1]"),
+        *("[NaN, 1]", "[1, -Infinity]", "[0, null]", '[{"chat": -5}, null]'),
+    ],
 )
 def test_limits_that_cannot_be_read_are_none(said: str) -> None:
     """A journal of another version has none, and a damaged one has anything."""

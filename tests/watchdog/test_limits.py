@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.trace import SpanKind
@@ -15,12 +16,15 @@ from agenttrace.errors import SettingError
 from agenttrace.instrumentation.openai import requests
 from agenttrace.registry import AtLeast, OpenSpans, Usual
 from agenttrace.settings import resolve
-from agenttrace.watchdog.limits import DEFAULTS, SILENT, Limits, Setting
+from agenttrace.watchdog.limits import DEFAULTS, SILENT, Limits
 from tests.watchdog.given import SECOND, Body, opened, world
+
+if TYPE_CHECKING:
+    from agenttrace.settings import Limit
 
 
 def silence(
-    setting: Setting = None,
+    setting: Limit = None,
     *,
     own: float | None = None,
     operation: str | None = "chat",
@@ -79,6 +83,7 @@ def test_the_documentation_has_the_defaults() -> None:
         ({"chat:gpt-4o": 40.0}, 50.0, 50),
         (20.0, 50.0, 50),
         (math.inf, None, None),
+        (1e300, None, None),
         (20.0, math.inf, None),
         (None, Usual(120), 120),
         ({"embeddings": 30.0}, Usual(120), 120),
@@ -89,7 +94,7 @@ def test_the_documentation_has_the_defaults() -> None:
     ],
 )
 def test_what_was_said_most_nearly_counts(
-    setting: Setting, own: float | None, seconds: float | None
+    setting: Limit, own: float | None, seconds: float | None
 ) -> None:
     """The span's own word, its name, its operation, all: in this order."""
     assert silence(setting, own=own) == seconds
