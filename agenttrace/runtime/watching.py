@@ -111,6 +111,6 @@ class _Reports:
 
 def _cancel(asked: Iterable[tuple[OpenSpan, str]]) -> int:
     """Cancel the tasks that spans belong to; return how many there were."""
-    with no_fork_at_first("report"):
+    with no_fork_at_first("cancelling"):
         from agenttrace.watchdog.cancelling import cancel_all
     return cancel_all(asked)

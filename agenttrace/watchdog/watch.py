@@ -347,7 +347,7 @@ class Watchdog:
         if self._on_stuck == WARN:
             message = f"{span.path()}: {verdict.reason}"
             self._call("watchdog.warn", partial(_warn, message))
-        if self._on_stuck == CANCEL:
+        if self._on_stuck == CANCEL and self._cancel is not None:
             self._cancelled.append((span, f"agenttrace: {verdict.reason}"))
         self._hooks.call(report)
 

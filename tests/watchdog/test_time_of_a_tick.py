@@ -86,6 +86,17 @@ def test_tasks_that_are_cancelled_together_are_spread_over_ticks() -> None:
     assert sorted(slow.names) == [span.name for span in spans]
 
 
+def test_what_nobody_cancels_keeps_no_tick_waiting() -> None:
+    """It would keep the ticker awake for ever, and every span that was judged."""
+    registry, body = OpenSpans(), Body()
+    dog = Watchdog(registry, Limits(), on_stuck="cancel")
+    with ticking(dog) as clock:
+        span = opened(registry, body)
+        clock.pass_(302)
+
+    assert (span.is_open, dog.is_behind) == (False, False)
+
+
 def test_nothing_is_judged_that_could_not_be_told() -> None:
     """While processors hang, what waits for them is open, and in the journal."""
     registry, go, entered = OpenSpans(), threading.Event(), threading.Event()
