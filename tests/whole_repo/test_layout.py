@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -142,6 +143,24 @@ def test_no_module_is_too_long_to_be_read_at_one_go(package: Path) -> None:
     }
 
     assert too_long == {}
+
+
+def test_imports_that_a_fork_waits_for_share_no_name(package: Path) -> None:
+    """The one that comes later is taken for done, and no fork waits for it."""
+    imported: dict[str, set[str]] = {}
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if not isinstance(node, ast.With):
+                continue
+            match node.items[0].context_expr:
+                case ast.Call(ast.Name("no_fork_at_first"), [ast.Constant(str(name))]):
+                    lines = ";".join(map(ast.unparse, node.body))
+                    imported.setdefault(name, set()).add(lines)
+                case _:
+                    pass
+
+    assert len(imported) > 1
+    assert [name for name, lines in imported.items() if len(lines) > 1] == []
 
 
 def test_no_module_is_called_after_nothing(package: Path) -> None:

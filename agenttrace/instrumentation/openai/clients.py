@@ -75,7 +75,7 @@ def _is_of_the_other_library(timeout: Any, http: object) -> bool:  # noqa: ANN40
 
 
 def _note(kind: str, client: object, detail: str = "") -> None:
-    with no_fork_at_first("noticed"):
+    with no_fork_at_first("openai clients"):
         from agenttrace import noticed  # noqa: PLC0415 - most clients are well
         from agenttrace.watchdog.blocks import is_application  # noqa: PLC0415 - the same
     record = tracing.record_of(trace.get_current_span())
