@@ -109,7 +109,8 @@ def concluded(
     if upstream.tasks:
         return Finding(Cause.SUBTASK, "it waits for a task further up", own)
     if upstream.futures:
-        return Finding(Cause.UNKNOWN, "it waits for work of another process", own)
+        why = "it waits for work of another process, or of a thread of no pool"
+        return Finding(Cause.UNKNOWN, why, own)
     return Finding(
         Cause.AWAITING_NOTHING, "it waits for a future that nobody is at work on", own
     )

@@ -101,7 +101,7 @@ def resolve(
         worker = workers.get(id(each))
         if worker is not None:
             found.threads.append(worker)
-        else:  # one that runs is work of another process
+        else:  # one that runs is work of another process, or of a thread of no pool
             found.futures.append(each)
             found.queued = found.queued or not each.running()
 

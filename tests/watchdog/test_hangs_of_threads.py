@@ -38,6 +38,7 @@ Factory = Any
 Waiting = Callable[[list[Future[Any]]], Any]
 Hang = tuple[Callable[[], object], Callable[[], object]]
 """What hangs, and what ends it."""
+ELSEWHERE = "work of another process, or of a thread of no pool"
 
 
 @contextmanager
@@ -259,6 +260,22 @@ def on_a_pool_of_processes(folder: Path) -> Hang:
     return waits, lambda: pipe.write_bytes(b"")
 
 
+def on_a_thread_of_no_pool(_: Path) -> Hang:
+    """Wait for the result of a thread that nothing leads to."""
+    done, result = threading.Event(), Future[None]()
+    result.set_running_or_notify_cancel()
+
+    def works() -> None:
+        done.wait(PATIENCE)
+        result.set_result(None)
+
+    def waits() -> None:
+        with in_thread(works, done.set):
+            result.result()
+
+    return waits, done.set
+
+
 def on_a_pool_of_threads(_: Path) -> Hang:
     """Wait for the result of a thread, in a pool that looks like one of processes."""
     lock = threading.Lock()
@@ -303,7 +320,8 @@ def on_an_import(folder: Path) -> Hang:
         (on_a_connection, "unknown", "another process to end or to answer"),
         (on_a_child, "unknown", "another process to end or to answer"),
         (on_a_signal, "awaiting_nothing", "a signal that nobody has sent"),
-        (on_a_pool_of_processes, "unknown", "work of another process"),
+        (on_a_pool_of_processes, "unknown", ELSEWHERE),
+        (on_a_thread_of_no_pool, "unknown", ELSEWHERE),
         (on_a_pool_of_threads, "unknown", "a worker of a pool"),
         (on_an_import, "lock", "a module that another thread imports"),
     ],
