@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -248,6 +248,7 @@ class LeakCheck:
         self._stack = ExitStack()
         self._failed = False
         self._before: set[OpenSpan] = set()
+        self._fixtures: dict[OpenSpan, str] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
@@ -257,6 +258,7 @@ class LeakCheck:
         """
         self._failed = False
         self._before = set(self._wider.open())
+        self._fixtures.clear()
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -271,7 +273,9 @@ class LeakCheck:
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Ask for what a fixture has left open after its teardown."""
-        self._before -= self._wider.torn_down(fixturedef)
+        left = self._wider.torn_down(fixturedef)
+        self._before -= left
+        self._fixtures.update(dict.fromkeys(left, fixturedef.argname))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -319,10 +323,18 @@ class LeakCheck:
             return
         from agenttrace.testing import leaks  # noqa: PLC0415 - when there is one
 
-        left = leaks.confirmed(lambda: _not_allowed(item, self._left()))
-        if not left:
+        names, number = _allowed(item)
+
+        def not_named() -> list[OpenSpan]:
+            return _not_named(names, self._left())
+
+        # Not of a moment's: of what stays open as many are allowed as the marker says.
+        if len(not_named()) <= number:
             return
-        text = _text(left)
+        left = leaks.confirmed(not_named)
+        if len(left) <= number:
+            return
+        text = _text(left, self._fixtures)
         if self._failed:
             # It often is the failure, whose traceback holds on to what is suspended.
             item.add_report_section("teardown", "spans left open", text)
@@ -339,13 +351,11 @@ class LeakCheck:
         )
 
 
-def _not_allowed(item: pytest.Item, left: list[OpenSpan]) -> list[OpenSpan]:
-    """Return *left* without what *item* may leave open."""
+def _not_named(names: Sequence[str], left: list[OpenSpan]) -> list[OpenSpan]:
+    """Return *left* without what one of *names* allows."""
     from agenttrace.testing.trees import fits  # noqa: PLC0415 - when there is a leak
 
-    names, number = _allowed(item)
-    left = [span for span in left if not any(fits(name, span.name) for name in names)]
-    return left if len(left) > number else []
+    return [span for span in left if not any(fits(name, span.name) for name in names)]
 
 
 def _allowed(item: pytest.Item) -> tuple[list[str], int]:
@@ -388,12 +398,19 @@ def _refuse(said: str) -> NoReturn:
     pytest.fail(message, pytrace=False)
 
 
-def _text(left: list[OpenSpan]) -> str:
+def _text(left: list[OpenSpan], fixtures: Mapping[OpenSpan, str]) -> str:
+    """Return what is said of *left*; those of *fixtures* are not the test's own."""
     from agenttrace.testing import leaks  # noqa: PLC0415 - when there is one
 
     quoted = (json.dumps(span.name, ensure_ascii=False) for span in left)
     names = ", ".join(dict.fromkeys(quoted))
+    is_open = "left open"
+    if all(span in fixtures for span in left):
+        by = dict.fromkeys(fixtures[span] for span in left)
+        is_open += (
+            f" by the {'fixture' if len(by) == 1 else 'fixtures'} {', '.join(by)}"
+        )
     return (
-        f"{leaks.headline(left, is_open='left open')}\n\n{leaks.told(left)}\n\n"
+        f"{leaks.headline(left, is_open=is_open)}\n\n{leaks.told(left, fixtures)}\n\n"
         f"To allow it: @pytest.mark.{_MARKER}({names})"
     )

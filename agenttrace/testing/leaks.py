@@ -7,13 +7,14 @@ import os
 import re
 import textwrap
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import semconv
 from agenttrace.testing.origins import ORIGINS, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agenttrace.registry import OpenSpan
     from agenttrace.testing.spans import CapturedSpan
@@ -98,17 +99,24 @@ def named(spans: Sequence[OpenSpan | CapturedSpan]) -> str:
     return ", ".join(names)
 
 
-def told(spans: Sequence[OpenSpan]) -> str:
+def told(
+    spans: Sequence[OpenSpan], fixtures: Mapping[OpenSpan, str] = MappingProxyType({})
+) -> str:
     """Return a paragraph for each of *spans*, the oldest first, indented.
 
     Those that were started in one place are told once.
+
+    Args:
+        spans: At least one.
+        fixtures: The names of those that were to end some of them.
     """
-    alike: dict[tuple[str, str | None], list[OpenSpan]] = {}
+    alike: dict[tuple[str, str | None, str | None], list[OpenSpan]] = {}
     for span in spans:
-        alike.setdefault((span.path(), span.origin), []).append(span)
-    groups = list(alike.values())
-    parts = [_told(group) for group in groups[:_MOST]]
-    further = sum(len(group) for group in groups[_MOST:])
+        key = (span.path(), span.origin, fixtures.get(span))
+        alike.setdefault(key, []).append(span)
+    groups = list(alike.items())
+    parts = [_told(group, fixture) for (*_, fixture), group in groups[:_MOST]]
+    further = sum(len(group) for _, group in groups[_MOST:])
     if further:
         parts.append(f"  and {further:,} more")
     return "\n\n".join(parts)
@@ -132,7 +140,7 @@ def judged(span: CapturedSpan) -> str:
     return "\n".join(lines)
 
 
-def _told(alike: Sequence[OpenSpan]) -> str:
+def _told(alike: Sequence[OpenSpan], fixture: str | None) -> str:
     span = alike[0]
     origin = ORIGINS.of(span)
     times = "" if len(alike) == 1 else f", {len(alike):,} times"
@@ -143,6 +151,10 @@ def _told(alike: Sequence[OpenSpan]) -> str:
         source = _source(origin.place)
         if source:
             lines.append(f"{_INDENT}    {source}")
+    if fixture is not None:
+        lines += _wrapped(
+            f"The fixture {fixture} has begun it, and has been torn down: end it there."
+        )
     if origin.shape is not None:
         lines += _wrapped(_REMEDIES[origin.shape])
     return "\n".join(lines)

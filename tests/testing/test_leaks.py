@@ -18,13 +18,14 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import agenttrace
 from agenttrace.runtime.process import PROCESS
-from agenttrace.testing import capture_spans, fresh_runtime
+from agenttrace.testing import capture_spans, fresh_runtime, leaks
 from agenttrace.testing.origins import Origins, Shape
 from tests.testing.given import expected, triage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
+    from agenttrace.registry import OpenSpan
     from agenttrace.testing import CapturedSpans
 
 
@@ -335,30 +336,21 @@ def test_spans_that_were_started_in_one_place_are_told_once(
     assert message.count("started at") == 1
 
 
-def test_a_thread_that_does_one_thing_after_the_other_leaves_none_open(
+def test_what_does_one_thing_after_the_other_leaves_none_open(
     agenttrace_spans: CapturedSpans,
 ) -> None:
-    """Some span of its own is open whenever one looks, and never the same."""
-    is_over, taken = threading.Event(), threading.Semaphore(0)
+    """Some span of a thread is open whenever one looks, and never the same."""
+    tracer = trace.get_tracer("worker")
+    under_way = [tracer.start_span("one")]
 
-    def work() -> None:
-        following = agenttrace.span("one")
-        following.__enter__()
-        while not is_over.is_set():
-            before, following = following, agenttrace.span("one")
-            following.__enter__()
-            before.__exit__(None, None, None)
-            taken.release()
-        following.__exit__(None, None, None)
+    def find() -> list[OpenSpan]:
+        under_way.append(tracer.start_span("one"))
+        under_way.pop(0).end()
+        return agenttrace_spans.open
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    for _ in range(3):
-        taken.acquire(timeout=10)
-
-    agenttrace_spans.assert_all_closed()
-    is_over.set()
-    thread.join()
+    assert find() != []
+    assert leaks.confirmed(find) == []
+    under_way.pop().end()
 
 
 def test_what_a_reference_cycle_holds_is_open_until_it_is_collected(

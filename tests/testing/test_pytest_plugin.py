@@ -427,6 +427,243 @@ def test_what_a_wider_fixtures_worker_is_at_is_nobodys_leak(suite: Run) -> None:
     )
 
 
+def test_what_a_wider_fixtures_worker_has_begun_by_other_tasks_is_nobodys_leak(
+    suite: Run, pytester: pytest.Pytester
+) -> None:
+    """A server has a task for each request, and both may be of an installed library."""
+    library = pytester.mkpydir("site-packages") / "serving.py"
+    library.write_text(
+        textwrap.dedent("""
+            import asyncio
+            import agenttrace
+
+            async def handle(taken, is_over):
+                with agenttrace.span("handle"):
+                    taken.set()
+                    await is_over.wait()
+
+            async def serve(requests, is_over):
+                handling = set()
+                try:
+                    while True:
+                        with agenttrace.span("wait for a request"):
+                            taken = await requests.get()
+                        handling.add(asyncio.create_task(handle(taken, is_over)))
+                finally:
+                    is_over.set()
+                    await asyncio.wait(handling)
+        """)
+    )
+    result = suite(
+        f"""
+        import asyncio
+        import sys
+        import anyio
+        import pytest_asyncio
+
+        sys.path.append({str(library.parent)!r})
+        import serving
+
+        async def asked(requests):
+            taken = asyncio.Event()
+            requests.put_nowait(taken)
+            await asyncio.wait_for(taken.wait(), 60)
+
+        @pytest_asyncio.fixture(loop_scope="module", scope="module")
+        async def server():
+            requests = asyncio.Queue()
+            task = asyncio.create_task(serving.serve(requests, asyncio.Event()))
+            await asked(requests)
+            yield requests
+            task.cancel()
+            await asyncio.wait([task])
+
+        @pytest.mark.asyncio(loop_scope="module")
+        async def test_that_asks(server):
+            await asked(server)
+
+        @pytest.mark.asyncio(loop_scope="module")
+        async def test_that_leaks(server):
+            await asked(server)
+            kept.append(agenttrace.background(asyncio.sleep(60), name="own"))
+            await asyncio.sleep(0)
+
+        @pytest.mark.asyncio(loop_scope="module")
+        async def test_that_is_clean(server):
+            await asyncio.sleep(0)
+
+        @pytest.fixture(scope="module")
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.fixture(scope="module")
+        async def server_of_anyio(anyio_backend):
+            requests = asyncio.Queue()
+            async with anyio.create_task_group() as group:
+                group.start_soon(serving.serve, requests, asyncio.Event())
+                await asked(requests)
+                yield requests
+                group.cancel_scope.cancel()
+
+        @pytest.mark.anyio
+        async def test_of_anyio_that_asks(server_of_anyio):
+            await asked(server_of_anyio)
+
+        @pytest.mark.anyio
+        async def test_of_anyio_that_leaks(server_of_anyio):
+            kept.append(agenttrace.background(asyncio.sleep(60), name="own"))
+            await asyncio.sleep(0)
+
+        @pytest.mark.anyio
+        async def test_of_anyio_that_is_clean(server_of_anyio):
+            await asyncio.sleep(0)
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(passed=6, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "ERROR *::test_that_leaks - Failed: 1 span left open: own",
+            "ERROR *::test_of_anyio_that_leaks - Failed: 1 span left open: own",
+        ]
+    )
+
+
+def test_what_a_wider_fixture_leaves_open_is_told_with_its_name(suite: Run) -> None:
+    """The test after which it is found has done nothing, and may be another one."""
+    result = suite(
+        """
+        import threading
+
+        @pytest.fixture(scope="module")
+        def worker():
+            asked, done, is_over = (threading.Event() for _ in range(3))
+
+            def work():
+                asked.wait(60)
+                block = agenttrace.span("job")
+                block.__enter__()
+                kept.append(block)
+                done.set()
+                is_over.wait(60)
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            yield asked, done
+            is_over.set()
+            thread.join()
+
+        def test_in_which_it_is_begun(worker):
+            asked, done = worker
+            asked.set()
+            assert done.wait(60)
+
+        def test_that_is_the_last(worker): pass
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(passed=2, errors=1)
+    assert section(result, "ERROR at teardown of test_that_is_the_last") == expected("""
+        1 span left open by the fixture worker: job
+
+          job (open for ...)
+            started at test_suite.py:30
+                block.__enter__()
+            The fixture worker has begun it, and has been torn down: end it there.
+            It is a `with` block that has not been left: wait for the task or thread
+            that is inside, or close what it is in: a generator, or an ExitStack.
+
+        To allow it: @pytest.mark.agenttrace_allow_open("job")
+    """)
+
+
+def test_a_thread_of_a_test_is_not_one_of_a_fixtures_that_is_over(suite: Run) -> None:
+    """The operating system gives its id to the next one."""
+    result = suite(
+        """
+        import threading
+
+        is_over = threading.Event()
+
+        @pytest.fixture(scope="module")
+        def briefly():
+            is_enough = threading.Event()
+            threads = [threading.Thread(target=is_enough.wait) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            yield is_enough, threads
+            is_over.set()
+
+        def test_that_leaks(briefly):
+            is_enough, threads = briefly
+            is_enough.set()
+            ids = {thread.ident for thread in threads}
+            for thread in threads:
+                thread.join()
+            for _ in range(50):
+                is_begun = threading.Event()
+
+                def work():
+                    if threading.get_ident() in ids:
+                        block = agenttrace.span("of the test")
+                        block.__enter__()
+                        kept.append(block)
+                    is_begun.set()
+                    is_over.wait(60)
+
+                threading.Thread(target=work).start()
+                assert is_begun.wait(60)
+                if kept:
+                    return
+            pytest.skip("no id was given again")
+
+        def test_that_is_clean(briefly): pass
+        """,
+        LEAKS,
+    )
+
+    if result.parseoutcomes().get("skipped"):
+        pytest.skip("no id was given again")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["ERROR *::test_that_leaks - Failed: 1 span left *"])
+
+
+def test_of_what_stays_open_as_many_may_as_the_marker_says(suite: Run) -> None:
+    """A thread that goes on has one as well, and never the same."""
+    result = suite(
+        """
+        import threading
+
+        is_over, taken = threading.Event(), threading.Semaphore(0)
+
+        def work():
+            following = agenttrace.span("one")
+            following.__enter__()
+            while not is_over.wait(0.001):
+                before, following = following, agenttrace.span("one")
+                following.__enter__()
+                before.__exit__(None, None, None)
+                taken.release()
+            following.__exit__(None, None, None)
+
+        @pytest.mark.agenttrace_allow_open(1)
+        def test_that_may():
+            threading.Thread(target=work, daemon=True).start()
+            for _ in range(3):
+                assert taken.acquire(timeout=60)
+            leak()
+
+        def test_that_is_clean():
+            is_over.set()
+        """,
+        LEAKS,
+    )
+
+    result.assert_outcomes(passed=2)
+
+
 def test_async_tests_and_fixtures_of_both_plugins_are_judged_alike(suite: Run) -> None:
     """Their loops end in teardown, and what ends with them is no leak."""
     result = suite(
