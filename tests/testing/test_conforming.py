@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import signal
@@ -240,6 +241,157 @@ def test_the_block_of_a_context_manager_is_left_as_who_reads_it_does(
     assert str(report) == (
         f"{report.name} keeps its promises in {len(report.cases)} cases"
     )
+
+
+class Lines:
+    """A run that can be iterated, and is no iterator."""
+
+    @agenttrace.agent
+    def __iter__(self) -> Iterator[str]:
+        yield from ("sunny", "warm", "dry")
+
+
+class LinesInBlock:
+    """The same, read in a block that returns it as files do; its exit ends the span."""
+
+    def __enter__(self) -> Self:
+        self.span = trace.get_tracer("careful").start_span("lines")
+        return self
+
+    @agenttrace.traced
+    def __iter__(self) -> Iterator[str]:
+        yield from ("sunny", "warm", "dry")
+
+    def __exit__(self, *_: object) -> None:
+        self.span.end()
+
+
+class Opened:
+    """A value that is got in a block, which returns it: it is not read at all."""
+
+    async def __aenter__(self) -> Self:
+        await asyncio.sleep(0)
+        self.span = trace.get_tracer("careful").start_span("opened")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.span.end()
+
+
+async def lines_later() -> Lines:
+    await asyncio.sleep(0)
+    return Lines()
+
+
+@pytest.mark.parametrize(
+    ("factory", "case"),
+    [
+        (Lines, "it is left after item 3 of 3 and dropped"),
+        (lines_later, "it is left after item 3 of 3 and dropped"),
+        (LinesInBlock, "it is left after item 3 of 3 and dropped"),
+        (Opened, "it is cancelled at suspension 1 of 1"),
+    ],
+)
+def test_what_can_be_iterated_is_read_whoever_returns_it(
+    factory: Callable[[], Any], case: str
+) -> None:
+    """It was taken for a value: its spans never began, or its block had no end."""
+    report = examine(factory)
+
+    assert report.broken == [], str(report)
+    assert case in report.cases
+
+
+def test_what_can_be_iterated_and_leaks_is_found() -> None:
+    """A `for` that is left closes nothing, and who holds on to the iterator neither."""
+
+    class Leaking:
+        def __iter__(self) -> Iterator[str]:
+            span = kept_span("read")
+            yield from ("sunny", "warm", "dry")
+            span.end()
+
+    report = examine(Leaking, patience=0.05, leave_out=WITHOUT_FORKS)
+
+    assert report.promises == [Promise.CLOSED]
+    assert "it is left after item 2 of 3 and closed" in {
+        each.case for each in report.broken
+    }
+
+
+class Fields:
+    """A value that can be iterated, as a pydantic model can; it has no end, even."""
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
+
+
+@agenttrace.agent
+def fields() -> Fields:
+    return Fields()
+
+
+@agenttrace.agent
+async def fields_later() -> Fields:
+    await asyncio.sleep(0)
+    return Fields()
+
+
+@pytest.mark.parametrize(
+    ("factory", "case"),
+    [
+        (fields, "it is called in another thread"),
+        (fields_later, "it is awaited in another task"),
+    ],
+)
+def test_a_value_that_can_be_iterated_is_a_value(
+    factory: Callable[[], Any], case: str
+) -> None:
+    """No span begins or ends by reading it, so nobody can leave it in the middle."""
+    report = examine(factory, leave_out=WITHOUT_FORKS)
+
+    assert report.broken == [], str(report)
+    assert case in report.cases
+    assert not [case for case in report.cases if "item" in case]
+
+
+class Answer:
+    """It is closed itself, and what iterates it cannot be."""
+
+    def __init__(self) -> None:
+        self.span = trace.get_tracer("careful").start_span("answer")
+
+    async def aclose(self) -> None:
+        if self.span.is_recording():
+            self.span.set_attribute("agenttrace.outcome", "abandoned")
+            self.span.end()
+
+    def __aiter__(self) -> AnswerWords:
+        return AnswerWords(self)
+
+
+class AnswerWords(Words):
+    """Reads an answer, whose span ends with it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+    async def __anext__(self) -> str:
+        try:
+            return await super().__anext__()
+        except StopAsyncIteration:
+            self.answer.span.end()
+            raise
+
+
+def test_a_run_is_closed_itself_and_not_only_what_iterates_it() -> None:
+    """The report said that it leaves its span open, and nobody had closed it."""
+    report = examine(Answer, leave_out=["suspension", *WITHOUT_FORKS])
+
+    open_when = {each.case for each in report.broken if each.promise is Promise.CLOSED}
+    assert not {case for case in open_when if "close" in case}, str(report)
+    assert "it is left after item 1 of 3 and closed" in report.cases
 
 
 class Unlucky(AsyncSession):

@@ -51,6 +51,12 @@ class Baseline:
         self.tree: str | None = None
         self.names: Counter[str] | None = None
 
+    def see(self, stage: Stage, read: object) -> None:
+        """Note what *read* is, which was read on *stage*."""
+        self.is_stream = is_stream(read) and not stage.is_value
+        self.is_in_block = stage.was_in_block
+        self.items = stage.items if self.is_stream else 0
+
     def leaving_points(self) -> list[int]:
         """Return the items after which it is left."""
         return evenly(self.items, _MOST_LEAVING)
@@ -100,6 +106,7 @@ class Playing:
         self._most_points = most_points
         self._patience = patience
         self._leave_out = (leave_out,) if isinstance(leave_out, str) else leave_out
+        self._reads_iterables = True
         self.report = Report(name or name_of(factory))
 
     def play_all(self) -> Report:
@@ -130,15 +137,14 @@ class Playing:
 
         async def play(stage: Stage) -> None:
             read = await coroutines.drive(stage, self._factory, steps)
-            found.is_stream = is_stream(read)
-            found.is_in_block = stage.was_in_block
+            found.see(stage, read)
 
         def play_plain(stage: Stage) -> None:
-            found.is_stream = is_stream(plain.drive(stage, self._factory))
-            found.is_in_block = stage.was_in_block
+            found.see(stage, plain.drive(stage, self._factory))
 
         first = self._play(UNDISTURBED, play if is_async else play_plain)
-        found.items, found.suspensions = first.items, steps.count
+        found.suspensions = steps.count
+        self._reads_iterables = found.is_stream
         if self.report.broken:
             return None
         if not first.tops():
@@ -177,6 +183,7 @@ class Playing:
     def _play(self, case: str, play: Callable[[Stage], Any]) -> Stage:
         _logger.info("%s: when %s", self.report.name, case)
         stage = Stage(case, self._patience)
+        stage.reads_iterables = self._reads_iterables
         with _one_at_a_time, stage.watching():
             if inspect.iscoroutinefunction(play):
                 _run(stage, play)

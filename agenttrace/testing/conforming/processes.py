@@ -20,7 +20,7 @@ from agenttrace.testing.conforming.reading import (
     read_plain,
 )
 from agenttrace.testing.conforming.steps import Steps
-from agenttrace.testing.conforming.subjects import step, step_plain
+from agenttrace.testing.conforming.subjects import Iterated, step, step_plain
 from agenttrace.testing.killing import kill_and_recover, run_in_fork
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
 
 def _reference_to(going: object) -> Callable[[], object]:
     try:
-        return weakref.ref(going)
+        return weakref.ref(going.iterator if isinstance(going, Iterated) else going)
     except TypeError:  # a stream of somebody's own make
         return _nothing
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.testing.conforming.subjects import (
+    Iterated,
     close,
     close_plain,
     entered,
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     Factory = Callable[[], Any]
 
+_ENOUGH: Final = 100
+"""Items without any span, after which a value is not read on: it may have no end."""
+
 
 async def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noqa: ANN401 - a stream, or what a run returns
     """Begin a run and read it, to its end or for *most* items.
@@ -37,6 +41,7 @@ async def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noq
     stream: Any = None
     async with AsyncExitStack() as stack:
         stream, is_in_block = await entered(factory(), stack)
+        stream = stage.iterated(stream)
         stage.kept.append(stream)
         if is_in_block:
             stack.callback(stage.in_block())
@@ -50,6 +55,8 @@ async def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noq
                 break
             stage.items += 1
             stage.current(f"after item {stage.items}")
+            if stage.items == _ENOUGH and stage.is_value:
+                break
     return stream
 
 
@@ -59,6 +66,9 @@ async def leave(stage: Stage, stream: Any) -> None:  # noqa: ANN401 - any stream
     if block is None:
         await close(stream)
     else:
+        if isinstance(stream, Iterated):
+            # Nobody but a loop has the iterator: it is gone when the loop is left.
+            await close(stream.iterator)
         await block.__aexit__(*sys.exc_info())
 
 
@@ -71,6 +81,7 @@ def read_plain(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noq
     stream: Any = None
     with ExitStack() as stack:
         stream, is_in_block = entered_plain(factory(), stack)
+        stream = stage.iterated(stream)
         stage.kept.append(stream)
         if is_in_block:
             stack.callback(stage.in_block())
@@ -84,6 +95,8 @@ def read_plain(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noq
                 break
             stage.items += 1
             stage.current(f"after item {stage.items}")
+            if stage.items == _ENOUGH and stage.is_value:
+                break
     return stream
 
 
@@ -93,4 +106,6 @@ def leave_plain(stage: Stage, stream: Any) -> None:  # noqa: ANN401 - any stream
     if block is None:
         close_plain(stream)
     else:
+        if isinstance(stream, Iterated):
+            close_plain(stream.iterator)
         block.__exit__(*sys.exc_info())

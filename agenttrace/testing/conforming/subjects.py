@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+from collections.abc import Iterable, Sized
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,9 +76,36 @@ def _is_only_async(made: object) -> bool:
     return not hasattr(getattr(made, "__wrapped__", made), "__next__")
 
 
+class Iterated:
+    """A stream that is iterable and no iterator: it is read by one, and closed.
+
+    Args:
+        source: What was made.
+        iterator: What reads it.
+    """
+
+    def __init__(self, source: object, iterator: object) -> None:
+        self.source = source
+        self.iterator = iterator
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the iterator has
+        return getattr(self.iterator, name)
+
+
 def is_stream(made: object) -> bool:
     """Return whether *made* is read item by item; a list has been read."""
     return hasattr(made, "__anext__") or hasattr(made, "__next__")
+
+
+def may_be_read(made: object) -> bool:
+    """Return whether *made*, which is no stream, may be one of somebody's own make.
+
+    What has a length has been read.  Only its spans tell a stream from a value that can
+    be iterated, as pydantic's models can.
+    """
+    if is_stream(made) or inspect.isawaitable(made):
+        return False
+    return isinstance(made, Iterable) and not isinstance(made, Sized | Iterated)
 
 
 async def entered(
@@ -93,9 +121,12 @@ async def entered(
     if is_stream(made):
         return made, False
     if hasattr(made, "__aiter__"):
-        return made.__aiter__(), False
+        return Iterated(made, made.__aiter__()), False
     if hasattr(made, "__aenter__"):
-        read, _ = await entered(await stack.enter_async_context(made), stack)
+        within = await stack.enter_async_context(made)
+        if within is made:
+            return made, True
+        read, _ = await entered(within, stack)
         return read, True
     return made, False
 
@@ -111,13 +142,19 @@ def entered_plain(
     if is_stream(made):
         return made, False
     if hasattr(made, "__enter__"):
-        read, _ = entered_plain(stack.enter_context(made), stack)
+        within = stack.enter_context(made)
+        if within is made:
+            return made, True
+        read, _ = entered_plain(within, stack)
         return read, True
     return made, False
 
 
 async def close(stream: Any) -> None:  # noqa: ANN401 - any stream
     """Close *stream*, as streams of all makes are."""
+    if isinstance(stream, Iterated):
+        await close(stream.iterator)
+        stream = stream.source
     for name in ("aclose", "close"):
         method = getattr(stream, name, None)
         if method is not None:
@@ -129,6 +166,9 @@ async def close(stream: Any) -> None:  # noqa: ANN401 - any stream
 
 def close_plain(stream: Any) -> None:  # noqa: ANN401 - any stream
     """Close *stream*, if it can be."""
+    if isinstance(stream, Iterated):
+        close_plain(stream.iterator)
+        stream = stream.source
     method = getattr(stream, "close", None)
     if method is not None:
         method()
@@ -147,6 +187,6 @@ async def step(stream: Any) -> tuple[bool, Any]:  # noqa: ANN401 - any stream
 def step_plain(stream: Any) -> tuple[bool, Any]:  # noqa: ANN401 - any stream
     """Return whether there was a next item, and the item."""
     try:
-        return True, next(stream)
+        return True, stream.__next__()
     except StopIteration:
         return False, None
