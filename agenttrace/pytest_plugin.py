@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -326,7 +326,7 @@ class LeakCheck:
         names, number = _allowed(item)
 
         def not_named() -> list[OpenSpan]:
-            return _not_named(names, self._left())
+            return leaks.not_named(self._left(), names)
 
         # Not of a moment's: of what stays open as many are allowed as the marker says.
         if len(not_named()) <= number:
@@ -334,7 +334,7 @@ class LeakCheck:
         left = leaks.confirmed(not_named)
         if len(left) <= number:
             return
-        text = _text(left, self._fixtures)
+        text = leaks.message(left, _to_allow(left), self._fixtures)
         if self._failed:
             # It often is the failure, whose traceback holds on to what is suspended.
             item.add_report_section("teardown", "spans left open", text)
@@ -351,11 +351,9 @@ class LeakCheck:
         )
 
 
-def _not_named(names: Sequence[str], left: list[OpenSpan]) -> list[OpenSpan]:
-    """Return *left* without what one of *names* allows."""
-    from agenttrace.testing.trees import fits  # noqa: PLC0415 - when there is a leak
-
-    return [span for span in left if not any(fits(name, span.name) for name in names)]
+def _to_allow(left: list[OpenSpan]) -> str:
+    quoted = (json.dumps(span.name, ensure_ascii=False) for span in left)
+    return f"@pytest.mark.{_MARKER}({', '.join(dict.fromkeys(quoted))})"
 
 
 def _allowed(item: pytest.Item) -> tuple[list[str], int]:
@@ -396,21 +394,3 @@ def _refuse(said: str) -> NoReturn:
         f"@pytest.mark.{_MARKER}({said}): must be names of spans or a number of them"
     )
     pytest.fail(message, pytrace=False)
-
-
-def _text(left: list[OpenSpan], fixtures: Mapping[OpenSpan, str]) -> str:
-    """Return what is said of *left*; those of *fixtures* are not the test's own."""
-    from agenttrace.testing import leaks  # noqa: PLC0415 - when there is one
-
-    quoted = (json.dumps(span.name, ensure_ascii=False) for span in left)
-    names = ", ".join(dict.fromkeys(quoted))
-    is_open = "left open"
-    if all(span in fixtures for span in left):
-        by = dict.fromkeys(fixtures[span] for span in left)
-        is_open += (
-            f" by the {'fixture' if len(by) == 1 else 'fixtures'} {', '.join(by)}"
-        )
-    return (
-        f"{leaks.headline(left, is_open=is_open)}\n\n{leaks.told(left, fixtures)}\n\n"
-        f"To allow it: @pytest.mark.{_MARKER}({names})"
-    )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agenttrace.testing import leaks
 from agenttrace.testing.capture import capture_spans
-from agenttrace.testing.trees import fits
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -52,12 +51,8 @@ class TracedTestCase(unittest.TestCase):
         with stack:
             left = leaks.confirmed(self._left)
         if left:
-            headline = leaks.headline(left, is_open="left open")
             names = ", ".join(dict.fromkeys(repr(span.name) for span in left))
-            self.fail(
-                f"{headline}\n\n{leaks.told(left)}\n\n"
-                f"To allow it: allow_open = ({names},)"
-            )
+            self.fail(leaks.message(left, f"allow_open = ({names},)"))
 
     @classmethod
     def names_allowed(cls) -> tuple[str, ...]:
@@ -66,8 +61,4 @@ class TracedTestCase(unittest.TestCase):
         return (names,) if isinstance(names, str) else tuple(names)
 
     def _left(self) -> list[OpenSpan]:
-        return [
-            span
-            for span in self.spans.open
-            if not any(fits(name, span.name) for name in self.names_allowed())
-        ]
+        return leaks.not_named(self.spans.open, self.names_allowed())

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from agenttrace import semconv
 from agenttrace.testing.origins import ORIGINS, Shape
+from agenttrace.testing.trees import fits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from agenttrace.registry import OpenSpan
     from agenttrace.testing.spans import CapturedSpan
@@ -78,6 +79,33 @@ def confirmed(find: Callable[[], list[OpenSpan]]) -> list[OpenSpan]:
         time.sleep(_MOMENT / 10)
         left = [span for span in find() if span in first]
     return left
+
+
+def not_named(spans: Iterable[OpenSpan], names: Collection[str]) -> list[OpenSpan]:
+    """Return those of *spans* that none of *names* fits, in which `*` is any text."""
+    return [span for span in spans if not any(fits(name, span.name) for name in names)]
+
+
+def message(
+    left: Sequence[OpenSpan],
+    to_allow: str,
+    fixtures: Mapping[OpenSpan, str] = MappingProxyType({}),
+) -> str:
+    """Return what a test fails with that has left spans open.
+
+    Args:
+        left: The spans; at least one.
+        to_allow: What the test says to be allowed that.
+        fixtures: The names of those that were to end some of them.
+    """
+    is_open = "left open"
+    if all(span in fixtures for span in left):
+        by = dict.fromkeys(fixtures[span] for span in left)
+        is_open += (
+            f" by the {'fixture' if len(by) == 1 else 'fixtures'} {', '.join(by)}"
+        )
+    line = headline(left, is_open=is_open)
+    return f"{line}\n\n{told(left, fixtures)}\n\nTo allow it: {to_allow}"
 
 
 def headline(spans: Sequence[OpenSpan], *, is_open: str) -> str:

@@ -217,3 +217,10 @@ def branch_of(span: CapturedSpan) -> trees.Branch:
             "duration": span.duration,
         },
     )
+
+
+def tree_of(span: CapturedSpan) -> trees.Branch:
+    """Return *span* with all that is beneath it."""
+    branch = branch_of(span)
+    branch.children = [tree_of(child) for child in span.children]
+    return branch

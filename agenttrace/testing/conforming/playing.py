@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.testing.conforming import coroutines, plain, processes
 from agenttrace.testing.conforming.promises import Broken, Promise, Report
+from agenttrace.testing.conforming.reading import is_value
 from agenttrace.testing.conforming.stage import LEFT, OK, Stage
 from agenttrace.testing.conforming.steps import Steps
 from agenttrace.testing.conforming.subjects import ASYNC, is_stream, kind_of, name_of
@@ -53,7 +54,7 @@ class Baseline:
 
     def see(self, stage: Stage, read: object) -> None:
         """Note what *read* is, which was read on *stage*."""
-        self.is_stream = is_stream(read) and not stage.is_value
+        self.is_stream = is_stream(read) and not is_value(stage)
         self.is_in_block = stage.was_in_block
         self.items = stage.items if self.is_stream else 0
 

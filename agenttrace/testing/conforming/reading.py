@@ -17,19 +17,41 @@ from agenttrace.testing.conforming.subjects import (
     entered,
     entered_plain,
     is_stream,
+    may_be_read,
     step,
     step_plain,
 )
+from agenttrace.testing.recording import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenttrace.testing.conforming.stage import Stage
+    from agenttrace.testing.spans import Key
 
     Factory = Callable[[], Any]
 
 _ENOUGH: Final = 100
 """Items without any span, after which a value is not read on: it may have no end."""
+
+
+def iterated(stage: Stage, made: Any) -> Any:  # noqa: ANN401 - a stream, or a value
+    """Return what *made* is read by: itself, unless it can only be iterated."""
+    if not stage.reads_iterables or not may_be_read(made):
+        return made
+    stage.before_reading = _spans_of(stage)
+    return Iterated(made, iter(made))
+
+
+def is_value(stage: Stage) -> bool:
+    """Return whether what was iterated is no stream: no span began or ended by it."""
+    before = stage.before_reading
+    return before is not None and before == _spans_of(stage)
+
+
+def _spans_of(stage: Stage) -> tuple[set[Key], set[Key]]:
+    """Return the spans that have ended, and those that are open."""
+    return {each.key for each in stage.spans}, {*map(key_of, stage.spans.open)}
 
 
 async def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noqa: ANN401 - a stream, or what a run returns
@@ -41,7 +63,7 @@ async def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noq
     stream: Any = None
     async with AsyncExitStack() as stack:
         stream, is_in_block = await entered(factory(), stack)
-        stream = stage.iterated(stream)
+        stream = iterated(stage, stream)
         stage.kept.append(stream)
         if is_in_block:
             stack.callback(stage.in_block())
@@ -55,7 +77,7 @@ async def read(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noq
                 break
             stage.items += 1
             stage.current(f"after item {stage.items}")
-            if stage.items == _ENOUGH and stage.is_value:
+            if stage.items == _ENOUGH and is_value(stage):
                 break
     return stream
 
@@ -81,7 +103,7 @@ def read_plain(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noq
     stream: Any = None
     with ExitStack() as stack:
         stream, is_in_block = entered_plain(factory(), stack)
-        stream = stage.iterated(stream)
+        stream = iterated(stage, stream)
         stage.kept.append(stream)
         if is_in_block:
             stack.callback(stage.in_block())
@@ -95,7 +117,7 @@ def read_plain(stage: Stage, factory: Factory, *, most: int = -1) -> Any:  # noq
                 break
             stage.items += 1
             stage.current(f"after item {stage.items}")
-            if stage.items == _ENOUGH and stage.is_value:
+            if stage.items == _ENOUGH and is_value(stage):
                 break
     return stream
 

@@ -27,9 +27,8 @@ from agenttrace.testing import leaks, trees
 from agenttrace.testing.capture import CapturedSpans, capture_spans
 from agenttrace.testing.conforming.hearing import counting_ends, listening
 from agenttrace.testing.conforming.promises import Broken, Promise, ageless, untrue
-from agenttrace.testing.conforming.subjects import Iterated, may_be_read
 from agenttrace.testing.garbage import collect_garbage
-from agenttrace.testing.recording import branch_of, key_of
+from agenttrace.testing.recording import key_of, tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
@@ -66,6 +65,7 @@ class Stage:
             is none, or has been left.
         was_in_block: Whether it is one.
         reads_iterables: Whether what can be iterated is read: it may be a stream.
+        before_reading: What there was of spans before that; None where it is not read.
         roots: Whether spans of the run may be roots: it is in an empty context.
         tree: What the tree of the run has to be, drawn; None where that is not known.
         names: How often each name has to be there; None where that is not known.
@@ -83,6 +83,7 @@ class Stage:
         self.block: Any = None
         self.was_in_block = False
         self.reads_iterables = True
+        self.before_reading: object = None
         self.roots = False
         self.tree: str | None = None
         self.names: Counter[str] | None = None
@@ -98,7 +99,6 @@ class Stage:
         self._runners: dict[OpenSpan, int] = {}
         self._other_threads: frozenset[int | None] = frozenset()
         self._other_traces: set[str] = set()
-        self._before_reading: set[Key | tuple[Key]] | None = None
 
     @contextmanager
     def watching(self) -> Generator[None]:
@@ -136,23 +136,6 @@ class Stage:
         self.kept.clear()
         self._in_blocks.clear()
         self.block = None
-
-    def iterated(self, made: Any) -> Any:  # noqa: ANN401 - a stream, or a value
-        """Return what *made* is read by: itself, unless it can only be iterated."""
-        if not self.reads_iterables or not may_be_read(made):
-            return made
-        self._before_reading = self._open_or_ended()
-        return Iterated(made, iter(made))
-
-    @property
-    def is_value(self) -> bool:
-        """Whether what was iterated is no stream: no span began or ended by that."""
-        return self._before_reading == self._open_or_ended()
-
-    def _open_or_ended(self) -> set[Key | tuple[Key]]:
-        """Return the spans that there are; those that are open are told from others."""
-        ended: set[Key | tuple[Key]] = {each.key for each in self.spans}
-        return ended.union((key_of(each),) for each in self.spans.open)
 
     def in_block(self) -> Callable[[], None]:
         """Note that a context manager was entered; the result notes that it was left.
@@ -254,7 +237,7 @@ class Stage:
 
     def drawn(self) -> str:
         """Return the tree of the run, which is over."""
-        return trees.draw([_branch(top) for top in self.tops()])
+        return trees.draw([tree_of(top) for top in self.tops()])
 
     def tops(self) -> list[CapturedSpan]:
         """Return what the run has at its top."""
@@ -262,7 +245,7 @@ class Stage:
 
     def compared(self, expected: str) -> str | None:
         """Return how the tree differs from *expected*; None where it does not."""
-        tops = [_branch(top) for top in self.tops()]
+        tops = [tree_of(top) for top in self.tops()]
         return trees.difference(trees.parse(expected), tops)
 
     async def quiet(self) -> None:
@@ -410,9 +393,3 @@ def _told_as_errors() -> Collection[str]:
     """Return the outcomes that the runtime in use was told to call errors."""
     runtime = core.current()
     return () if runtime is None else runtime.settings.error_outcomes
-
-
-def _branch(span: CapturedSpan) -> trees.Branch:
-    branch = branch_of(span)
-    branch.children = [_branch(child) for child in span.children]
-    return branch
