@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace import safety
 from agenttrace.clock import COARSE
-from agenttrace.journal import process
+from agenttrace.journal import payload, process
 from agenttrace.journal.format import LAST_TICK, MEMORY, Header, State, commit_code
 from agenttrace.journal.growth import Growth
 from agenttrace.journal.lock import hold
-from agenttrace.journal.payload import NOTHING, UNUSUAL, Packed, write, write_error
+from agenttrace.journal.payload import NOTHING, UNUSUAL
 from agenttrace.journal.segments import MULTIPLE, WORDS, SlotFile
 from agenttrace.journal.texts import KEY_ATTRIBUTES
 from agenttrace.lazy import no_fork_at_first
@@ -104,7 +104,7 @@ class Journal:
         self._growth = Growth(self._double, on_low)
         self._previous = previous
         self._memory = MemorySlots()
-        self._texts: dict[object, Packed] = {}
+        self._texts: dict[object, payload.Packed] = {}
         # Free slots by the number of their heartbeat word, and nothing more of them:
         # with thousands of spans at once, each object is a miss of the cache.
         self._free: list[int] = []
@@ -166,9 +166,9 @@ class Journal:
             tracer = live._tracer  # noqa: SLF001 - see `Described`
             operation = span.operation
             values = live._values  # noqa: SLF001 - see `Described`
-            if operation is None and (  # as `payload.is_a_step` says, without the call
+            if operation is None and (
                 _CONVERSATION not in (values or NOTHING)
-                or (span.parent_id and not live.remote_parent)
+                or payload.is_a_step(span, live)
             ):
                 pack, texts = self._texts[span.name, tracer]
             else:
@@ -204,7 +204,7 @@ class Journal:
                 texts,
             )
         except UNUSUAL:  # texts that come for the first time, for one
-            if self.is_closed or not write(span, words, 8 * word, self._texts):
+            if self.is_closed or not payload.write(span, words, 8 * word, self._texts):
                 self._free.append(word)
                 self._take_memory(span)
                 return
@@ -226,7 +226,7 @@ class Journal:
             if ending.outcome is _WELL and ending.ended_by is _RETURN:
                 code = _OK
             else:
-                code = write_error(words, word, _ENDED, ending) - _OPEN
+                code = payload.write_error(words, word, _ENDED, ending) - _OPEN
                 if span.slot != opened:  # told by another, and freed, meanwhile
                     return
             try:
@@ -245,7 +245,7 @@ class Journal:
         opened = span.slot
         if opened > MEMORY:
             words, word = span.words, span.word
-            code = write_error(words, word, _JUDGED, ending) - _OPEN
+            code = payload.write_error(words, word, _JUDGED, ending) - _OPEN
             # Its owner may have ended it meanwhile, and the slot be another span's.
             if span.slot == opened:
                 words[word - 1] = opened + code

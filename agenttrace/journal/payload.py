@@ -139,14 +139,21 @@ def write(
 def is_a_step(span: OpenSpan, live: object) -> bool:
     """Return whether of *span* only its name is written, and of which scope it is.
 
-    Most spans without an operation are steps, and their run says whose conversation it
-    is.  Above the run itself, the topmost one of this process, nobody does.
+    Most spans without an operation are steps of what says itself whose conversation it
+    is.  One that nothing above it in this process says that of is none: a run, or what
+    is the first in a `bind` below the span of a server.
     """
     if span.operation is not None:
         return False
-    if span.parent_id and not getattr(live, "remote_parent", False):
-        return True
-    return _CONVERSATION not in (getattr(live, "_values", None) or NOTHING)
+    said = _conversation_of(live)
+    above = span.parent
+    # By identity: what is bound is handed down as it is, and what is equal and another
+    # object is written twice at worst, with no foreign `__eq__` called.
+    return said is None or (above is not None and _conversation_of(above()) is said)
+
+
+def _conversation_of(live: object) -> object:
+    return (getattr(live, "_values", None) or NOTHING).get(_CONVERSATION)
 
 
 def write_error(

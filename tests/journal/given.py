@@ -84,6 +84,7 @@ def span(  # noqa: PLR0913 - what tests vary, one at a time
     operation: str | None = None,
     started_at: int = STARTED_AT,
     parent_id: bytes = b"",
+    parent: OpenSpan | None = None,
     heartbeat_timeout: float | None = None,
     max_duration: float | None = None,
 ) -> OpenSpan:
@@ -94,7 +95,7 @@ def span(  # noqa: PLR0913 - what tests vary, one at a time
         number.to_bytes(16, "big"),
         number.to_bytes(8, "big"),
         parent_id,
-        None,
+        parent,
         name,
         operation,
         started_at,

@@ -13,6 +13,7 @@ from opentelemetry.trace import SpanKind
 
 from agenttrace import semconv
 from agenttrace.attributes import flat
+from agenttrace.context.bound import bind
 from agenttrace.journal import Journal, State
 from agenttrace.model import Opening
 from agenttrace.registry import OpenSpans
@@ -73,6 +74,32 @@ def test_a_span_of_ours_tells_all_that_a_slot_has_room_for(journal: Journal) -> 
         semconv.GEN_AI_PROVIDER_NAME: "openai",
     }
     assert b"secret" not in journal.path.read_bytes()
+
+
+def test_a_step_says_whose_conversation_it_is_where_no_span_above_it_does(
+    journal: Journal,
+) -> None:
+    """A server's span begins before its endpoint binds what it has found out."""
+    given = lean()
+    given.registry.slots = journal
+    start = given.tracer.start_as_current_span
+
+    with (
+        start("server"),
+        bind(conversation_id="c-17"),
+        start("answer"),
+        start("step"),
+        bind(conversation_id="c-18"),
+        start("other"),
+    ):
+        found = {slot.name: slot.attributes for slot in slots_of(journal.path)}
+
+    assert found == {
+        "server": {},
+        "answer": {semconv.GEN_AI_CONVERSATION_ID: "c-17"},
+        "step": {},
+        "other": {semconv.GEN_AI_CONVERSATION_ID: "c-18"},
+    }
     assert slots_of(journal.path) == [], "written by the sink"
 
 

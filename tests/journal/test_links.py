@@ -65,7 +65,7 @@ def test_links_stand_behind_texts_of_any_length(
 ) -> None:
     """Two at least: a run that goes on in a request is linked to both."""
     live = Step({CONVERSATION: conversation} if conversation else None)
-    record = span(name, live, parent_id=b"\1" * 8)
+    record = span(name, live, parent=span("run", live))
     journal.take(record)
     before = slot_of(journal.path)
 
@@ -160,7 +160,7 @@ def test_a_slot_that_is_let_go_while_a_link_is_added_gets_none(
 def test_who_looks_again_sees_a_link_that_was_added_since(journal: Journal) -> None:
     """And the conversation, which comes with it: else `top` never learns of them."""
     live = Step({CONVERSATION: "c-17"})
-    record = span("job", live, parent_id=b"\1" * 8)
+    record = span("job", live, parent=span("run", live))
     known: Known = {}
     journal.take(record)
 
