@@ -69,6 +69,19 @@ def text_of(error: BaseException) -> str:
         return "<no message: its __str__ failed>"
 
 
+def summary_of(error: BaseException) -> str:
+    """Return the class of *error* and its message, as OpenTelemetry's statuses have it.
+
+    One without a message keeps the colon: programs read these, and the SDK writes it.
+
+    >>> summary_of(KeyError("q"))
+    "KeyError: 'q'"
+    >>> summary_of(TimeoutError())
+    'TimeoutError: '
+    """
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
 def stack_of(error: BaseException) -> str:
     """Return the stack of *error* and of what led to it, as Python prints it."""
     return safety.guarded("exception stack", _formatted, error) or ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
-from agenttrace.exceptions import class_name, members_of, text_of
+from agenttrace.exceptions import class_name, members_of, summary_of
 from agenttrace.records import NamedTuple
 from agenttrace.safety import traceback_of
 
@@ -365,7 +365,7 @@ def status_of(
     error = ending.error
     if error is None:
         return StatusCode.ERROR, outcome.value
-    return StatusCode.ERROR, f"{type(error).__name__}: {text_of(error)}"
+    return StatusCode.ERROR, summary_of(error)
 
 
 def error_type_of(ending: Ending) -> str | None:

@@ -9,7 +9,7 @@ from opentelemetry.context.context import Context
 
 from agenttrace import _otel, safety
 from agenttrace.context.scope import SafeRuntimeContext, Scope, Value, context_of
-from agenttrace.exceptions import text_of
+from agenttrace.exceptions import summary_of
 from agenttrace.model import RETURNED, Opening
 from agenttrace.records import NamedTuple
 from agenttrace.spans.lean import LeanSpan
@@ -156,8 +156,7 @@ class SpanBlock(Opening, Scope):
                 if manner.record_exception:
                     span.record_exception(error)
                 if manner.set_status:
-                    message = f"{type(error).__name__}: {text_of(error)}"
-                    span.set_status(trace.StatusCode.ERROR, message)
+                    span.set_status(trace.StatusCode.ERROR, summary_of(error))
         except BaseException:
             # A signal handler raised, or no stack is left: so without a call.
             self.dead = True

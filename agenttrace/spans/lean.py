@@ -22,7 +22,7 @@ from opentelemetry.trace import StatusCode, TraceFlags
 from agenttrace import attributes, safety, semconv
 from agenttrace.context.bound import BOUND_KEY
 from agenttrace.context.scope import context_of
-from agenttrace.exceptions import class_name, text_of
+from agenttrace.exceptions import class_name, summary_of
 from agenttrace.model import (
     RETURNED,
     EndedBy,
@@ -201,7 +201,7 @@ class LeanSpan(RecordedSpan):
                 ending = ending_of(error)
                 # Recording it is the owner's business; here it only speaks.
                 ending.error = None
-                ending.message = f"{type(error).__name__}: {text_of(error)}"
+                ending.message = summary_of(error)
                 if ending.outcome is Outcome.ERROR:
                     self._attributes.setdefault(
                         semconv.ERROR_TYPE, class_name(type(error))

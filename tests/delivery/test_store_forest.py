@@ -191,6 +191,9 @@ def test_tokens_are_those_beneath_or_ones_own_and_never_both(
     [
         ("ValueError", "ValueError: boom", "ValueError: boom"),
         ("openai.APIError", "APIError: no\nbody", "openai.APIError: no"),
+        ("openai.APIError", "APIError: ", "openai.APIError"),
+        ("timeout", "TimeoutError: ", "timeout: TimeoutError"),
+        (None, "TimeoutError: ", "TimeoutError"),
         ("stuck", "no progress for 30 s", "stuck: no progress for 30 s"),
         ("process_lost", "lost", "process_lost"),
         (None, "said by its owner", "said by its owner"),

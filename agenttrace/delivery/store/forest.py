@@ -101,10 +101,13 @@ class Node:
         first, *_ = (message or "").strip().splitlines() or [""]
         if self.outcome is not None and first == self.outcome.value:
             first = ""
+        # Status messages begin with the class's bare name and a colon, also where no
+        # message follows: see `exceptions.summary_of`.
+        if kind:
+            first = first.removeprefix(f"{kind.rpartition('.')[2]}:").strip()
+        first = first.removesuffix(":")
         if not kind:
             return first or None
-        # Status messages begin with the class's bare name, see `model.status_of`.
-        first = first.removeprefix(f"{kind.rpartition('.')[2]}:").strip()
         return f"{kind}: {first}" if first and first != kind else kind
 
     def events(self) -> list[EventData]:
