@@ -168,7 +168,8 @@ class OwnMeters:
         except TypeError:  # one that is older knows the usual one alone
             reader, registry = exporter.PrometheusMetricReader(), client.REGISTRY
         try:
-            server, _ = client.start_http_server(port, host, registry)
+            server, thread = client.start_http_server(port, host, registry)
+            thread.name = "agenttrace-metrics-server"
         except OSError as error:
             safety.log_once(
                 "metrics.prometheus",

@@ -21,6 +21,7 @@ from agenttrace.lazy import no_fork
 from agenttrace.model import EndedBy, Ending, Outcome
 from agenttrace.registry import OpenSpan, OpenSpans
 from agenttrace.runtime import sigterm
+from agenttrace.runtime.last_thread import LastThread
 from agenttrace.watchdog.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Process:
         self.lives: Lives | None = None
         self.is_exiting = False
         """Whether the exit handlers run: figures that are read then are the last."""
+        self._last_thread = LastThread(self._leave)
         self._hooked = False
         self._flushes_on_sigterm = False
 
@@ -110,6 +112,7 @@ class Process:
             atexit.register(self._at_exit)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=self._after_fork)
+        self._last_thread.watch()
         self._end_with_worker()
 
     def flush_on_sigterm(self) -> None:
@@ -235,6 +238,8 @@ class Process:
         self._is_to_sweep = False
         if self.lives is not None:
             safety.guarded("after_fork", self.lives.after_fork)
+        self._last_thread.is_off = False
+        self._last_thread.watch()
         self._end_with_worker()
 
     def _end_with_worker(self) -> None:
@@ -256,7 +261,13 @@ class Process:
         # Below all others: queues of the application's are emptied first.
         module.Finalize(None, self._at_exit, exitpriority=_LAST)
 
+    def _leave(self) -> None:
+        """End what is ours: no thread but ours is left, and no exit comes."""
+        self._at_exit()
+        self.ticker.stop()
+
     def _at_exit(self) -> None:
+        self._last_thread.is_off = True
         if self.lives is None:
             return
         self.is_exiting = True

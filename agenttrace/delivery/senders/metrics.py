@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.environment_variables import OTEL_METRICS_EXPORTER
@@ -106,6 +107,11 @@ class Reader(PeriodicExportingMetricReader):
     def _at_fork_reinit(self) -> None:
         if not self.is_over:
             super()._at_fork_reinit()  # type: ignore[no-untyped-call]  # it has no types
+
+    def _ticker(self) -> None:
+        # Whoever asks which threads are the application's goes by the names of ours.
+        threading.current_thread().name = "agenttrace-metrics-reader"
+        super()._ticker()
 
     def _receive_metrics(
         self,
