@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 5.0
 """Seconds after which either goes ahead: nothing must hang in order not to hang."""
 
+FIRST_PROCESS: Final = os.getpid()
+"""The process that agenttrace was first imported in: no forked child is that."""
+
 # Re-entrant: what is imported may ask for a verb itself, and may even fork.
 _importing = threading.RLock()
 _is_held_by_fork = False

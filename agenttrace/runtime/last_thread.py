@@ -23,7 +23,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from agenttrace import safety
-from agenttrace.lazy import no_fork
+from agenttrace.lazy import FIRST_PROCESS, no_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,9 @@ class LastThread:
         """
         if self.is_off or self._is_finalizing():
             return
-        if process == os.getpid():
+        # Without a fork no main thread ends like that.  Where Python is embedded its
+        # state may, and the application goes on.
+        if process == os.getpid() != FIRST_PROCESS:
             safety.guarded("last_thread", self._start)
 
     def _start(self) -> None:
