@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -72,7 +73,7 @@ def _nearest(directory: Path) -> Path:
 
 
 def _private(directory: Path) -> Finding:
-    if os.name == "nt":
+    if sys.platform == "win32":
         return ok("private", "as the user's profile is")
     for path in (directory, directory / INSTANCES):
         try:
@@ -118,11 +119,10 @@ def _locks(place: Path) -> Finding:
     try:
         hold(place, "doctor").release(remove=True)
     except OSError as error:
-        return problem(
-            "locks",
-            f"files cannot be locked there ({error.strerror}): no journal is kept",
-            _ELSEWHERE if os.name != "nt" else "none: Windows has no such locks",
-        )
+        said = f"files cannot be locked there ({error.strerror}): no journal is kept"
+        if sys.platform == "win32":  # which nobody there can mend
+            return warning("locks", said, "none: Windows has no locks a crash frees")
+        return problem("locks", said, _ELSEWHERE)
     return ok("locks", "files can be locked")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, cast
@@ -215,7 +216,7 @@ def state_dir(value: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _base() -> Path:
-    variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME"
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_STATE_HOME"
     base = Path(os.environ.get(variable, ""))
     # The XDG specification: a relative path is invalid and must be ignored.
     return base if base.is_absolute() else Path.home() / ".local" / "state"

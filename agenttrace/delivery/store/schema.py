@@ -38,6 +38,8 @@ APPLICATION_ID: Final = int.from_bytes(b"agtr", "big")
 KEPT_DAMAGED: Final = 3
 """Files set aside that are kept; the oldest goes first, or a bad disk would fill."""
 
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems without locks answer: each its own, and each platform others."""
 _WAL_PAGES: Final = 1000
 """Pages of the write-ahead log after which SQLite copies it back, at most."""
 
@@ -194,7 +196,7 @@ def exclusive(path: Path) -> Generator[None]:
             raise LockedError(message) from None
         except OSError as error:
             # A file system without locks: SQLite will say what it thinks of it.
-            if error.errno != errno.ENOLCK:
+            if error.errno not in _NO_LOCKS:
                 raise
         yield
     finally:
