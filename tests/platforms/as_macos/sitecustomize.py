@@ -1,4 +1,4 @@
-# pyright: reportUnknownVariableType=false, reportUnusedImport=false
+# pyright: reportUnknownVariableType=false, reportUnusedImport=false, reportIndexIssue=false
 """What CPython on macOS has not, taken away before anything of ours is imported.
 
 On `PYTHONPATH` Python imports it at its start, and so do all processes that a test

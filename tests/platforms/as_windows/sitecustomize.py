@@ -21,7 +21,7 @@ import os
 import platform  # noqa: F401
 import pty  # noqa: F401 - it asks for what is taken away
 import select
-import shutil  # noqa: F401
+import shutil
 import signal
 import socket
 import subprocess  # noqa: F401
@@ -91,6 +91,7 @@ for module, names in _LACKING.items():
             delattr(module, name)
 vars(sys)["modules"].update(dict.fromkeys(_MODULES))
 os.supports_dir_fd.clear()
+vars(shutil)["_use_fd_functions"] = False  # it had asked before
 multiprocessing.set_start_method("spawn")
 sys.addaudithook(_there_is_no_proc)
 # Libraries ask for these there, as soon as they see where they are.
