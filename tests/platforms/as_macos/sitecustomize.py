@@ -32,6 +32,8 @@ from typing import Any
 
 _LINUX = struct.Struct("@hhqqi4x")
 _MACOS = struct.Struct("@qqihh")
+if "process_cpu_count" in vars(os):  # 3.13 has it ask for what is taken away
+    vars(os)["process_cpu_count"] = os.cpu_count
 _LACKING = {
     os: (
         *("posix_fallocate", "posix_fadvise", "fdatasync", "pipe2", "pidfd_open"),

@@ -44,6 +44,8 @@ _MODULES = (
     "termios",
     "tty",
 )
+if "process_cpu_count" in vars(os):  # 3.13 has it ask for what is taken away
+    vars(os)["process_cpu_count"] = os.cpu_count
 _LACKING = {
     os: (
         *("fork", "forkpty", "register_at_fork", "pread", "pwrite", "preadv"),
