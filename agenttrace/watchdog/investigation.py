@@ -333,9 +333,11 @@ class Investigation:
                 if not threads.is_beneath(turn, threads.stacks().get(ident)):
                     return False
                 now = time.monotonic()
-                if now >= until + queue.waited(now):
+                waited = queue.waited(now)
+                if now >= until + waited:
                     break
-                if now >= self.deadline:
+                # Who has no processor here has none for looking, either.
+                if now >= self.deadline + min(waited, BUDGET):
                     return False
                 time.sleep(_PAUSE)
         return True

@@ -1,4 +1,3 @@
-# pyright: reportUnknownVariableType=false, reportUnusedImport=false, reportIndexIssue=false
 """What CPython on macOS has not, taken away before anything of ours is imported.
 
 On `PYTHONPATH` Python imports it at its start, and so do all processes that a test
@@ -10,24 +9,21 @@ What it cannot show is what macOS does by itself: its file systems, its kernel's
 and maps, and its clocks.
 """
 
-import asyncio  # noqa: F401 - what follows must find the platform it was built for
-import ctypes  # noqa: F401
+# What is taken from modules is so through their `vars`, which are told as read-only.
+# pyright: reportIndexIssue=false, reportUnknownVariableType=false
+
 import errno
 import fcntl
+import importlib
 import multiprocessing
 import os
-import platform  # noqa: F401
 import select
 import signal
 import socket
 import struct
-import subprocess  # noqa: F401
 import sys
 import sysconfig
-import tempfile  # noqa: F401
 import time
-import urllib.request  # noqa: F401
-import uuid  # noqa: F401
 from typing import Any
 
 _LINUX = struct.Struct("@hhqqi4x")
@@ -66,6 +62,10 @@ def _there_is_no_proc(event: str, arguments: tuple[object, ...]) -> None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
+# These choose what they do there when they are imported, and would need it.
+for name in ("asyncio", "ctypes", "platform", "subprocess", "tempfile", "uuid"):
+    importlib.import_module(name)
+importlib.import_module("urllib.request")
 sysconfig.get_config_vars()  # from a file that is named after the platform
 for module, names in _LACKING.items():
     for name in names:

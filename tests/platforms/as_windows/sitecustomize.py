@@ -1,4 +1,3 @@
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportUnusedImport=false
 """What CPython on Windows has not, taken away before anything of ours is imported.
 
 On `PYTHONPATH` Python imports it at its start, and so do all processes that a test
@@ -10,28 +9,22 @@ renamed while they are open, its consoles and its event loops.  `os.name` stays,
 `pathlib` makes its paths by it.
 """
 
+# What is taken from modules is so through their `vars`, which are told as read-only.
+# pyright: reportCallIssue=false, reportIndexIssue=false
+
 import asyncio
-import concurrent.futures.process  # noqa: F401
-import ctypes  # noqa: F401
 import errno
 import importlib.util
 import io
 import multiprocessing
 import os
-import platform  # noqa: F401
-import pty  # noqa: F401 - it asks for what is taken away
 import select
 import shutil
 import signal
 import socket
-import subprocess  # noqa: F401
 import sys
 import sysconfig
-import tempfile  # noqa: F401
 import time
-import urllib.request  # noqa: F401
-import uuid  # noqa: F401
-import webbrowser  # noqa: F401
 
 _MODULES = (
     "fcntl",
@@ -82,7 +75,11 @@ def _there_is_no_proc(event: str, arguments: tuple[object, ...]) -> None:
 
 
 # These choose what they do there when they are imported, and would need it.
-_FIRST = ["click", "opentelemetry.sdk.trace", "rich.console", "truststore"]
+_FIRST = [
+    *("concurrent.futures.process", "ctypes", "platform", "pty", "subprocess"),
+    *("tempfile", "urllib.request", "uuid", "webbrowser"),
+    *("click", "opentelemetry.sdk.trace", "rich.console", "truststore"),
+]
 for name in [*_FIRST, *os.environ.get("IMPORTED_FIRST", "").split()]:
     if importlib.util.find_spec(name.partition(".")[0]):
         importlib.import_module(name)
