@@ -222,7 +222,7 @@ class Runtime:
     def rest(self) -> None:
         """Do what is to be done when no span is open any more."""
         self._pipeline.rest()
-        for each in (self.measuring, self._heartbeats):
+        for each in (self.measuring, self._heartbeats, self._watchdog):
             if each is not None:
                 each.rest()
 

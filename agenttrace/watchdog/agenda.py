@@ -65,7 +65,7 @@ class Agenda:
         self._count -= len(found)
         return found
 
-    def tidy(self, open_count: int) -> bool:
+    def tidy(self, open_count: int, room: int = _ROOM) -> bool:
         """Let go of ended spans where they are many more than those that are open.
 
         Each has to have ended before it is let go, so this costs a little for each of
@@ -73,11 +73,12 @@ class Agenda:
 
         Args:
             open_count: How many spans are open.
+            room: How many ended spans may be kept all the same.
 
         Returns:
             Whether they were so many.
         """
-        if self._count <= 2 * open_count + _ROOM:
+        if self._count <= 2 * open_count + room:
             return False
         kept: dict[int, list[OpenSpan]] = {}
         for grain, spans in self._spans.items():

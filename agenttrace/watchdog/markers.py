@@ -79,6 +79,10 @@ class Markers:
         """Let go of ended spans where they are many more than those that are open."""
         self._agenda.tidy(open_count)
 
+    def rest(self) -> None:
+        """Let go of all spans: each has ended."""
+        self._agenda.tidy(0, room=0)
+
 
 def marker_of(span: OpenSpan, now: int) -> SpanData:
     """Return the marker of *span*, complete but for whose it is.

@@ -151,6 +151,13 @@ class Watchdog:
         if self._parents and not self._is_fresh():
             self._parents = set()
 
+    def rest(self) -> None:
+        """Let go of all spans: each has ended, and the next tick may be hours away."""
+        self._agenda.tidy(0, room=0)
+        self._told.clear()
+        if self._markers is not None:
+            self._markers.rest()
+
     def _mark(self, markers: Markers, wall: int) -> None:
         """Tell of what has been open for long, unless verdicts wait to be told."""
         if self._errands is None or not self._errands.is_waiting:

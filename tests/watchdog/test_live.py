@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import threading
@@ -16,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import agenttrace
 from agenttrace.instrumentation.openai import requests
-from agenttrace.registry import Usual
+from agenttrace.registry import OpenSpan, Usual
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing.model_server import ModelServer, text
 from agenttrace.testing.runtimes import FreshRuntime, fresh_runtime
@@ -42,6 +43,25 @@ def endings(spans: Sequence[ReadableSpan]) -> dict[str, str]:
 def is_told(fresh: FreshRuntime, name: str) -> bool:
     """Return whether a span of that name has been delivered."""
     return name in endings(fresh.exported())
+
+
+def test_where_no_span_is_open_nothing_is_kept_of_those_that_were() -> None:
+    """Records of thousands stayed until their limits would have passed."""
+
+    def records() -> int:
+        found: list[object] = gc.get_objects()
+        return sum(type(each) is OpenSpan and each.name == "brief" for each in found)
+
+    with fresh_runtime() as fresh:
+        spans = fresh.runtime.spans
+        with agenttrace.span("long"):
+            for _ in range(3):
+                with agenttrace.span("brief"):
+                    seen = PROCESS.ticker.ticks
+                    until(lambda: PROCESS.ticker.ticks > seen)  # noqa: B023 - called at once
+        fresh.runtime.flush()
+        until(lambda: not spans.awake)
+        until(lambda: not records())
 
 
 def test_a_tool_that_hangs_in_a_thread_is_delivered_as_stuck_while_it_hangs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import tracemalloc
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,10 @@ def open_and_close(runtime: Runtime) -> tuple[float, float]:
     full = tracemalloc.get_traced_memory()[0]
     while blocks:
         blocks.pop().__exit__(None, None, None)
+    assert runtime.flush(60)
+    # The watchdog lets go of spans that have ended some time later.
+    while runtime.spans.awake:
+        time.sleep(0.01)
     assert runtime.flush(60)
     gc.collect()
     after = tracemalloc.get_traced_memory()[0]
