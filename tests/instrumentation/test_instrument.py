@@ -245,6 +245,32 @@ def test_a_library_is_patched_when_it_is_imported() -> None:
     assert printed == "FunctionWrapper"
 
 
+def test_of_a_library_that_is_never_imported_its_patches_are_not_either() -> None:
+    """Each costs every start of a program a part of a millisecond."""
+    printed = in_a_new_process(
+        "import sys, agenttrace; agenttrace.instrument();"
+        "ours = ['agenttrace.instrumentation.' + name"
+        "        for name in ('openai', 'django')];"
+        "before = set(ours) & set(sys.modules); import openai;"
+        "print(before, set(ours) & set(sys.modules))"
+    )
+
+    assert printed == "set() {'agenttrace.instrumentation.openai'}"
+
+
+def test_a_library_is_patched_where_it_was_last_asked_for() -> None:
+    """Who waits for its import waits once, however often that is changed."""
+    printed = in_a_new_process(
+        "import agenttrace; agenttrace.instrument(); agenttrace.uninstrument('openai');"
+        "agenttrace.instrument('openai');"
+        "from openai._base_client import SyncAPIClient;"
+        "request = vars(SyncAPIClient)['request'];"
+        "print(type(request).__name__, type(request.__wrapped__).__name__)"
+    )
+
+    assert printed == "FunctionWrapper function"
+
+
 def test_a_library_that_comes_after_uninstrument_is_left_alone() -> None:
     """The import hook cannot be taken back; what it does can."""
     printed = in_a_new_process(
