@@ -167,7 +167,8 @@ class Journal:
             operation = span.operation
             values = live._values  # noqa: SLF001 - see `Described`
             if operation is None and (
-                _CONVERSATION not in (values or NOTHING)
+                values is None
+                or _CONVERSATION not in values
                 or payload.is_a_step(span, live)
             ):
                 pack, texts = self._texts[span.name, tracer]
