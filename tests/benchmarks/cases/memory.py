@@ -56,7 +56,7 @@ def measure(rounds: int) -> Iterator[harness.Figure]:
         open_and_close(runtime)
         tracemalloc.start()
         open_and_close(runtime)
-        samples = [open_and_close(runtime) for _ in range(max(rounds // 2, 2))]
+        samples = [open_and_close(runtime) for _ in range(max(rounds // 2, 5))]
         tracemalloc.stop()
     yield harness.Figure("memory", [full for full, _ in samples])
     yield harness.Figure("left", [left for _, left in samples])
