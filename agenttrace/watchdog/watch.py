@@ -146,15 +146,14 @@ class Watchdog:
         if self._markers is not None:
             self._mark(self._markers, wall)
         if self._agenda.tidy(len(self._registry)):
-            told = self._told.items()
-            self._told = {span: at for span, at in told if span.is_open}
+            self._told = {span: at for span, at in self._told.items() if span.is_open}
         if self._parents and not self._is_fresh():
             self._parents = set()
 
     def rest(self) -> None:
         """Let go of all spans: each has ended, and the next tick may be hours away."""
         self._agenda.tidy(0, room=0)
-        self._told.clear()
+        self._told, self._parents = {}, set()
         if self._markers is not None:
             self._markers.rest()
 

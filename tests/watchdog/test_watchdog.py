@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from opentelemetry.trace import StatusCode
 import agenttrace
 from agenttrace import safety, semconv
 from agenttrace.clock import COARSE
-from agenttrace.registry import OpenSpans, Usual
+from agenttrace.registry import OpenSpan, OpenSpans, Usual
 from agenttrace.watchdog.limits import Limits
 from agenttrace.watchdog.watch import Watchdog
 from tests.watchdog.given import SECOND, TICK, Body, Told, World, opened, ticking, world
@@ -305,6 +306,30 @@ def test_what_is_not_sampled_is_judged_and_not_sent() -> None:
 
     assert told.names == ["unseen"]
     assert given.made.sent() == []
+
+
+def test_at_rest_nothing_is_kept_of_who_had_children() -> None:
+    """Who they were was last asked while they were open."""
+
+    def records() -> int:
+        found: list[object] = gc.get_objects()
+        return sum(type(each) is OpenSpan and each.name == "above" for each in found)
+
+    registry, body = OpenSpans(), Body()
+    dog = Watchdog(registry, Limits())
+    with ticking(dog) as clock:
+        above = opened(registry, body, "above")
+        below = opened(registry, body, parent=above, heartbeat_timeout=HOUR)
+        clock.pass_(301)
+        judged = body.copies
+        for span in (below, above):
+            registry.claim(span)
+        dog.rest()
+        del above, below, span
+        gc.collect()
+        left = records()
+
+    assert (judged, left) == ([], 0)
 
 
 # Pauses.
