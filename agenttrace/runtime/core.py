@@ -202,10 +202,7 @@ class Runtime:
         return not self._stopped and bool(self._watchdog and self._watchdog.is_behind)
 
     def judge(self, steady: int) -> None:
-        """Have the watchdog look at what is due at *steady*, if it looks at all.
-
-        That is a clock that nobody sets, in nanoseconds.
-        """
+        """Have the watchdog look, if it does, at what is due (see `Watchdog.tick`)."""
         if self.settings.watches and not self._stopped:
             PROCESS.ticker.busy_with(partial(self._watch().tick, COARSE.now, steady))
 
@@ -222,9 +219,11 @@ class Runtime:
     def rest(self) -> None:
         """Do what is to be done when no span is open any more."""
         self._pipeline.rest()
-        for each in (self.measuring, self._heartbeats, self._watchdog):
+        for each in (self.measuring, self._heartbeats):
             if each is not None:
                 each.rest()
+        if self._watchdog is not None:  # it has no lock: it is for one thread at a time
+            PROCESS.ticker.unless_paused(self._watchdog.rest)
 
     def after_fork(self) -> None:
         """Be the runtime of a child process."""

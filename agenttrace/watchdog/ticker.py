@@ -97,6 +97,12 @@ class Ticker:
         """Tick again."""
         self.is_paused = False
 
+    def unless_paused(self, call: Callable[[], object]) -> None:
+        """Make a *call* that is not to come beside the ticks of somebody else."""
+        with self._ticking:
+            if not self.is_paused:
+                call()
+
     def after_fork(self) -> None:
         """Begin anew: threads do not survive a fork, locks may be held by the dead."""
         self.lag = self.worst_lag = 0.0
@@ -122,9 +128,7 @@ class Ticker:
             wanted.wait()
             wanted.clear()
             while not stopped.is_set() and (registry.is_busy or self.also_for()):
-                with self._ticking:
-                    if not self.is_paused:
-                        self._tick()
+                self.unless_paused(self._tick)
                 asleep = time.monotonic()
                 stopped.wait(self._interval)
                 self._note_lag(time.monotonic() - asleep - self._interval)

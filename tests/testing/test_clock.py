@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import agenttrace
 from agenttrace import Outcome, semconv
 from agenttrace.clock import COARSE, iso
+from agenttrace.registry import OpenSpan
 from agenttrace.runtime.process import PROCESS
 from agenttrace.testing import ManualClock, capture_spans, fresh_runtime
 from agenttrace.testing.garbage import collect_garbage
@@ -237,6 +239,28 @@ def test_a_call_that_hangs_keeps_no_other_from_being_made(
         clock.advance(0.2)
 
     assert made.is_set()
+
+
+def test_the_ticker_leaves_the_watchdog_alone_also_when_it_goes_to_sleep() -> None:
+    """Two threads would change one list, and a limit pass unseen."""
+
+    def records() -> int:
+        found: list[object] = gc.get_objects()
+        return sum(type(each) is OpenSpan and each.name == "brief" for each in found)
+
+    with fresh_runtime() as fresh:
+        with ManualClock() as clock:
+            with agenttrace.span("brief"):
+                clock.advance(0.2)
+            fresh.runtime.flush()
+            fresh.runtime.rest()
+            gc.collect()
+            inside = records()
+        fresh.runtime.rest()
+        gc.collect()
+        outside = records()
+
+    assert (inside, outside) == (1, 0)
 
 
 def test_the_fixture_is_the_clock(agenttrace_clock: ManualClock) -> None:
