@@ -222,8 +222,7 @@ class Journal:
         """
         opened = span.slot
         if opened > MEMORY:
-            words = span.words
-            word = span.word
+            words, word = span.words, span.word
             if ending.outcome is _WELL and ending.ended_by is _RETURN:
                 code = _OK
             else:
