@@ -16,6 +16,7 @@ import wrapt
 
 from agenttrace import safety, tracing
 from agenttrace.errors import UnknownInstrumentationError
+from agenttrace.lazy import no_fork
 from agenttrace.settings import is_disabled
 
 if TYPE_CHECKING:
@@ -53,16 +54,20 @@ class _Supported:
 
     @property
     def _instrumentor(self) -> Instrumentor:
-        instrumentor: Instrumentor = import_module(self._module).INSTRUMENTOR
+        with no_fork():
+            instrumentor: Instrumentor = import_module(self._module).INSTRUMENTOR
         return instrumentor
 
     def _arrives(self, _: object) -> None:
         """Trace what is there now.  Runs inside the application's import statement."""
+        self._is_awaited = False
         if self._is_wanted:
             safety.guarded(f"instrument {self._package}", self._install_now)
 
     def _install_now(self) -> None:
         self._instrumentor.install()
+        if not self._is_wanted:  # any more: that was said during the import
+            self._instrumentor.remove()
 
 
 _SUPPORTED: Final = {

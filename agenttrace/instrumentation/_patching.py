@@ -2,7 +2,8 @@
 
 What is to be wrapped is a table of `Patch`es, and of `Swap`s for what is no function;
 an `Instrumentor` is the table of one distribution and its state.  Nothing is imported
-here: a module that is not loaded yet is patched when the application imports it.
+here: a module that is not loaded yet is patched when the application imports it, and
+one that another thread is importing when that is done.
 
 Taking out restores the very object that was there.  Where another tool has since put
 its own wrapper on top, restoring would take that one out too: then ours stays where it
@@ -19,6 +20,8 @@ import logging
 import os
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +31,7 @@ from agenttrace import safety
 from agenttrace.records import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from types import ModuleType
 
 Wrapper = Callable[
@@ -130,6 +133,7 @@ class Instrumentor:
             modules = {patch.module for patch in self.patches}
             new = modules - self._hooked
             self._hooked |= new
+        _wait_for(modules)
         for name in modules - new:
             if name in sys.modules:
                 self._loaded(sys.modules[name])
@@ -228,6 +232,26 @@ class Instrumentor:
             return "of unknown version"
 
 
+def _wait_for(names: Iterable[str]) -> None:
+    """Wait for those of *names* that other threads import: there is half of each yet.
+
+    Not for long: where this process was forked meanwhile, nobody goes on with them.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    for name in names:
+        while _is_underway(sys.modules.get(name)) and time.monotonic() < deadline:
+            time.sleep(_MOMENT)
+
+
+def _is_underway(module: ModuleType | None) -> bool:
+    """Return whether *module* is being imported, and not by who asks."""
+    spec = getattr(module, "__spec__", None)
+    return getattr(spec, "_initializing", False) and not any(
+        frame.f_code.co_name == _LOADS and frame.f_locals.get("spec") is spec
+        for frame, _ in traceback.walk_stack(None)
+    )
+
+
 def _is_in_place(applied: _Applied) -> bool:
     return _own(applied.parent).get(applied.name) is applied.wrapper
 
@@ -253,5 +277,10 @@ def _restore(applied: _Applied) -> None:
         setattr(applied.parent, applied.name, applied.original)
 
 
+_PATIENCE: Final = 10.0
+"""Seconds that a library is given to be imported elsewhere."""
+_MOMENT: Final = 0.005
+_LOADS: Final = "_load_unlocked"
+"""The function of `importlib` that has a `spec` and runs what it is of."""
 _MOST_WRAPPERS: Final = 100
 """A chain longer than this goes round in circles."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,12 +17,14 @@ from openai._streaming import AsyncStream, Stream
 
 import agenttrace
 from agenttrace import UnknownInstrumentationError, safety
+from agenttrace.instrumentation import _patching
 from agenttrace.instrumentation._patching import Instrumentor, Patch
 from agenttrace.instrumentation.openai import INSTRUMENTOR
 from agenttrace.testing import fresh_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PLACES = (
     (SyncAPIClient, "request"),
@@ -291,3 +296,146 @@ def test_a_library_that_is_not_installed_is_never_missed() -> None:
     )
 
     assert printed == "well"
+
+
+HAPPENS_WHEN_OURS_IS_FOUND = """
+import sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "agenttrace.instrumentation.openai" and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            happens()
+
+sys.meta_path.insert(0, Finder())
+"""
+"""Calls the `happens` of a program when the patches of openai are to be imported."""
+KIND_OF_REQUEST = """
+from openai._base_client import SyncAPIClient
+print(type(vars(SyncAPIClient)["request"]).__name__)
+"""
+
+
+def test_patches_that_could_not_be_imported_are_when_they_are_asked_for_again() -> None:
+    """Who has waited for the library waits no more, and must not be taken to."""
+    printed = in_a_new_process(
+        f"""{HAPPENS_WHEN_OURS_IS_FOUND}
+def happens():
+    raise MemoryError
+
+import os
+os.environ["AGENTTRACE_STRICT"] = "0"
+import agenttrace
+agenttrace.instrument()
+import openai
+agenttrace.instrument()
+{KIND_OF_REQUEST}"""
+    )
+
+    assert printed == "FunctionWrapper"
+
+
+def test_uninstrument_holds_while_the_patches_are_imported() -> None:
+    """It may be said on another thread than the one that imports the library."""
+    printed = in_a_new_process(
+        f"""{HAPPENS_WHEN_OURS_IS_FOUND}
+def happens():
+    agenttrace.uninstrument("openai")
+
+import agenttrace
+agenttrace.instrument()
+{KIND_OF_REQUEST}"""
+    )
+
+    assert printed == "function"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_child_that_is_forked_while_patches_are_imported_has_them_too() -> None:
+    """Of an import that its parent has begun, nobody goes on with the other half."""
+    printed = in_a_new_process(
+        f"""{HAPPENS_WHEN_OURS_IS_FOUND}
+import os, threading
+
+def happens():
+    is_found.set()
+    is_forked.wait(0.5)
+
+is_found, is_forked = threading.Event(), threading.Event()
+import agenttrace, openai
+instrument = agenttrace.instrument
+thread = threading.Thread(target=instrument, args=["openai"])
+thread.start()
+is_found.wait()
+if os.fork():
+    is_forked.set()
+    thread.join()
+    os.wait()
+else:
+    instrument("openai")
+    {KIND_OF_REQUEST.strip().replace(chr(10), "; ")}
+"""
+    )
+
+    assert printed == "FunctionWrapper"
+
+
+def test_a_library_that_another_thread_is_importing_is_patched_when_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it has not yet what is to be patched, and is never looked at again."""
+    gate: Any = type(sys)("a_gate")
+    gate.reached, gate.opened = threading.Event(), threading.Event()
+    monkeypatch.setitem(sys.modules, "a_gate", gate)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "a_slow_library.py").write_text(
+        "import a_gate\na_gate.reached.set()\na_gate.opened.wait()\ndef work(): pass\n"
+    )
+    instrumentor = Instrumentor(
+        "a-slow-library", (Patch("a_slow_library", "work", passed_on),)
+    )
+    importing = threading.Thread(target=__import__, args=["a_slow_library"])
+    importing.start()
+    gate.reached.wait()
+    opening = threading.Timer(0.2, gate.opened.set)
+    opening.start()
+    instrumentor.install()
+    importing.join()
+    library = sys.modules.pop("a_slow_library")
+
+    assert type(library.work) is wrapt.FunctionWrapper
+
+
+@pytest.mark.parametrize("by", ["its own code", "a hook"])
+def test_a_library_that_is_instrumented_from_its_own_import_is_not_waited_for(
+    by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for itself."""
+    given: Any = type(sys)("an_instrumentor")
+    given.it = Instrumentor(
+        "a-late-library",
+        (
+            Patch("a_late_library", "work", passed_on),
+            Patch("a_late_library.part", "work", passed_on),
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "an_instrumentor", given)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(_patching, "_MOMENT", None)  # nobody can sleep for that
+    package = tmp_path / "a_late_library"
+    package.mkdir()
+    (package / "part.py").write_text("def work(): pass\n")
+    call = "import an_instrumentor\nan_instrumentor.it.install()\n"
+    (package / "__init__.py").write_text(
+        f"def work(): pass\n{call if by == 'its own code' else ''}from . import part\n"
+    )
+    if by == "a hook":
+        wrapt.register_post_import_hook(
+            lambda _: given.it.install(),  # pyright: ignore[reportUnknownLambdaType]
+            "a_late_library",
+        )
+
+    importlib.import_module("a_late_library")
+    part, library = map(sys.modules.pop, ("a_late_library.part", "a_late_library"))
+
+    assert type(library.work) is type(part.work) is wrapt.FunctionWrapper
