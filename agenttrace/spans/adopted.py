@@ -34,7 +34,7 @@ from agenttrace.model import (
     identity_of,
 )
 from agenttrace.registry import Claim, OpenSpan
-from agenttrace.spans.ids import LAST_INSTANT, instant
+from agenttrace.spans.ids import LAST_INSTANT, instant, not_before
 from agenttrace.spans.parts import link_data_of
 from agenttrace.spans.tracer import count_late, silence_of
 from agenttrace.spans.unsaid import late_finish_of, said_ending, settled, unsaid
@@ -320,6 +320,7 @@ class Adoption:
     def tell(self, record: OpenSpan, form: dict[str, Any], ending: Ending) -> None:
         """Send a final form of our own making, made of *form* and *ending*."""
         end_time = time.time_ns() if ending.end_time is None else ending.end_time
+        end_time = not_before(form["start_time"] or 0, end_time)
         held = form["attributes"]
         values, status = settled(ending, form["status"], held or {}, self.as_error)
         form["attributes"] = _otel.with_attributes(held, values)

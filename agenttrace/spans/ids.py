@@ -28,6 +28,14 @@ def instant(given: Any) -> int:  # noqa: ANN401 - whatever the caller took for a
     return min(max(nanoseconds, 0), LAST_INSTANT)
 
 
+def not_before(started_at: int, end_time: int) -> int:
+    """Return *end_time*, or *started_at* where that is later: a clock was set back."""
+    try:
+        return max(started_at, end_time)
+    except TypeError:  # whatever the caller took for a time: the encoder sees to it
+        return end_time
+
+
 def late_id(span_id: int) -> int:
     """Return the id of the late finish of the span with *span_id*."""
     return span_id ^ 0x5A5A_5A5A_5A5A_5A5A or 1

@@ -34,7 +34,7 @@ from agenttrace.model import (
     status_of,
 )
 from agenttrace.registry import Claim, OpenSpan, Teller
-from agenttrace.spans.ids import instant, random_bits
+from agenttrace.spans.ids import instant, not_before, random_bits
 from agenttrace.spans.names import RETURNED_WELL, share_names
 from agenttrace.spans.recorded import RecordedSpan
 from agenttrace.tracing import ending_of
@@ -261,6 +261,10 @@ class LeanSpan(RecordedSpan):
         if ending is RETURNED and self._code is _UNSET and type(self) is LeanSpan:
             # What most spans come to, without the questions that others raise.
             end_time = _now()
+            started_at = self._start_time or 0
+            # As `not_before` has it.
+            if end_time < started_at:  # noqa: PLR1730 - a call costs more
+                end_time = started_at
             values = self._values
             # No call from here on (see `remark`).
             if values is None:
@@ -283,6 +287,7 @@ class LeanSpan(RecordedSpan):
         if ending.attributes:
             self.set_attributes(ending.attributes)
         end_time = _now() if ending.end_time is None else ending.end_time
+        end_time = not_before(self._start_time or 0, end_time)
         self._settle(ending, end_time)
         self._end_time = end_time
 
