@@ -232,7 +232,9 @@ def _process(names: list[str], journals: list[_Journal], now: int) -> Process:
         if slot.state is State.OPEN:
             is_open = True
             # The first one that opens after an hour of rest comes before its tick.
-            alive_at = max(alive_at, slot.started_at, beat)
+            # What is said to be later is no sign: the clock was set back since.
+            signs = (sign for sign in (slot.started_at, beat) if sign <= now)
+            alive_at = max(alive_at, max(signs, default=0))
     silence = max(0, now - alive_at) / SECOND
     return Process(
         journals[-1].pid,

@@ -161,14 +161,19 @@ class HeartbeatLogs:
     def _due(self, wall: int, steady: float) -> list[OpenSpan]:
         """Return the open spans that are to be told of, and have room for each."""
         due: list[OpenSpan] = []
-        before = wall - int(self._every * 1e9)
+        # Both ways: the clock may have been set back since its start.
+        every = int(self._every * 1e9)
         unsaid = (span for span in tuple(self._told) if not span.is_open)
         for span in self._registry.snapshot():
             told = self._told.get(span)
             if told is not None:
                 if told[1] <= steady:
                     due.append(span)
-            elif span.sampled and span.started_at <= before and self._has_room(unsaid):
+            elif (
+                span.sampled
+                and abs(wall - span.started_at) >= every
+                and self._has_room(unsaid)
+            ):
                 form = self._form_of(span)
                 if form is not None:
                     # Before it is sent: whatever becomes of that, it may have arrived.

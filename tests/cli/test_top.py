@@ -71,6 +71,13 @@ FORKED = """
                     os._exit(0)
                 os.read(ours, 1)
 """
+STARTED_BEFORE = """
+                import time
+                from opentelemetry import trace
+                later = time.time_ns() + 3_600_000_000_000
+                tracer = trace.get_tracer("app")
+                kept = tracer.start_span("before it was set back", start_time=later)
+"""
 MANY = """
                 import contextvars
                 others = [agenttrace.span(f"other {at}") for at in range(100)]
@@ -217,6 +224,22 @@ def test_a_process_that_is_stopped_is_frozen(tmp_path: Path) -> None:
 
     assert after.processes[0].silence > 3
     assert told["processes"][0]["frozen"]
+
+
+def test_a_clock_that_was_set_back_hides_no_process_that_is_stopped(
+    tmp_path: Path,
+) -> None:
+    """A start that is still to come says nothing of who is alive now."""
+    live = Live(tmp_path)
+    with working(tmp_path, STARTED_BEFORE) as process:
+        until(live, lambda picture: not picture.processes[0].is_frozen)
+        process.send_signal(signal.SIGSTOP)
+
+        after = until(live, lambda picture: picture.processes[0].is_frozen)
+        process.send_signal(signal.SIGCONT)
+
+    assert len(after.processes[0].forest.steps) == 4
+    assert after.processes[0].silence > 3
 
 
 def test_a_forked_child_is_a_process_of_its_own(tmp_path: Path) -> None:

@@ -272,6 +272,19 @@ def test_a_span_is_told_of_once_in_every_interval_and_once_when_it_has_ended() -
         assert [scene.look(at) for at in (15, 20)] == [[("stop", "step")], []]
 
 
+def test_a_clock_that_was_set_back_keeps_no_span_from_being_told_of() -> None:
+    """Until it has caught up, which may be hours, the span is as open as others."""
+    with by_hand() as scene:
+        scene.open("step")
+
+        scene.heartbeats.look(START - 4 * SECOND, 60)
+        before = told_by(scene.receiver)
+        scene.heartbeats.look(START - 900 * SECOND, 61)
+
+        assert before == []
+        assert told_by(scene.receiver) == [("heartbeat", "step")]
+
+
 def test_one_that_ends_before_its_first_record_gets_none() -> None:
     """Most spans are short: nobody is told of them twice."""
     with by_hand() as scene:
