@@ -193,15 +193,17 @@ class Segments:
     def rest(self) -> None:
         """Append nothing for a while: the last segment goes once it is settled.
 
-        A file for every few frames would cost more than the frames.
+        A file for every few frames would cost more than the frames.  One that could
+        not be removed when it was settled is tried again.
 
         Raises:
-            OSError: It is settled, and cannot be removed.
+            OSError: One is settled, and cannot be removed.
         """
         with self._lock:
             self._is_appending = False
             if self._current is not None and self._current.is_settled:
                 self._retire(self._current)
+            self._remove_settled()
 
     def close(self, *, remove: bool = False) -> None:
         """Append no more; what is settled is removed, now and later.
@@ -216,6 +218,7 @@ class Segments:
             self._is_closed = True
             if self._current is not None:
                 self._retire(self._current)
+            self._remove_settled()
             for segment in list(self._live.values()) if remove else ():
                 self._remove(segment)
 
@@ -272,16 +275,26 @@ class Segments:
             segment.let_go()
 
     def _remove(self, segment: _Segment) -> None:
-        if self._live.pop(segment.number, None) is None:
+        if segment.number not in self._live:
             return
-        self._size -= segment.end
         try:
             segment.path.unlink(missing_ok=True)
         except OSError:
+            # It stays among the others: a disk that is read-only now may not be later.
             self._acknowledge(segment)
             raise
+        else:
+            del self._live[segment.number]
+            self._size -= segment.end
         finally:
             segment.let_go()
+
+    def _remove_settled(self) -> None:
+        """Remove what could not be removed when it was settled, up to the first."""
+        settled = [one for one in self._live.values() if one.is_settled]
+        for segment in settled:
+            if segment is not self._current:
+                self._remove(segment)
 
     @staticmethod
     def _acknowledge(segment: _Segment) -> None:

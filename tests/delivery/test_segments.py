@@ -7,6 +7,7 @@ import stat
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import strategies as st
@@ -17,6 +18,9 @@ from agenttrace.delivery.frames import HEADER_SIZE, Frame, header, record_of
 from agenttrace.delivery.segment_files import Place, by_instance, path_of, read
 from agenttrace.delivery.segments import Segments
 from tests.delivery.given import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LARGE = 1 << 20
 
@@ -140,6 +144,28 @@ def test_an_idle_log_shrinks_to_nothing(tmp_path: Path) -> None:
 
     assert first == []
     assert second == ["me.00000002.spool"]  # more may be about to come
+    assert files_in(tmp_path) == []
+    assert segments.size == 0
+
+
+@pytest.mark.parametrize("last", [Segments.rest, Segments.close])
+def test_what_could_not_be_removed_is_removed_when_it_can_be(
+    tmp_path: Path, last: Callable[[Segments], None]
+) -> None:
+    """Nobody else would find it: a process that ends well leaves no lock."""
+    segments = Segments(tmp_path, "me")
+    place = segments.append(frame())
+    (path,) = tmp_path.iterdir()
+    kept = path.rename(tmp_path / "kept")
+    path.mkdir()  # cannot be unlinked, as nothing can while a disk is read-only
+    segments.settle(place)
+    with pytest.raises(OSError, match=path.name):
+        segments.rest()
+    path.rmdir()
+    kept.rename(path)
+
+    last(segments)
+
     assert files_in(tmp_path) == []
     assert segments.size == 0
 
