@@ -7,6 +7,7 @@ it is read: of the living, and of the dead whose files nobody has taken over yet
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.diagnosis.findings import Finding, ok, warning
@@ -64,7 +65,18 @@ def checks(directory: Path, pid: int | None = None) -> Iterator[Finding]:
         pid: Of this process alone.
     """
     found = False
-    if pid is not None and not _keeps_files(directory / INSTANCES, pid):
+    try:
+        names = sorted(os.listdir(directory / INSTANCES))  # noqa: PTH208 - it tells an error, which globbing does not on every Python
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        yield warning(
+            "application",
+            f"what was noticed cannot be listed: {error.strerror}",
+            f"look at the rights of {directory / INSTANCES}, and at its disk",
+        )
+        return
+    if pid is not None and all(pid_of(name) != pid for name in names):
         yield warning(
             "application",
             f"no process {pid} keeps files in {directory}: nothing is known of it",
@@ -72,11 +84,12 @@ def checks(directory: Path, pid: int | None = None) -> Iterator[Finding]:
             "directory (--state-dir, AGENTTRACE_STATE_DIR)",
         )
         return
-    for path in sorted((directory / INSTANCES).glob(f"*{NOTICED_SUFFIX}")):
-        process = pid_of(path.name.removesuffix(NOTICED_SUFFIX))
-        if pid is not None and process != pid:
+    for name in names:
+        process = pid_of(name)
+        if not name.endswith(NOTICED_SUFFIX) or pid not in {None, process}:
             continue
         try:
+            path = directory / INSTANCES / name
             notices = from_json(path.read_text("utf-8", "replace"))
         except OSError:  # gone meanwhile, or another user's
             continue
@@ -87,10 +100,6 @@ def checks(directory: Path, pid: int | None = None) -> Iterator[Finding]:
                 yield finding
     if not found:
         yield ok("application", "nothing was noticed of what runs")
-
-
-def _keeps_files(instances: Path, pid: int) -> bool:
-    return any(pid_of(path.name) == pid for path in instances.glob(f"{pid}-*"))
 
 
 def _finding(notice: Notice, process: int | None) -> Finding | None:

@@ -23,7 +23,7 @@ def checks(directory: Path) -> Iterator[Finding]:
         yield warning(
             "processes",
             f"cannot be listed: {error.strerror}",
-            f"look at the rights of {directory / INSTANCES}",
+            f"look at the rights of {directory / INSTANCES}, and at its disk",
         )
         return
     alive = [each for each in found if each.is_alive]

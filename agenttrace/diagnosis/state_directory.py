@@ -78,7 +78,7 @@ def _private(directory: Path) -> Finding:
     for path in (directory, directory / INSTANCES):
         try:
             facts = path.stat()
-        except FileNotFoundError:
+        except OSError:  # not there, or for the check of what is in it to tell
             continue
         if facts.st_uid != os.geteuid():
             return problem(

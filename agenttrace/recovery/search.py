@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec
 from agenttrace import safety
 from agenttrace.crashpoints import crash_point
 from agenttrace.delivery import segment_files
-from agenttrace.journal import take_over
+from agenttrace.journal import is_alive, take_over
 from agenttrace.journal.lock import SUFFIX
 from agenttrace.journal.process import of_process
 from agenttrace.recovery.found import Recovered, reason_of, tell_of
@@ -85,7 +85,7 @@ class Recovery:
                 was found of it; its `failed` says that it could not be read.
         """
         total = Recovered()
-        for paths in _together(locks_in(self._directory)):
+        for paths in _together(self._locks()):
             if not self._has_few():
                 break
             orphans = self._taken_over(paths, total, tell_of_one)
@@ -132,6 +132,15 @@ class Recovery:
         self._stopped = True
         for orphan in self._orphans[:]:
             orphan.forget()
+
+    def _locks(self) -> list[Path]:
+        try:
+            return _listed(self._directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._tell(self._directory, error)
+            return []
 
     def _has_few(self) -> bool:
         """Wait until few are on their way; return False if it is to stop."""
@@ -201,6 +210,10 @@ class Recovery:
             try:
                 lock = take_over(path)
             except OSError as error:
+                # Where nothing can be written nothing is taken over, of the living
+                # either: whether there is anything to take is asked by reading.
+                if _is_held(path):
+                    break
                 self._leave_alone(path, reason_of(error), total)
                 _call(tell_of_one, path, Recovered(failed=1))
                 continue
@@ -312,8 +325,19 @@ def locks_in(directory: Path) -> list[Path]:
     >>> from pathlib import Path; locks_in(Path("/nowhere"))
     []
     """
+    with contextlib.suppress(OSError):
+        return _listed(directory)
+    return []
+
+
+def _listed(directory: Path) -> list[Path]:
+    """Return `locks_in` *directory*.
+
+    Raises:
+        OSError: It is not there, or cannot be listed.
+    """
     found: list[tuple[int, str]] = []
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+    with os.scandir(directory) as entries:
         for entry in entries:
             if not entry.name.endswith(SUFFIX):
                 continue
@@ -323,6 +347,12 @@ def locks_in(directory: Path) -> list[Path]:
                     facts = entry.stat(follow_symlinks=False)
                     found.append((facts.st_mtime_ns, entry.path))
     return [Path(path) for _, path in sorted(found)]
+
+
+def _is_held(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return is_alive(path)
+    return False
 
 
 def _together(paths: Iterable[Path]) -> Iterator[list[list[Path]]]:

@@ -168,9 +168,19 @@ class Rescue:
 
 
 def _check_readable(directory: Path) -> None:
-    if directory.exists() and not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        raise SettingError(
-            setting="state_dir",
-            value=str(directory.parent),
-            allowed="a directory that this user may read and write",
-        )
+    allowed = "a directory that this user may read and write"
+    try:
+        # A damaged disk says so here, and a look would find nobody there.
+        with os.scandir(directory) as entries:
+            next(entries, None)
+        if os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            return
+        cause = None
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        cause = error
+        allowed += f" ({error.strerror})"
+    raise SettingError(
+        setting="state_dir", value=str(directory.parent), allowed=allowed
+    ) from cause

@@ -266,6 +266,19 @@ def test_what_a_process_has_noticed_is_told_with_its_line(tmp_path: Path) -> Non
 
 
 @posix
+def test_a_directory_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
+    """Who asks has trouble with a disk, and not with us."""
+    tmp_path.chmod(0o700)
+    (tmp_path / INSTANCES).symlink_to(INSTANCES)  # which root cannot list either
+
+    _, found = examine(tmp_path)
+
+    for check in ("processes", "application"):
+        assert found[check]["level"] == "warning"
+        assert "Too many levels of symbolic links" in found[check]["message"]
+
+
+@posix
 def test_a_process_writes_down_what_it_notices_and_takes_it_along(
     tmp_path: Path,
 ) -> None:

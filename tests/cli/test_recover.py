@@ -228,6 +228,19 @@ def test_a_directory_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "may read and write" in result.output
 
 
+@pytest.mark.parametrize("command", ["recover", "guard"])
+def test_a_directory_that_cannot_be_listed_is_told(
+    tmp_path: Path, command: str
+) -> None:
+    """On a damaged disk nobody is found, which does not mean that nobody has died."""
+    (tmp_path / INSTANCES).symlink_to(INSTANCES)  # which root cannot list either
+
+    result = CliRunner().invoke(group, [command, "--state-dir", str(tmp_path)])
+
+    assert result.exit_code == 2
+    assert "may read and write (Too many levels of symbolic links)" in result.output
+
+
 def test_it_can_be_interrupted(tmp_path: Path) -> None:
     """Whoever waits for a collector that is down gets the terminal back."""
     die(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from tests.recovery.given import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
@@ -264,6 +265,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)  # noqa: S607 - of the system
 
 
+@contextlib.contextmanager
+def read_only(disk: Path) -> Generator[None]:
+    """Have nothing written beneath *disk*, but by who has a file open by now."""
+    for options in (["--bind", str(disk)], ["-o", "remount,bind,ro"]):
+        subprocess.run(["mount", *options, str(disk)], check=True)  # noqa: S607 - of the system
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)  # noqa: S607 - of the system
+
+
 def fill(disk: Path) -> None:
     with (disk / "filling").open("wb", 0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
@@ -289,6 +301,36 @@ def test_a_disk_that_fills_up_meanwhile_loses_nothing(
     assert names_in(directory) == []
 
 
+def test_of_the_living_nothing_is_said_where_nothing_can_be_written(
+    small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lock is taken over by writing, but whether somebody has it can be read."""
+    directory, backend = small_disk / "instances", Backend(tmp_path / "log")
+    bury(directory, FIRST, [slot(1)])
+    bury(directory, SECOND, [slot(2)])
+    reading, writing = os.pipe()
+
+    def live() -> None:
+        (directory / f"{SECOND}.lock").unlink()
+        hold(directory, SECOND)
+        os.write(writing, b"!")
+        signal.pause()
+
+    child = Child(live)
+    assert os.read(reading, 1) == b"!"
+    with read_only(small_disk):
+        found = Recovery(directory, backend.send).run()
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    later = recover(directory, backend)
+
+    assert (found.processes, found.failed) == (0, 1)
+    [record] = caplog.records
+    assert f"{FIRST}.lock: Read-only file system" in record.message
+    assert (later.processes, later.lost) == (2, 2)
+    assert set(backend.forms()) == span_ids(1, 2)
+
+
 def test_a_directory_that_vanishes_is_survived(tmp_path: Path) -> None:
     """Volumes are unmounted, and people tidy up."""
     directory = tmp_path / "instances"
@@ -311,6 +353,21 @@ def test_a_directory_that_vanishes_is_survived(tmp_path: Path) -> None:
     assert set(backend.forms()) == span_ids(*range(1, 300))
     assert locks_in(directory) == []
     assert Recovery(directory, send).run().processes == 0
+
+
+def test_a_directory_that_cannot_be_listed_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is found there, and nobody would ask why."""
+    directory = tmp_path / "instances"
+    directory.symlink_to(directory)  # which root cannot list either
+    recovery = Recovery(directory, Backend(tmp_path / "log").send)
+
+    found = [recovery.run().processes for _ in range(2)]
+
+    assert found == [0, 0]
+    [record] = caplog.records
+    assert f"{directory}: Too many levels of symbolic links" in record.message
 
 
 def test_ten_thousand_dead_processes_are_recovered(
