@@ -277,7 +277,7 @@ def _restore(applied: _Applied) -> None:
         setattr(applied.parent, applied.name, applied.original)
 
 
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 5.0
 """Seconds that a library is given to be imported elsewhere."""
 _MOMENT: Final = 0.005
 _LOADS: Final = "_load_unlocked"

@@ -429,11 +429,12 @@ def test_a_library_that_is_instrumented_from_its_own_import_is_not_waited_for(
     (package / "__init__.py").write_text(
         f"def work(): pass\n{call if by == 'its own code' else ''}from . import part\n"
     )
+
+    def hook(_: object) -> None:
+        given.it.install()
+
     if by == "a hook":
-        wrapt.register_post_import_hook(
-            lambda _: given.it.install(),  # pyright: ignore[reportUnknownLambdaType]
-            "a_late_library",
-        )
+        wrapt.register_post_import_hook(hook, "a_late_library")
 
     importlib.import_module("a_late_library")
     part, library = map(sys.modules.pop, ("a_late_library.part", "a_late_library"))
