@@ -24,7 +24,7 @@ from agenttrace.journal.resources import resource_from
 from agenttrace.live.limits import USUAL, limits_of
 from agenttrace.live.steps import SECOND, Forest, forest
 from agenttrace.records import NamedTuple
-from agenttrace.recovery import locks_in, pid_of
+from agenttrace.recovery import list_locks, pid_of
 from agenttrace.semconv import SERVICE_NAME
 from agenttrace.settings import INSTANCES
 
@@ -98,7 +98,7 @@ class Unreadable(NamedTuple):
 
     Args:
         pid: Its id, None where the name of its journal has none.
-        instance: The name of its journal.
+        instance: The name of its journal; the directory, if that cannot be listed.
         reason: Why it is so.
     """
 
@@ -154,7 +154,14 @@ class Live:
         unreadable: list[Unreadable] = []
         journals: dict[str, _Journal] = {}
         dead: dict[str, tuple[tuple[int, int], Dead | None]] = {}
-        for lock in locks_in(self._directory):
+        locks: list[Path] = []
+        try:
+            locks = list_locks(self._directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            unreadable.append(Unreadable(None, str(self._directory), _why(error)))
+        for lock in locks:
             name = lock.stem
             path = lock.with_suffix(JOURNAL_SUFFIX)
             try:
@@ -170,8 +177,7 @@ class Live:
             except JournalError:
                 unreadable.append(Unreadable(pid_of(name), name, "damaged journal"))
             except OSError as error:
-                reason = error.strerror or type(error).__name__
-                unreadable.append(Unreadable(pid_of(name), name, reason))
+                unreadable.append(Unreadable(pid_of(name), name, _why(error)))
         self._journals, self._dead = journals, dead
         now = time.time_ns()
         processes = [
@@ -213,6 +219,10 @@ class Live:
         service = _service_of(header.resource)
         found = Dead(header.pid, path.stem, service, header.last_tick, left)
         return version, found
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def _by_process(names: Iterable[str]) -> list[list[str]]:

@@ -33,7 +33,7 @@ only looks.
 from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered
 from agenttrace.recovery.orphan import Orphan
-from agenttrace.recovery.search import Recovery, locks_in
+from agenttrace.recovery.search import Recovery, list_locks, locks_in
 from agenttrace.recovery.signs import last_sign
 from agenttrace.recovery.survey import Instance, pid_of, survey
 
@@ -43,6 +43,7 @@ __all__ = [
     "Recovered",
     "Recovery",
     "last_sign",
+    "list_locks",
     "locks_in",
     "pid_of",
     "span_of",

@@ -135,7 +135,7 @@ class Recovery:
 
     def _locks(self) -> list[Path]:
         try:
-            return _listed(self._directory)
+            return list_locks(self._directory)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -326,12 +326,12 @@ def locks_in(directory: Path) -> list[Path]:
     []
     """
     with contextlib.suppress(OSError):
-        return _listed(directory)
+        return list_locks(directory)
     return []
 
 
-def _listed(directory: Path) -> list[Path]:
-    """Return `locks_in` *directory*.
+def list_locks(directory: Path) -> list[Path]:
+    """Do the same as `locks_in`, for whoever says why there are none.
 
     Raises:
         OSError: It is not there, or cannot be listed.

@@ -226,6 +226,23 @@ def test_a_process_that_is_stopped_is_frozen(tmp_path: Path) -> None:
     assert told["processes"][0]["frozen"]
 
 
+def test_a_directory_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
+    """On a damaged disk nobody is seen, which does not mean that nobody is there."""
+    directory = tmp_path / INSTANCES
+    directory.symlink_to(INSTANCES)  # which root cannot list either
+
+    _, told = once(tmp_path)
+    ran = run("top", "--state-dir", str(tmp_path))
+
+    [unreadable] = told["unreadable"]
+    assert unreadable == {
+        "pid": None,
+        "instance": str(directory),
+        "reason": "Too many levels of symbolic links",
+    }
+    assert f"({directory}: {unreadable['reason']})" in ran.stdout
+
+
 def test_a_clock_that_was_set_back_hides_no_process_that_is_stopped(
     tmp_path: Path,
 ) -> None:
