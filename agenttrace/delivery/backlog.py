@@ -105,11 +105,6 @@ class Backlog:
         return self._log is not None
 
     @property
-    def is_spooling(self) -> bool:
-        """Whether the last frame went to disk."""
-        return self._log is not None and self._log.is_writing
-
-    @property
     def stopping(self) -> bool:
         """Whether the lanes were told to stop."""
         return self._stopping

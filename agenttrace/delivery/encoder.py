@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 from agenttrace.delivery.backlog import Backlog, Mark, Notice, Resumed
 from agenttrace.delivery.bell import Bell
 from agenttrace.delivery.frames import Frame
 from agenttrace.model import SpanData
+from agenttrace.pace import Pace
 from agenttrace.safety import Count, log_once, note
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-Encode = Callable[[Sequence[SpanData]], Frame]
+Encode = Callable[[Iterable[SpanData]], Frame]
 Observe = Callable[[Sequence[SpanData]], object]
 
 _MAX_FRAME: Final = 1_000_000
@@ -108,6 +105,7 @@ class Encoder:
         self._is_over = False
         self._is_held_up = False
         self._is_short = False
+        self._pace = Pace()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def hurry(self) -> None:
@@ -213,10 +211,16 @@ class Encoder:
         return True
 
     def _drain(self) -> None:
+        """Encode what is queued now, and of what comes meanwhile whole batches."""
+        self._pace.begin()
+        due = len(self.queue)
         batches = 0
         try:
-            while self.queue:
+            while self.queue and (
+                due > 0 or len(self.queue) >= self._batch or self._hurried
+            ):
                 items, notice = self._next()
+                due -= len(items) + (notice is not None)
                 if items:
                     self._write(items)
                 if isinstance(notice, Mark):
@@ -227,11 +231,6 @@ class Encoder:
                 batches += 1
                 if batches % _HANDFUL == 0:
                     self._backlog.release()
-                # Whoever waits for the interpreter gets it now: it would not be
-                # handed over before the switch interval of 5 ms is over.  A write to
-                # disk has just done that, and twice costs as much as half the encoding.
-                if not self._backlog.is_spooling:
-                    time.sleep(0)
         finally:
             self._backlog.release()
             self._hold_up(is_held_up=True)
@@ -248,7 +247,8 @@ class Encoder:
         return items, None
 
     def _write(self, items: Sequence[Ended]) -> None:
-        spans = [data for item in items if (data := _data(item)) is not None]
+        paced = self._pace.along
+        spans = [data for item in paced(items) if (data := _data(item)) is not None]
         lost = len(items)
         dropped = 0
         frames = self._frames(spans)
@@ -266,7 +266,7 @@ class Encoder:
         self._hold_up(is_held_up=len(self.queue) > self._max_queued // 2)
         if lost:
             self._backlog.drop(lost)
-        _written(items)
+        _written(paced(items))
         if self.observe is not None:
             try:
                 self.observe(spans)
@@ -303,7 +303,7 @@ class Encoder:
         """Return *spans* as frames, without those that cannot be encoded."""
         frames: list[Frame] = []
         try:
-            frames = [self._encode(spans)] if spans else []
+            frames = [self._encode(self._pace.along(spans))] if spans else []
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not cost the others
             note("delivery.encode", error)
         if len(spans) <= 1 or (frames and len(frames[0].payload) <= _LARGEST_FRAME):

@@ -37,8 +37,6 @@ class WriteAhead:
         self._segments = segments
         self._try_again = try_again
         self._not_before = 0.0
-        self.is_writing = False
-        """Whether the disk took the last frame."""
 
     @property
     def size(self) -> int:
@@ -50,11 +48,9 @@ class WriteAhead:
 
         By one thread.
         """
-        self.is_writing = False
         try:
             if time.monotonic() >= self._not_before:
                 place = self._segments.append(frame)
-                self.is_writing = True
                 crash_point("frame appended")
                 return partial(self._settle, place)
         except OSError as error:

@@ -23,6 +23,7 @@ from agenttrace.journal import lock as locks
 from agenttrace.journal.file import SUFFIX as JOURNAL_SUFFIX
 from agenttrace.journal.process import of_process
 from agenttrace.journal.resources import resource_from
+from agenttrace.pace import Pace
 from agenttrace.recovery import signs
 from agenttrace.recovery.forms import span_of
 from agenttrace.recovery.found import Recovered, reason_of, tell_of
@@ -237,6 +238,7 @@ class Orphan:
         """Yield frames of what stands in *journal* and is told in none."""
         resource = resource_from(journal.header.resource)
         told = self._told
+        paced = Pace().along
         untold = (
             slot
             for slot in journal
@@ -245,7 +247,7 @@ class Orphan:
         while slots := list(islice(untold, _BATCH)):
             found = Recovered()
             spans: list[SpanData] = []
-            for slot in slots:
+            for slot in paced(slots):
                 if not slot.flags & _SAMPLED:
                     found.unsampled += 1
                     continue
@@ -256,7 +258,7 @@ class Orphan:
                     found.ended += 1
             if not spans:
                 continue
-            frame = otlp.frame_of(spans)
+            frame = otlp.frame_of(paced(spans))
             crash_point("recovered")
             with self._writing:
                 if not self.lock.is_held:

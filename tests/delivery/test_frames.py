@@ -24,7 +24,8 @@ frames = st.builds(
     Frame,
     ids=st.lists(ids, max_size=3).map(tuple),
     # Some are larger than what one step of the checksum takes.
-    payload=st.binary(max_size=40) | st.binary(min_size=5_000, max_size=11_000),
+    payload=st.binary(max_size=40)
+    | st.binary(min_size=5, max_size=11).map(lambda some: some * 1_000),
 )
 
 

@@ -21,7 +21,7 @@ from agenttrace.delivery.spooler import Spooler
 from tests.delivery.given import Item, Script, ids_of, put, span_data, spooling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from agenttrace.delivery.encoder import Encode
     from agenttrace.delivery.frames import Frame
@@ -125,12 +125,13 @@ def test_spans_of_eight_threads_arrive_exactly_once() -> None:
 
 
 def test_no_frame_has_more_spans_than_a_batch() -> None:
-    """The interpreter is held as long as a batch takes."""
+    """A frame is taken or refused as a whole."""
     sizes: list[int] = []
 
-    def encode(spans: Sequence[SpanData]) -> Frame:
-        sizes.append(len(spans))
-        return frame_of(spans)
+    def encode(spans: Iterable[SpanData]) -> Frame:
+        made = frame_of(spans)
+        sizes.append(len(made.ids))
+        return made
 
     with spooling(Script(), encode=encode, batch=10) as running:
         put(running, 95)
@@ -138,6 +139,31 @@ def test_no_frame_has_more_spans_than_a_batch() -> None:
 
     assert sum(sizes) == 95
     assert max(sizes) == 10
+
+
+def test_what_ends_meanwhile_waits_for_others() -> None:
+    """Each frame has its costs, and what ends one by one would have one each."""
+    sizes: list[int] = []
+
+    def encode(spans: Iterable[SpanData]) -> Frame:
+        if not sizes:
+            put(running)
+        made = frame_of(spans)
+        sizes.append(len(made.ids))
+        if len(sizes) == 2:
+            again.set()
+        return made
+
+    again = threading.Event()
+    with spooling(Script(), encode=encode, linger=1.0) as running:
+        first = put(running, 7)
+        until(lambda: all(item.is_written for item in first))
+        assert not again.wait(0.1)
+        put(running)
+        settled = running.flush(30)
+
+    assert settled
+    assert sizes == [7, 2]
 
 
 def test_large_spans_make_small_frames() -> None:
@@ -174,7 +200,7 @@ def test_no_frame_of_several_spans_is_larger_than_what_grpc_takes() -> None:
 
 
 def _encoder_behind(gate: threading.Event) -> Encode:
-    def encode(spans: Sequence[SpanData]) -> Frame:
+    def encode(spans: Iterable[SpanData]) -> Frame:
         gate.wait(10)
         return frame_of(spans)
 
@@ -423,10 +449,11 @@ def test_a_span_that_cannot_be_encoded_costs_no_other() -> None:
     """A batch fails as a whole, and is then halved until the culprit is alone."""
     script = Script()
 
-    def encode(spans: Sequence[SpanData]) -> Frame:
-        if any(span.name == "bad" for span in spans):
+    def encode(spans: Iterable[SpanData]) -> Frame:
+        batch = list(spans)
+        if any(span.name == "bad" for span in batch):
             raise ValueError
-        return frame_of(spans)
+        return frame_of(batch)
 
     with spooling(script, encode=encode) as running:
         items = [Item("bad" if number == 17 else "good") for number in range(50)]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from agenttrace.lazy import no_fork_at_first
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from agenttrace.delivery.frames import Frame
     from agenttrace.model import SpanData
@@ -39,8 +39,11 @@ def encode(spans: Sequence[SpanData]) -> bytes:
     return encoder.encode(spans)
 
 
-def frame_of(spans: Sequence[SpanData]) -> Frame:
-    """Return *spans* as a frame: `encode`'s bytes, and the ids as they stand there."""
+def frame_of(spans: Iterable[SpanData]) -> Frame:
+    """Return *spans* as a frame: `encode`'s bytes, and the ids as they stand there.
+
+    They are taken one by one, and each is encoded before the next is taken.
+    """
     with no_fork_at_first("encoder"):
         from agenttrace.delivery.otlp import encoder
     return encoder.frame_of(spans)

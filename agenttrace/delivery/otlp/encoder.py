@@ -22,7 +22,7 @@ from agenttrace.delivery.otlp.values import KeyValueWriter
 from agenttrace.delivery.otlp.wire import delimited, uint32, varint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from agenttrace.model import (
         EventData,
@@ -118,7 +118,7 @@ def encode(spans: Sequence[SpanData]) -> bytes:
     return _request(_grouped(spans))
 
 
-def frame_of(spans: Sequence[SpanData]) -> Frame:
+def frame_of(spans: Iterable[SpanData]) -> Frame:
     """Return *spans* as a frame: `encode`'s bytes, and the ids as they stand there."""
     groups = _grouped(spans)
     ids = tuple(
@@ -161,7 +161,7 @@ are dicts, which cannot be hashed.
 """
 
 
-def _grouped(spans: Sequence[SpanData]) -> dict[_Sender, _Resource]:
+def _grouped(spans: Iterable[SpanData]) -> dict[_Sender, _Resource]:
     groups: dict[_Sender, _Resource] = {}
     # Not None: a broken span may have that for a resource, and would belong nowhere.
     last_resource: object = groups

@@ -12,13 +12,13 @@ sends, when the first frame comes.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agenttrace import semconv
 from agenttrace.delivery.otlp.wire import delimited
 from agenttrace.model import Outcome
+from agenttrace.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,8 +38,6 @@ _LATEST: Final = (1 << 63) - 1
 _ROW_OVERHEAD: Final = 512
 """Bytes beyond its OTLP that a row takes: columns, indexes, half-filled pages."""
 _STATUS: Final = {1: "ok", 2: "error"}
-_UNINTERRUPTED: Final = 64
-"""Spans that are split in one go: about half a millisecond."""
 _COLUMNS: Final = frozenset(
     {
         semconv.GEN_AI_OPERATION_NAME,
@@ -117,16 +115,13 @@ def split(payload: bytes) -> Batch:
         raise UnreadableFrameError(message) from None
     rows: list[Row] = []
     rejected = 0
+    paced = Pace().along
     for group in request.resource_spans:
-        for row in _rows_of(group):
+        for row in paced(_rows_of(group)):
             if row is None:
                 rejected += 1
             else:
                 rows.append(row)
-            if len(rows) % _UNINTERRUPTED == 0:
-                # A thread that wants the interpreter would otherwise wait for the
-                # whole switch interval, and event loops would be late by 5 ms.
-                time.sleep(0)
     return Batch(rows, rejected)
 
 

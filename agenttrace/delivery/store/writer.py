@@ -24,6 +24,7 @@ from agenttrace.delivery.store.rows import (
     size_of,
     split,
 )
+from agenttrace.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,7 +196,8 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._make_room(connection, rows)
-            connection.executemany(_INSERT, rows)
+            # Other processes wait for this meanwhile; this one's loops would, else.
+            connection.executemany(_INSERT, Pace().along(rows))
             connection.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors, a full disk's say.
