@@ -247,8 +247,8 @@ class Encoder:
         return items, None
 
     def _write(self, items: Sequence[Ended]) -> None:
-        paced = self._pace.along
-        spans = [data for item in paced(items) if (data := _data(item)) is not None]
+        paced = self._pace.along(items)
+        spans = [data for item in paced if (data := _data(item)) is not None]
         lost = len(items)
         dropped = 0
         frames = self._frames(spans)
@@ -266,7 +266,7 @@ class Encoder:
         self._hold_up(is_held_up=len(self.queue) > self._max_queued // 2)
         if lost:
             self._backlog.drop(lost)
-        _written(paced(items))
+        _written(items)
         if self.observe is not None:
             try:
                 self.observe(spans)

@@ -30,7 +30,6 @@ from agenttrace.journal.format import (
     sign_at,
 )
 from agenttrace.journal.slot import read_slot
-from agenttrace.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +71,6 @@ class Reading:
         self.path = path
         self.damaged = 0
         self._descriptor = descriptor
-        self._pace = Pace()
         start = os.pread(descriptor, HEADER_START, 0)
         self._first = header_length(start)
         self.header = read_header(os.pread(descriptor, self._first, 0))
@@ -224,7 +222,7 @@ class Reading:
         data = os.pread(self._descriptor, size, self._offset(first))
         after = os.pread(self._descriptor, size, self._offset(first))
         words = _commit_words(after)
-        for at, word in self._pace.along(taken):
+        for at, word in taken:
             if at >= len(words):  # somebody truncates it
                 return
             start = at * SLOT_SIZE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -113,6 +115,21 @@ def test_nobody_is_kept_waiting_for_longer_than_that(
 
     owed = min((others + PAUSE) / 2, MOST)
     assert max(slices) <= max(LONGEST, owed) + 2 * STEP
+
+
+def test_an_applications_test_may_forbid_sleeping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many do, or count how often it was done; nothing of that is agenttrace's."""
+    forbidden = Mock(side_effect=AssertionError)
+    monkeypatch.setattr(time, "sleep", forbidden)
+    monkeypatch.setattr(time, "perf_counter", forbidden)
+    until = time.monotonic() + 0.02
+
+    steps = Pace().along(iter(time.monotonic, None))
+    assert any(now > until for now in steps)
+
+    forbidden.assert_not_called()
 
 
 def test_everything_comes_along_in_its_order(machine: Machine) -> None:

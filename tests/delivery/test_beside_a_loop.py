@@ -1,4 +1,4 @@
-"""Whatever is delivered, recovered or read meanwhile, an event loop is not late by it.
+"""Whatever is delivered or recovered meanwhile, an event loop is not late by it.
 
 The interpreter is set to take a thread off the GIL after 200 ms and not after 5, so
 that whoever does not give way by itself is seen.
@@ -18,7 +18,7 @@ from agenttrace.delivery.segments import Segments
 from agenttrace.delivery.senders import Delivered
 from agenttrace.delivery.senders.store import StoreSender
 from agenttrace.recovery import Recovery, orphan
-from tests.delivery.given import Script, put, span_data, spooling
+from tests.delivery.given import Item, Script, put, span_data, spooling
 from tests.recovery import given as dead
 
 if TYPE_CHECKING:
@@ -114,6 +114,32 @@ def test_spans_are_encoded(tmp_path: Path, *, is_on_disk: bool) -> None:
                 running.flush(60)
 
             delay = lateness_beside(write)
+        assert len(script.ids) == SPANS
+        return delay
+
+    assert least(late() for _ in range(TAKES)) < TOLERABLE
+
+
+class Laborious(Item):
+    """A span of which it takes ten microseconds to say what is sent of it."""
+
+    def data(self) -> SpanData:
+        """Take them."""
+        for _ in range(300):
+            pass
+        return super().data()
+
+
+def test_what_is_sent_of_them_is_put_together() -> None:
+    """It is kept in pieces until then."""
+
+    def late() -> float:
+        script = Script()
+        with spooling(script, batch=SPANS, linger=30) as running:
+            items = [Laborious() for _ in range(SPANS)]
+            for item in items:
+                running.put(item)
+            delay = lateness_beside(lambda: running.flush(60))
         assert len(script.ids) == SPANS
         return delay
 

@@ -105,6 +105,33 @@ def test_a_span_comes_back_as_it_was_sent(store: StoreSender, path: Path) -> Non
     assert Reader(path).spans(trace.hex()) == [root, child]
 
 
+@pytest.mark.parametrize("number", [1, 63, 64, 65, 128, 300])
+def test_spans_are_written_many_at_a_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """With each statement the writer waits for all threads that compute."""
+    statements: list[str] = []
+    opened = schema.open_for_writing
+
+    def listening(path: Path, max_bytes: int, patience: float) -> sqlite3.Connection:
+        connection = opened(path, max_bytes, patience)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(schema, "open_for_writing", listening)
+    trace = trace_id()
+    spans = [span(trace, str(at), start=at) for at in range(number)]
+    again = spans[0]._replace(name="again")
+
+    with closing(StoreSender(path, MEBIBYTE)) as store:
+        assert store.send(frame_of([*spans, again]), WAIT) == DELIVERED
+
+    # What a trigger does is traced as the statement that has set it off.
+    inserts = {one for one in statements if one.startswith("INSERT INTO spans")}
+    assert len(inserts) == number // 64 + 1
+    assert Reader(path).spans(trace.hex()) == spans
+
+
 def test_every_row_is_a_request_that_any_otlp_tool_can_read(
     store: StoreSender, path: Path
 ) -> None:

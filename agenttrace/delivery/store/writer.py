@@ -14,6 +14,8 @@ import random
 import sqlite3
 import time
 from contextlib import suppress
+from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from agenttrace.delivery.store import schema
@@ -24,7 +26,6 @@ from agenttrace.delivery.store.rows import (
     size_of,
     split,
 )
-from agenttrace.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,11 +47,14 @@ _VICTIMS: Final = 256
 _ATTEMPTS: Final = 3
 """Files that one write may find damaged or gone before the disk is not believed."""
 
-_INSERT: Final = (
-    f"INSERT INTO spans ({', '.join(Row._fields)}) "  # noqa: S608 - our own names
-    f"VALUES ({', '.join('?' * len(Row._fields))}) "
-    "ON CONFLICT (trace_id, span_id) DO NOTHING"
-)
+_AT_ONCE: Final = 64
+"""Rows that one statement inserts.
+
+SQLite lets go of the interpreter while it works, and who has let go may wait 5 ms for
+each thread that computes until it goes on: row by row, some thousand take a minute
+beside four of these.  Older versions allow 999 values in a statement.
+"""
+_VALUES: Final = f"({', '.join('?' * len(Row._fields))})"
 
 
 class Writer:
@@ -196,8 +200,9 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._make_room(connection, rows)
-            # Other processes wait for this meanwhile; this one's loops would, else.
-            connection.executemany(_INSERT, Pace().along(rows))
+            for first in range(0, len(rows), _AT_ONCE):
+                some = rows[first : first + _AT_ONCE]
+                connection.execute(_insert(len(some)), list(chain.from_iterable(some)))
             connection.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors, a full disk's say.
@@ -241,6 +246,16 @@ class Writer:
                 wanted = min(surplus, _VACUUM_PAGES)
                 # Gives back a page per step and no row: execute() would stop at one.
                 connection.executescript(f"PRAGMA incremental_vacuum({wanted})")
+
+
+@cache
+def _insert(rows: int) -> str:
+    """Return the statement that inserts so many, but none that is there already."""
+    return (
+        f"INSERT INTO spans ({', '.join(Row._fields)}) "  # noqa: S608 - our own names
+        f"VALUES {', '.join([_VALUES] * rows)} "
+        "ON CONFLICT (trace_id, span_id) DO NOTHING"
+    )
 
 
 def _uneven() -> float:
