@@ -28,7 +28,7 @@ from agenttrace.delivery.store.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["FAILURES", "UnreadableFrameError", "Writer", "split"]
@@ -47,12 +47,12 @@ _VICTIMS: Final = 256
 _ATTEMPTS: Final = 3
 """Files that one write may find damaged or gone before the disk is not believed."""
 
-_AT_ONCE: Final = 64
+_AT_ONCE: Final = 512
 """Rows that one statement inserts.
 
 SQLite lets go of the interpreter while it works, and who has let go may wait 5 ms for
 each thread that computes until it goes on: row by row, some thousand take a minute
-beside four of these.  Older versions allow 999 values in a statement.
+beside four of these.
 """
 _VALUES: Final = f"({', '.join('?' * len(Row._fields))})"
 
@@ -200,8 +200,7 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._make_room(connection, rows)
-            for first in range(0, len(rows), _AT_ONCE):
-                some = rows[first : first + _AT_ONCE]
+            for some in _portions(rows, _room(connection)):
                 connection.execute(_insert(len(some)), list(chain.from_iterable(some)))
             connection.execute("COMMIT")
         except BaseException:
@@ -246,6 +245,25 @@ class Writer:
                 wanted = min(surplus, _VACUUM_PAGES)
                 # Gives back a page per step and no row: execute() would stop at one.
                 connection.executescript(f"PRAGMA incremental_vacuum({wanted})")
+
+
+def _room(connection: sqlite3.Connection) -> int:
+    """Return how many rows a statement can have: older versions allow 999 values."""
+    values = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+    return min(_AT_ONCE, max(values // len(Row._fields), 1))
+
+
+def _portions(rows: Sequence[Row], largest: int) -> Iterator[Sequence[Row]]:
+    """Yield *rows* in portions of a power of two, so that statements are few.
+
+    >>> [len(some) for some in _portions(range(23), 9)]
+    [8, 8, 4, 2, 1]
+    """
+    first = 0
+    while left := len(rows) - first:
+        size = 1 << (min(left, largest).bit_length() - 1)
+        yield rows[first : first + size]
+        first += size
 
 
 @cache
