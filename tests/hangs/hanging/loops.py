@@ -57,12 +57,13 @@ async def tool_that_keeps_the_interpreter() -> None:
 async def one_long_call_that_keeps_the_interpreter() -> None:
     """One call of C that keeps the interpreter to itself for seconds, and ends."""
     seconds, letters = 0.0, 16
-    while seconds < 0.3:
+    while seconds < 0.08:
+        await asyncio.sleep(0)  # to find out how long blocks nobody for long
         letters += 1
         began = time.thread_time()
         re.match(r"(a+)+$", "a" * letters + "b")
         seconds = time.thread_time() - began
-    letters += 2  # four times as long
+    letters += 4  # sixteen times as long
 
     @agenttrace.tool
     async def parse() -> None:
