@@ -37,7 +37,7 @@ MOST: Final = 0.005
 
 
 class Pace:
-    """The pace of one thread: called between small steps, it sleeps between slices.
+    """The pace of one thread: work that goes along with it sleeps between slices.
 
     By that thread alone, and with no lock held that an application may wait for.
     """
@@ -52,25 +52,20 @@ class Pace:
         self._slice = SLICE
         self._until = perf_counter() + SLICE
 
-    def give_way(self) -> None:
-        """Let others have the interpreter, if this thread has had it for long."""
-        now = perf_counter()
-        if now < self._until:
-            return
+    def along(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield *items*, giving way before each that would be too much at one go."""
+        for item in items:
+            now = perf_counter()
+            if now >= self._until:
+                self._give_way(now)
+            yield item
+
+    def _give_way(self, now: float) -> None:
         _sleep(PAUSE)
         after = perf_counter()
         self._slice = min(2 * self._slice, LONGEST)
         owed = min((after - now) * _SHARE, MOST)
         self._until = after + max(self._slice, owed)
-
-    def along(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield *items*, giving way before each that would be too much at one go."""
-        until = self._until
-        for item in items:
-            if perf_counter() >= until:
-                self.give_way()
-                until = self._until
-            yield item
 
 
 _never = threading.Lock()

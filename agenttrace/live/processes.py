@@ -25,6 +25,7 @@ from agenttrace.live.limits import USUAL, limits_of
 from agenttrace.live.steps import SECOND, Forest, forest
 from agenttrace.records import NamedTuple
 from agenttrace.recovery import list_locks, pid_of
+from agenttrace.recovery.found import reason_of
 from agenttrace.semconv import SERVICE_NAME
 from agenttrace.settings import INSTANCES
 
@@ -160,7 +161,7 @@ class Live:
         except FileNotFoundError:
             pass
         except OSError as error:
-            unreadable.append(Unreadable(None, str(self._directory), _why(error)))
+            unreadable.append(Unreadable(None, str(self._directory), reason_of(error)))
         for lock in locks:
             name = lock.stem
             path = lock.with_suffix(JOURNAL_SUFFIX)
@@ -177,7 +178,7 @@ class Live:
             except JournalError:
                 unreadable.append(Unreadable(pid_of(name), name, "damaged journal"))
             except OSError as error:
-                unreadable.append(Unreadable(pid_of(name), name, _why(error)))
+                unreadable.append(Unreadable(pid_of(name), name, reason_of(error)))
         self._journals, self._dead = journals, dead
         now = time.time_ns()
         processes = [
@@ -219,10 +220,6 @@ class Live:
         service = _service_of(header.resource)
         found = Dead(header.pid, path.stem, service, header.last_tick, left)
         return version, found
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or type(error).__name__
 
 
 def _by_process(names: Iterable[str]) -> list[list[str]]:
