@@ -115,7 +115,8 @@ def run(directory: Path, program: str, *, own: bool) -> Ran:
         base = collector.endpoint.removesuffix("/v1/traces")
         head = f"BASE, TRACES = {base!r}, {collector.endpoint!r}\n"
         file.write_text(head + WORK + textwrap.dedent(program))
-        env = dict(os.environ)
+        # Beside another program, each recovers its own and not what the other lost.
+        env = os.environ | {"AGENTTRACE_STATE_DIR": str(directory / "state")}
         if own:
             env["OTEL_EXPORTER_OTLP_ENDPOINT"] = base
             env["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
