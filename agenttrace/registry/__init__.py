@@ -14,12 +14,14 @@ the list and its referee in `listing`.
 
 from agenttrace.registry.listing import DEFAULT_LIMIT, OpenSpans
 from agenttrace.registry.records import (
+    SINK,
     UNLIMITED,
     AtLeast,
     Claim,
     Listener,
     Live,
     OpenSpan,
+    Slotted,
     Teller,
     Usual,
 )
@@ -27,6 +29,7 @@ from agenttrace.registry.slots import MemorySlots, Slots
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "SINK",
     "UNLIMITED",
     "AtLeast",
     "Claim",
@@ -36,6 +39,7 @@ __all__ = [
     "OpenSpan",
     "OpenSpans",
     "Slots",
+    "Slotted",
     "Teller",
     "Usual",
 ]

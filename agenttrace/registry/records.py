@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from agenttrace.clock import COARSE
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agenttrace.model import Ending
+
+V = TypeVar("V")
 
 _get_ident: Final = threading.get_ident
 SINK: Final = memoryview(bytearray(8)).cast("Q")
@@ -39,6 +41,19 @@ class Live(Protocol):
     def remark(self, key: str, value: str) -> None:
         """Have the final form say this too, whoever sends it.  On any thread."""
         ...
+
+
+class Slotted(Protocol):
+    """What has a slot: a record, and once its end is told the span itself.
+
+    Attributes:
+        slot: Its number, -1 = none.
+        words, word: The memory its last heartbeat is stored in.
+    """
+
+    slot: int
+    words: memoryview[int]
+    word: int
 
 
 class Usual(float):
@@ -73,6 +88,42 @@ class Resumable(Protocol):
         ...
 
 
+class Aside:
+    """What few spans come to while they are open; see `OpenSpan` for each of them."""
+
+    __slots__ = ("evicted", "held", "holds", "note", "origin", "progress")
+
+    def __init__(self) -> None:
+        self.holds = 0
+        self.held = 0
+        self.note: str | None = None
+        self.progress: float | None = None
+        self.origin: str | None = None
+        self.evicted = False
+
+
+NOTHING_YET: Final = Aside()
+"""That of every span, until it has something of its own: never changed."""
+
+
+class Seldom(Generic[V]):
+    """An attribute of `Aside` as one of the record's, which has its own once it is set.
+
+    Whatever a record holds is gone through by each collection that finds it open, and
+    with thousands open at once that is a third of what they cost.
+    """
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, record: OpenSpan, _owner: type | None = None) -> V:
+        value: V = getattr(record.aside, self._name)
+        return value
+
+    def __set__(self, record: OpenSpan, value: V) -> None:
+        setattr(record.own_aside(), self._name, value)
+
+
 class OpenSpan(weakref.ReferenceType["Live"]):
     """The record of one span that has started and not ended.
 
@@ -88,34 +139,31 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         parent: The parent's record, if the parent is open in this process.
         thread_id: The thread that started it.
         heartbeat_timeout, max_duration: Its own limits in seconds, None = the default.
-        holds: How many declared pauses it is in.
-        held: Nanoseconds it has spent in pauses; see `held_for`.
         watched: Who watches it, if anybody does by now.
         marked: Set once it has a marker.
         attendant: Who has asked for it last, where it is current nowhere and somebody
             has: a weak reference to a task, or the id of a thread.
+        teller: Who has claimed to tell its end, if anybody has.
+        aside: Where what follows is kept.
+        holds: How many declared pauses it is in.
+        held: Nanoseconds it has spent in pauses; see `held_for`.
         note, progress: What the last `heartbeat()` said.
         origin: Where it was started, if anybody listens for that (`file:line`).
-        teller: Who has claimed to tell its end, if anybody has.
+        evicted: Whether it was forgotten for want of room, and its owner has it still.
         words, word: The memory its last heartbeat is stored in.
     """
 
     __slots__ = (
+        "aside",
         "attendant",
         "epoch",
-        "evicted",
         "heartbeat_timeout",
-        "held",
-        "holds",
         "marked",
         "max_duration",
         "name",
-        "note",
         "operation",
-        "origin",
         "parent",
         "parent_id",
-        "progress",
         "sampled",
         "slot",
         "span_id",
@@ -127,6 +175,13 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         "word",
         "words",
     )
+
+    holds = Seldom[int]()
+    held = Seldom[int]()
+    note = Seldom[str | None]()
+    progress = Seldom[float | None]()
+    origin = Seldom[str | None]()
+    evicted = Seldom[bool]()
 
     # By identity: a reference is compared, and hashed, as what it refers to.
     __eq__ = object.__eq__
@@ -161,12 +216,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         self.heartbeat_timeout = heartbeat_timeout
         self.max_duration = max_duration
         self.thread_id = _get_ident()
-        self.holds = 0
-        self.held = 0
-        self.note: str | None = None
-        self.progress: float | None = None
-        self.origin: str | None = None
-        self.evicted = False
+        self.aside = NOTHING_YET
         self.teller: Teller | None = None
         # `OpenSpans.started` sets `epoch`, a watchdog `watched` and `marked`, whoever
         # asks for it `attendant`, the slots the rest.
@@ -182,6 +232,14 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         where = f" started at {self.origin}" if self.origin else ""
         return f"<OpenSpan {self.name!r} {self.span_id.hex()}{where}>"
 
+    def own_aside(self) -> Aside:
+        """Return what is kept aside of this span alone, making it at the first time."""
+        fresh = Aside()
+        # No call from here on: no other thread comes in between.
+        if self.aside is NOTHING_YET:
+            self.aside = fresh
+        return self.aside
+
     def beat(self) -> None:
         """Note a sign of progress."""
         self.words[self.word] = COARSE.now
@@ -196,32 +254,34 @@ class OpenSpan(weakref.ReferenceType["Live"]):
 
     def pause(self) -> None:
         """Stop its clocks; every pause needs its `unpause`."""
-        now = time.monotonic_ns()
+        aside, now = self.own_aside(), time.monotonic_ns()
         # No call from here on: no other thread comes in between.
-        if not self.holds:
-            self.held -= now
-        self.holds += 1
+        if not aside.holds:
+            aside.held -= now
+        aside.holds += 1
 
     def unpause(self) -> None:
         """Let its clocks go on, if this was the last pause: which is progress."""
-        now = time.monotonic_ns()
-        self.holds -= 1
-        if not self.holds:
-            self.held += now
+        aside, now = self.own_aside(), time.monotonic_ns()
+        # The same.
+        aside.holds -= 1
+        if not aside.holds:
+            aside.held += now
         self.beat()
 
     @property
     def held_for(self) -> int:
         """Nanoseconds it has spent in pauses, the present one included."""
-        if not self.holds:
-            return self.held
+        aside = self.aside
+        if not aside.holds:
+            return aside.held
         now = time.monotonic_ns()
-        return self.held + now if self.holds else self.held
+        return aside.held + now if aside.holds else aside.held
 
     @property
     def is_open(self) -> bool:
         """Whether its end has not been told, and nobody is about to tell it."""
-        return self.teller is None and not self.evicted
+        return self.teller is None and not self.aside.evicted
 
     @property
     def beat_word(self) -> int:

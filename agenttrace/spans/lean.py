@@ -33,9 +33,9 @@ from agenttrace.model import (
     says_nothing,
     status_of,
 )
-from agenttrace.registry import Claim, OpenSpan, Teller
+from agenttrace.registry import SINK, Claim, OpenSpan, Teller
 from agenttrace.spans.ids import instant, not_before, random_bits
-from agenttrace.spans.names import RETURNED_WELL, share_names
+from agenttrace.spans.names import NO_EXTRAS, RETURNED_WELL, share_names
 from agenttrace.spans.recorded import RecordedSpan
 from agenttrace.tracing import ending_of
 
@@ -106,7 +106,7 @@ class LeanSpan(RecordedSpan):
         if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
             trace_id, parent_id, flags = parent.trace_id, parent.span_id, parent.flags
             trace_state = parent._trace_state  # noqa: SLF001 - our own class
-            parent_record = parent.record
+            parent_record = parent.record or parent.past()
         else:
             line = None if parent is None else tracer.line_of(parent)
             if line is None:
@@ -157,6 +157,8 @@ class LeanSpan(RecordedSpan):
         self._values = values
         self._end_time = None
         self._code = _UNSET
+        self._extras = NO_EXTRAS
+        self.slot = -1
         if given:
             self.set_attributes(given)
         self.record = record = _refer(OpenSpan, self)
@@ -193,7 +195,7 @@ class LeanSpan(RecordedSpan):
             error = sys.exception()
             if (
                 error is None
-                or says_nothing(error, self.started_during)
+                or says_nothing(error, self._extras.started_during)
                 or self._code is StatusCode.OK
             ):
                 ending = returned()
@@ -280,7 +282,13 @@ class LeanSpan(RecordedSpan):
                 ending = Ending(Outcome.ERROR, ending.ended_by)
         if (record := self.record) is not None:
             tracer.registry.slots.ended(record, end_time, ending)
+            # The slot is the span's from here on.  No call until the record has none.
+            if (slot := record.slot) >= 0:
+                self.slot, self.words, self.word = slot, record.words, record.word
+                record.slot, record.words, record.word = -1, SINK, 0
         tracer.provider.ended(self)
+        # Thousands may wait to be spooled, and the collector goes through all there is.
+        self.record = None
 
     def _close(self, ending: Ending) -> None:
         """Take what the ending brings, then nothing more."""
@@ -324,16 +332,16 @@ class LeanSpan(RecordedSpan):
             self._attributes.setdefault(semconv.ERROR_TYPE, error_type)
         if code is not _ERROR:
             return
-        if ending.error is not None and self._record_exception:
+        if ending.error is not None and self._extras.record_exception:
             self.record_exception(ending.error, timestamp=end_time, escaped=True)
-        if self._code is StatusCode.UNSET and self._set_status_on_exception:
+        if self._code is StatusCode.UNSET and self._extras.set_status:
             self._code = code
-            self._message = str(attributes.clean(message))
+            self.own_extras().message = str(attributes.clean(message))
 
     def written(self) -> None:
         """Free the slot: the final form is where it cannot be lost."""
-        if (record := self.record) is not None:
-            self._tracer.registry.slots.free(record)
+        if self.slot >= 0:
+            self._tracer.registry.slots.free(self)
         elif self._verdict is not None:
             self._tracer.registry.verdict_written(*self._verdict)
 

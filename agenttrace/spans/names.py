@@ -44,16 +44,63 @@ _OFTEN_SET: Final = (
     "_values",
     "_end_time",
     "_code",
+    "_extras",
     "record",
+    "slot",
+    "words",
+    "word",
     "queued",
-    "_span_context",
-    "_message",
-    "_event_list",
-    "_link_list",
     "is_block",
-    "started_during",
 )
 """What is set on every span, in the order it is, then on many a one."""
+
+
+class Extras:
+    """What few spans take down, apart from what each of them keeps.
+
+    Attributes:
+        span_context: That of OTel's API, once somebody has asked for it.
+        message: The status message.
+        events, links: None where there are none.
+        lost: How many attributes, events and links the limits kept out.
+        started_during: The identity of the exception that was being handled when the
+            span started, 0 = none.
+        record_exception, set_status: What an exception that comes out does to it.
+    """
+
+    __slots__ = (
+        "events",
+        "links",
+        "lost",
+        "message",
+        "record_exception",
+        "set_status",
+        "span_context",
+        "started_during",
+    )
+
+    def __init__(self) -> None:
+        self.span_context: SpanContext | None = None
+        self.message = ""
+        self.events: list[sdk.Event] | None = None
+        self.links: list[Link] | None = None
+        self.lost: tuple[int, int, int] = (0, 0, 0)
+        self.started_during = 0
+        self.record_exception = True
+        self.set_status = True
+
+    def __copy__(self) -> Extras:
+        """Return what they are now."""
+        copy = Extras()
+        for name in self.__slots__:
+            setattr(copy, name, getattr(self, name))
+        copy.events = list(self.events or ())
+        copy.links = list(self.links or ())
+        return copy
+
+
+NO_EXTRAS: Final = Extras()
+"""Those of every span that has none of its own yet: never changed."""
 
 
 class SdkNames(sdk.Span):
@@ -74,22 +121,28 @@ class SdkNames(sdk.Span):
     _start_time: int | None
     _end_time: int | None
     _code: StatusCode
+    _extras: Extras
     record: OpenSpan | None
+    """What the registry knows of it; None when its end is told."""
+    slot: int
+    """The record's, from the end on until that is spooled (see `registry.Slotted`)."""
+    words: memoryview[int]
+    word: int
 
     # What is set late, on few spans, or never, is a class attribute until then.  No
     # more than that: CPython 3.11 does not specialise reading what the class has too.
-    _message: str = ""
-    _event_list: list[sdk.Event] | None = None
-    _link_list: list[Link] | None = None
-    _lost: tuple[int, int, int] = (0, 0, 0)  # attributes, events, links dropped
-    started_during: int = 0  # id of the exception that was being handled at the start
-    _span_context: SpanContext | None = None
     is_block: bool = True
     """Whether it was started by a block, which made it current in that very place."""
     is_recorded: bool = True
     """Whether processors see it."""
-    _record_exception: bool = True
-    _set_status_on_exception: bool = True
+
+    def own_extras(self) -> Extras:
+        """Return what this span alone has of them, making it at the first time."""
+        fresh = Extras()
+        # No call from here on: no other thread comes in between.
+        if self._extras is NO_EXTRAS:
+            self._extras = fresh
+        return self._extras
 
     # What the SDK keeps per span and its methods, its processors and other tools
     # read under these names.
@@ -112,15 +165,16 @@ class SdkNames(sdk.Span):
     def _context(  # type: ignore[override, mutable-override]  # computed, where the SDK stores
         self,
     ) -> SpanContext:
-        context = self._span_context
+        context = self._extras.span_context
         if context is None:
-            self._span_context = context = _otel.span_context(
+            context = _otel.span_context(
                 int.from_bytes(self.trace_id, "big"),
                 int.from_bytes(self.span_id, "big"),
                 is_remote=False,
                 flags=self.flags,
                 trace_state=self._trace_state,
             )
+            self.own_extras().span_context = context
         return context
 
     @property
@@ -139,13 +193,13 @@ class SdkNames(sdk.Span):
 
     @property
     def _status(self) -> Status:
-        message = self._message if self._code is StatusCode.ERROR else None
+        message = self._extras.message if self._code is StatusCode.ERROR else None
         return Status(self._code, message or None)
 
     @_status.setter
     def _status(self, status: Status) -> None:
         self._code = status.status_code
-        self._message = status.description or ""
+        self.own_extras().message = status.description or ""
 
     @property
     def _resource(  # type: ignore[override]  # computed, where the SDK stores
@@ -169,13 +223,13 @@ class SdkNames(sdk.Span):
     def _events(  # type: ignore[override]  # computed, where the SDK stores
         self,
     ) -> Sequence[sdk.Event]:
-        return self._event_list or ()
+        return self._extras.events or ()
 
     @property
     def _links(  # type: ignore[override]  # computed, where the SDK stores
         self,
     ) -> Sequence[Link]:
-        return self._link_list or ()
+        return self._extras.links or ()
 
     @property
     def _limits(self) -> sdk.SpanLimits:

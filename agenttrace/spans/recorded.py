@@ -7,18 +7,20 @@ stored here or computed when somebody asks.  How a span ends is `lean`'s busines
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from copy import copy as copy_of
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode, TraceFlags
 
 from agenttrace import attributes, safety, semconv
 from agenttrace.attributes import are_few_words, clean, mapping_of
 from agenttrace.exceptions import facts_of
 from agenttrace.model import SpanData
+from agenttrace.registry import SINK, OpenSpan, Teller
 from agenttrace.spans.ids import late_id
-from agenttrace.spans.names import SdkNames
+from agenttrace.spans.names import NO_EXTRAS, SdkNames
 from agenttrace.spans.parts import event_data, link_data, link_data_of
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext
 
     from agenttrace.model import EventData, LinkData
+    from agenttrace.registry import Live
 
 _SCALARS: Final = attributes.SCALARS
 _NAMES: Final = frozenset({str})
@@ -49,27 +52,29 @@ class RecordedSpan(SdkNames):
 
     def on_exception(self, *, record: bool, set_status: bool) -> None:
         """Say what an exception that comes out does to the span (OTel's two flags)."""
-        self._record_exception = record
-        self._set_status_on_exception = set_status
+        if not (record and set_status):
+            extras = self.own_extras()
+            extras.record_exception = record
+            extras.set_status = set_status
 
     @property
     def dropped_attributes(self) -> int:
         """How many attributes the limits kept out."""
-        return self._lost[0]
+        return self._extras.lost[0]
 
     @property
     def dropped_events(self) -> int:
         """How many events the limits kept out."""
-        return self._lost[1]
+        return self._extras.lost[1]
 
     @property
     def dropped_links(self) -> int:
         """How many links the limits kept out."""
-        return self._lost[2]
+        return self._extras.lost[2]
 
     def get_span_context(self) -> SpanContext:
         """Return the span context, building it at the first call."""
-        return self._span_context or self._context
+        return self._extras.span_context or self._context
 
     def is_recording(self) -> bool:
         """Return whether attributes are still taken."""
@@ -137,8 +142,9 @@ class RecordedSpan(SdkNames):
         values[name] = attributes.clean(value, self._tracer.text_limit)
 
     def _lose(self, attributes: int = 0, events: int = 0, links: int = 0) -> None:
-        lost = self._lost
-        self._lost = (lost[0] + attributes, lost[1] + events, lost[2] + links)
+        extras = self.own_extras()
+        lost = extras.lost
+        extras.lost = (lost[0] + attributes, lost[1] + events, lost[2] + links)
 
     def update_name(self, name: str) -> None:
         """Give the span another name."""
@@ -160,9 +166,10 @@ class RecordedSpan(SdkNames):
         ):
             return
         self._code = code
-        self._message = (
-            "" if description is None else str(attributes.clean(description))
-        )
+        if description is not None or self._extras.message:
+            self.own_extras().message = (
+                "" if description is None else str(attributes.clean(description))
+            )
 
     def add_event(
         self,
@@ -183,9 +190,10 @@ class RecordedSpan(SdkNames):
         )
 
     def _add_event(self, event: Any) -> None:  # noqa: ANN401 - the SDK's EventBase
-        events = self._event_list
+        extras = self.own_extras()
+        events = extras.events
         if events is None:
-            self._event_list = events = []
+            extras.events = events = []
         limit = self._tracer.limits.max_events
         events.append(event)
         if limit is not None and len(events) > limit:
@@ -204,9 +212,10 @@ class RecordedSpan(SdkNames):
 
     def link_all(self, links: Sequence[Link]) -> None:
         """Link this span to others, within the limits."""
-        kept = self._link_list
+        extras = self.own_extras()
+        kept = extras.links
         if kept is None:
-            self._link_list = kept = []
+            extras.links = kept = []
         limits = self._tracer.limits
         added: list[LinkData] = []
         for link in links:
@@ -237,11 +246,32 @@ class RecordedSpan(SdkNames):
         copy = object.__new__(type(self))
         vars(copy).update(vars(self))
         copy._values = dict(self._values or ())
-        copy._event_list = list(self._event_list or ())
-        copy._link_list = list(self._link_list or ())
+        copy._extras = copy_of(self._extras)
         # The slot stays the owner's, who may still send heartbeats there.
         copy.record = None
+        copy.slot = -1
         return copy
+
+    def past(self) -> OpenSpan:
+        """Return its record, which it had let go: something starts below it now.
+
+        That may hang, and what is said of it then names the agent it was begun for.
+        """
+        self.record = record = OpenSpan(
+            cast("Live", self),  # which a lean span is
+            self.trace_id,
+            self.span_id,
+            self.parent_id,
+            None,
+            self._name,
+            (self._values or {}).get(semconv.GEN_AI_OPERATION_NAME),
+            self._start_time or 0,
+            bool(self.flags & TraceFlags.SAMPLED),
+        )
+        record.teller = Teller.OWNER
+        record.epoch = self._tracer.registry.epoch
+        record.slot, record.words, record.word = -1, SINK, 0
+        return record
 
     def remark(self, key: str, value: str) -> None:
         """Say this too, whoever sends the final form (see `registry.Live`)."""
@@ -264,10 +294,10 @@ class RecordedSpan(SdkNames):
             span_id=late_id(int.from_bytes(self.span_id, "big")).to_bytes(8, "big"),
             parent_id=self.span_id,
             remote_parent=False,
-            _span_context=None,
             _name=f"{semconv.LATE_FINISH}: {self._name}",
             _kind=SpanKind.INTERNAL,
         )
+        late.own_extras().span_context = None
         if self._code is StatusCode.OK:
             vars(late).update(_code=StatusCode.UNSET)
         late.link_all([trace.Link(self._context)])
@@ -297,7 +327,13 @@ class RecordedSpan(SdkNames):
         """Return the final form, as a sink takes it (`delivery.encoder.Ended`)."""
         tracer = self._tracer
         state = self._trace_state
-        lost = self._lost
+        extras = self._extras
+        events: Sequence[EventData] = ()
+        links: Sequence[LinkData] = ()
+        if extras is not NO_EXTRAS:
+            events = [event_data(event) for event in extras.events or ()]
+            links = [link_data(link) for link in extras.links or ()]
+        lost = extras.lost
         return SpanData(
             self.trace_id,
             self.span_id,
@@ -309,12 +345,10 @@ class RecordedSpan(SdkNames):
             state.to_header() if state else "",
             self._kind,
             self._values or {},
-            [event_data(event) for event in self._event_list]
-            if self._event_list
-            else (),
-            [link_data(link) for link in self._link_list] if self._link_list else (),
+            events,
+            links,
             self._code,
-            self._message,
+            extras.message,
             lost[0],
             lost[1],
             lost[2],

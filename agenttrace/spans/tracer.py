@@ -90,11 +90,8 @@ class LeanTracer(sdk.Tracer):
         )
         error = sys.exception()
         if error is not None:
-            span.started_during = identity_of(error)
-        if not (record_exception and set_status_on_exception):
-            span.on_exception(
-                record=record_exception, set_status=set_status_on_exception
-            )
+            span.own_extras().started_during = identity_of(error)
+        span.on_exception(record=record_exception, set_status=set_status_on_exception)
         return span
 
     def start_as_current_span(  # type: ignore[override]  # noqa: PLR0913, PLR0917 - OTel's signature; a class where OTel has a decorated generator

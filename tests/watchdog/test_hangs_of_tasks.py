@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 import threading
 import weakref
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from opentelemetry import context as otel
 
 import agenttrace
 from agenttrace.watchdog.chains import chain_of, waiter_of
 from agenttrace.watchdog.investigation import Investigation
-from agenttrace.watchdog.tasks import all_tasks
+from agenttrace.watchdog.tasks import Search, Standing, all_tasks, variable
 from tests.watchdog.hangs import LOOPS, hang_of, open_span, report_on, running
 
 if TYPE_CHECKING:
@@ -281,6 +283,21 @@ def test_a_span_of_a_child_task_is_the_childs() -> None:
     assert len(above.links) == 2
     assert above.links[1].name.startswith("the child")
     assert below.path == "above / below"
+
+
+def test_work_below_a_span_that_has_ended_is_below_the_one_above_it() -> None:
+    """A task that outlives the step it was started in may be what the run waits for."""
+    holder = variable()
+    assert holder is not None
+    with agenttrace.span("run") as run:
+        with agenttrace.span("step"):
+            task = contextvars.copy_context()
+        task.run(otel.get_current)  # which takes the scope of the step out of it
+
+        number = run.get_span_context().span_id
+        standing = Search(number.to_bytes(8, "big"), holder).standing(task)
+
+    assert standing is Standing.INHERITED
 
 
 def test_a_span_that_another_library_made_current_is_found() -> None:

@@ -1,0 +1,246 @@
+"""What thousands of open spans have in memory: no more than each of them needs."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry import context as otel
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.trace import Link, SpanKind, StatusCode
+
+from agenttrace import semconv
+from agenttrace.journal import Journal, State
+from agenttrace.metrics.open_work import agent_of, lineage
+from agenttrace.model import Opening
+from agenttrace.registry.records import NOTHING_YET, SINK, Aside, OpenSpan, Teller
+from agenttrace.spans.names import NO_EXTRAS, Extras
+from agenttrace.spans.tracer import LeanTracer
+from tests.journal.given import slots_of
+from tests.spans.bodies import ELSEWHERE
+from tests.spans.given import STUCK, lean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agenttrace.spans.lean import LeanSpan
+    from tests.spans.given import Lean
+
+AGENT = Opening(
+    "invoke_agent triage",
+    "invoke_agent",
+    SpanKind.INTERNAL,
+    {semconv.GEN_AI_OPERATION_NAME: "invoke_agent"},
+)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """Yield an empty journal."""
+    made = Journal(tmp_path, first_slots=64, on_low=lambda: None)
+    yield made
+    made.close(remove=True)
+
+
+def waiting(given: Lean) -> list[LeanSpan]:
+    """Have what ends wait in the list that is returned, as in a spooler's queue."""
+    queue: list[LeanSpan] = []
+    given.provider.sink = queue.append  # type: ignore[attr-defined]  # a provider of ours
+    return queue
+
+
+def record_in(given: Lean, name: str) -> OpenSpan:
+    (record,) = [each for each in given.registry if each.name == name]
+    return record
+
+
+def records_of(span: trace.Span) -> list[OpenSpan]:
+    """Return the references to *span* that are records."""
+    return [each for each in weakref.getweakrefs(span) if type(each) is OpenSpan]
+
+
+def states(journal: Journal) -> list[State]:
+    return [slot.state for slot in slots_of(journal.path)]
+
+
+def test_what_waits_to_be_spooled_has_its_slot_and_no_record(journal: Journal) -> None:
+    """The record is of an open span; the slot is what nothing may be lost from."""
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    span = given.tracer.start_span("step")
+    assert len(records_of(span)) == 1
+    assert states(journal) == [State.OPEN]
+
+    span.end()
+
+    assert records_of(span) == []
+    assert states(journal) == [State.ENDED]
+    queue[0].written()
+    assert states(journal) == []
+
+
+def test_a_slot_is_freed_once(journal: Journal) -> None:
+    """Who comes second would free that of the span which has it by then."""
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    given.tracer.start_span("first").end()
+    queue[0].written()
+    second = given.tracer.start_span("second")
+
+    queue[0].written()
+
+    assert states(journal) == [State.OPEN]
+    second.end()
+
+
+def test_a_copy_of_a_span_that_has_ended_has_no_slot(journal: Journal) -> None:
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    given.tracer.start_span("step").end()
+
+    queue[0].__copy__().written()
+
+    assert states(journal) == [State.ENDED]
+    queue[0].written()
+    assert states(journal) == []
+
+
+def test_heartbeats_for_a_span_that_has_ended_go_nowhere(journal: Journal) -> None:
+    """A child that outlives it beats for it, while the slot is another span's."""
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    above = given.tracer.start_span("above")
+    record = record_in(given, "above")
+    below = given.tracer.start_span("below", trace.set_span_in_context(above))
+
+    above.end()
+    record.beat()
+
+    assert record.words is SINK
+    assert record_in(given, "below").parent is record
+    queue[0].written()
+    below.end()
+
+
+@pytest.mark.parametrize("is_judged", [False, True])
+def test_a_slot_is_kept_whoever_tells_the_end(
+    journal: Journal, is_judged: object
+) -> None:
+    """The watchdog tells a copy; the slot is the owner's until it is done as well."""
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    span = given.tracer.start_span("step")
+    if is_judged:
+        assert given.registry.judge(record_in(given, "step"), STUCK)
+        assert states(journal) == [State.OPEN]
+        queue.pop().written()
+        assert states(journal) == [State.JUDGED]
+
+    span.end()
+    for each in queue:
+        each.written()
+
+    assert states(journal) == []
+
+
+def test_what_starts_below_a_span_that_has_ended_is_told_with_its_agent() -> None:
+    """Work that an agent leaves behind may hang, and dashboards go by the agent."""
+    given = lean()
+    tracer = given.tracer
+    assert isinstance(tracer, LeanTracer)
+    agent = tracer.start(AGENT, otel.get_current())
+    here = trace.set_span_in_context(agent)
+    agent.end()
+
+    late = [tracer.start_span("left behind", here) for _ in range(2)]
+
+    records = list(given.registry)
+    assert [agent_of(lineage(each)) for each in records] == ["triage", "triage"]
+    (above,) = {each.parent for each in records}
+    assert above is not None
+    assert (above.teller, above.is_open) == (Teller.OWNER, False)
+    assert records[0].path() == "invoke_agent triage / left behind"
+    for span in late:
+        span.end()
+    agent.end()
+    assert [span.name for span in given.sunk] == [
+        "invoke_agent triage",
+        "left behind",
+        "left behind",
+    ]
+    assert len(given.registry) == 0
+
+
+def values_of(thing: Aside | Extras) -> dict[str, object]:
+    return {name: getattr(thing, name) for name in thing.__slots__}
+
+
+def test_nothing_is_written_on_what_all_spans_share() -> None:
+    """What one span has seldom, none of the others may find on itself."""
+    given = lean(span_limits=SpanLimits(max_span_attributes=2, max_events=1))
+    other = given.tracer.start_span("other")
+    span = given.tracer.start_span("step", links=[Link(ELSEWHERE)])
+    record = record_in(given, "step")
+
+    span.add_event("said")
+    span.add_event("said again")
+    span.add_link(ELSEWHERE)
+    span.get_span_context()
+    span.set_attributes({"a": 1, "b": 2, "c": 3})
+    span.set_status(StatusCode.ERROR, "broken")
+    span.record_exception(LookupError())
+    record.pause()
+    record.note, record.progress, record.origin = "waits", 0.5, "app.py:1"
+    record.evicted = True
+    record.evicted = False
+    record.unpause()
+    span.end()
+    with suppress(LookupError), given.tracer.start_as_current_span("fails"):
+        raise LookupError
+
+    shared = NOTHING_YET, NO_EXTRAS
+    assert [values_of(each) for each in shared] == [
+        values_of(Aside()),
+        values_of(Extras()),
+    ]
+    theirs = record_in(given, "other")
+    assert (theirs.holds, theirs.note, theirs.progress) == (0, None, None)
+    assert (record.note, record.progress, record.origin) == ("waits", 0.5, "app.py:1")
+    other.end()
+    form = next(each for each in given.sunk if each.name == "other")
+    assert [*form.events, *form.links, form.status_message] == [""]
+
+
+def test_pauses_of_many_threads_are_all_counted() -> None:
+    """Each of them may be the first that has something to keep aside."""
+    given = lean()
+    for _ in range(50):
+        span = given.tracer.start_span("step")
+        record = record_in(given, "step")
+        ready = threading.Barrier(8)
+
+        def pause(record: OpenSpan = record, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            record.pause()
+
+        threads = [threading.Thread(target=pause) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert record.holds == 8
+        for _ in threads:
+            record.unpause()
+        assert record.holds == 0
+        assert 0 <= record.held_for == record.held
+        span.end()
