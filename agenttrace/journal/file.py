@@ -34,13 +34,14 @@ from agenttrace.journal.segments import MULTIPLE, WORDS, SlotFile
 from agenttrace.journal.texts import KEY_ATTRIBUTES
 from agenttrace.lazy import no_fork_at_first
 from agenttrace.model import EndedBy, Ending, LinkData, Outcome
-from agenttrace.registry import SINK, MemorySlots
+from agenttrace.registry import MemorySlots
+from agenttrace.registry.records import SINK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from agenttrace.registry import OpenSpan, Slots, Slotted
+    from agenttrace.registry import OpenSpan, Slots
 
 SUFFIX: Final = ".journal"
 MOST_SLOTS: Final = 1 << 18
@@ -256,7 +257,7 @@ class Journal:
                 from agenttrace.journal.links import write_links  # noqa: PLC0415 - rare
             write_links(span, links)
 
-    def free(self, span: Slotted) -> None:
+    def free(self, span: OpenSpan) -> None:
         """Let the slot go and send later heartbeats of *span* nowhere."""
         words, word = span.words, span.word
         is_ours = id(words) in self._mappings

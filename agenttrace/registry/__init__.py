@@ -14,14 +14,12 @@ the list and its referee in `listing`.
 
 from agenttrace.registry.listing import DEFAULT_LIMIT, OpenSpans
 from agenttrace.registry.records import (
-    SINK,
     UNLIMITED,
     AtLeast,
     Claim,
     Listener,
     Live,
     OpenSpan,
-    Slotted,
     Teller,
     Usual,
 )
@@ -29,7 +27,6 @@ from agenttrace.registry.slots import MemorySlots, Slots
 
 __all__ = [
     "DEFAULT_LIMIT",
-    "SINK",
     "UNLIMITED",
     "AtLeast",
     "Claim",
@@ -39,7 +36,6 @@ __all__ = [
     "OpenSpan",
     "OpenSpans",
     "Slots",
-    "Slotted",
     "Teller",
     "Usual",
 ]

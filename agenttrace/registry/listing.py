@@ -291,8 +291,10 @@ class OpenSpans:
     def _claim_absent(self, span: OpenSpan, teller: Teller) -> Claim:
         if self._is_foreign(span):
             return Claim.STALE
-        if span.evicted:
-            span.evicted = False
+        aside = span.aside
+        # Without a call: of two who come at once one is the first.
+        if aside.evicted:
+            aside.evicted = False
             span.teller = teller
             return Claim.FIRST
         return Claim.TOLD
@@ -324,10 +326,13 @@ class OpenSpans:
     def _evict(self) -> None:
         """Forget the oldest span: no room is no reason to stop the application."""
         try:
-            oldest = self._open.pop(next(iter(self._open)))
+            span_id, oldest = next(iter(self._open.items()))
+            aside = oldest.own_aside()
+            # Nobody watches it any more, but its owner may still end it: without a call
+            # in between, who finds it there no more finds that it was evicted.
+            del self._open[span_id]
+            aside.evicted = True
         except (StopIteration, KeyError, RuntimeError):  # others end spans meanwhile
             return
-        # Nobody watches it any more, but its owner may still end it.
-        oldest.evicted = True
         self.slots.free(oldest)
         safety.count(safety.Count.SPANS_EVICTED)

@@ -43,19 +43,6 @@ class Live(Protocol):
         ...
 
 
-class Slotted(Protocol):
-    """What has a slot: a record, and once its end is told the span itself.
-
-    Attributes:
-        slot: Its number, -1 = none.
-        words, word: The memory its last heartbeat is stored in.
-    """
-
-    slot: int
-    words: memoryview[int]
-    word: int
-
-
 class Usual(float):
     """A limit in seconds that an instrumentation knows to be right where none is set.
 
@@ -116,7 +103,7 @@ class Seldom(Generic[V]):
     def __set_name__(self, _owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, record: OpenSpan, _owner: type | None = None) -> V:
+    def __get__(self, record: OpenSpan, _owner: type) -> V:
         value: V = getattr(record.aside, self._name)
         return value
 
@@ -144,13 +131,13 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         attendant: Who has asked for it last, where it is current nowhere and somebody
             has: a weak reference to a task, or the id of a thread.
         teller: Who has claimed to tell its end, if anybody has.
+        words, word: The memory its last heartbeat is stored in.
         aside: Where what follows is kept.
         holds: How many declared pauses it is in.
         held: Nanoseconds it has spent in pauses; see `held_for`.
         note, progress: What the last `heartbeat()` said.
         origin: Where it was started, if anybody listens for that (`file:line`).
         evicted: Whether it was forgotten for want of room, and its owner has it still.
-        words, word: The memory its last heartbeat is stored in.
     """
 
     __slots__ = (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agenttrace.model import Ending, LinkData
-    from agenttrace.registry.records import OpenSpan, Slotted
+    from agenttrace.registry.records import OpenSpan
 
 
 class Slots(Protocol):
@@ -34,7 +34,7 @@ class Slots(Protocol):
         """Write down what *span*, which has a slot, is linked to."""
         ...
 
-    def free(self, span: Slotted) -> None:
+    def free(self, span: OpenSpan) -> None:
         """Let the slot go: the span's final form is where it cannot be lost."""
         ...
 
@@ -75,7 +75,7 @@ class MemorySlots:
     def tick(self) -> None:
         """Do nothing, for the same reason."""
 
-    def free(self, span: Slotted) -> None:
+    def free(self, span: OpenSpan) -> None:
         """Put the slot back and send later heartbeats of *span* nowhere."""
         slot, span.slot = span.slot, -1
         if slot >= 0:

@@ -33,7 +33,7 @@ from agenttrace.model import (
     says_nothing,
     status_of,
 )
-from agenttrace.registry import SINK, Claim, OpenSpan, Teller
+from agenttrace.registry import Claim, OpenSpan, Teller
 from agenttrace.spans.ids import instant, not_before, random_bits
 from agenttrace.spans.names import NO_EXTRAS, RETURNED_WELL, share_names
 from agenttrace.spans.recorded import RecordedSpan
@@ -106,7 +106,7 @@ class LeanSpan(RecordedSpan):
         if kind_of_parent is LeanSpan or kind_of_parent is UnsampledSpan:
             trace_id, parent_id, flags = parent.trace_id, parent.span_id, parent.flags
             trace_state = parent._trace_state  # noqa: SLF001 - our own class
-            parent_record = parent.record or parent.past()
+            parent_record = parent.record
         else:
             line = None if parent is None else tracer.line_of(parent)
             if line is None:
@@ -158,7 +158,6 @@ class LeanSpan(RecordedSpan):
         self._end_time = None
         self._code = _UNSET
         self._extras = NO_EXTRAS
-        self.slot = -1
         if given:
             self.set_attributes(given)
         self.record = record = _refer(OpenSpan, self)
@@ -282,13 +281,7 @@ class LeanSpan(RecordedSpan):
                 ending = Ending(Outcome.ERROR, ending.ended_by)
         if (record := self.record) is not None:
             tracer.registry.slots.ended(record, end_time, ending)
-            # The slot is the span's from here on.  No call until the record has none.
-            if (slot := record.slot) >= 0:
-                self.slot, self.words, self.word = slot, record.words, record.word
-                record.slot, record.words, record.word = -1, SINK, 0
         tracer.provider.ended(self)
-        # Thousands may wait to be spooled, and the collector goes through all there is.
-        self.record = None
 
     def _close(self, ending: Ending) -> None:
         """Take what the ending brings, then nothing more."""
@@ -340,8 +333,8 @@ class LeanSpan(RecordedSpan):
 
     def written(self) -> None:
         """Free the slot: the final form is where it cannot be lost."""
-        if self.slot >= 0:
-            self._tracer.registry.slots.free(self)
+        if (record := self.record) is not None:
+            self._tracer.registry.slots.free(record)
         elif self._verdict is not None:
             self._tracer.registry.verdict_written(*self._verdict)
 

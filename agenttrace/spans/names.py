@@ -46,9 +46,6 @@ _OFTEN_SET: Final = (
     "_code",
     "_extras",
     "record",
-    "slot",
-    "words",
-    "word",
     "queued",
     "is_block",
 )
@@ -94,8 +91,9 @@ class Extras:
         copy = Extras()
         for name in self.__slots__:
             setattr(copy, name, getattr(self, name))
-        copy.events = list(self.events or ())
-        copy.links = list(self.links or ())
+        # Their owner may add to them.
+        copy.events = self.events and list(self.events)
+        copy.links = self.links and list(self.links)
         return copy
 
 
@@ -123,11 +121,6 @@ class SdkNames(sdk.Span):
     _code: StatusCode
     _extras: Extras
     record: OpenSpan | None
-    """What the registry knows of it; None when its end is told."""
-    slot: int
-    """The record's, from the end on until that is spooled (see `registry.Slotted`)."""
-    words: memoryview[int]
-    word: int
 
     # What is set late, on few spans, or never, is a class attribute until then.  No
     # more than that: CPython 3.11 does not specialise reading what the class has too.

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import time
 from copy import copy as copy_of
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.trace import SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from agenttrace import attributes, safety, semconv
 from agenttrace.attributes import are_few_words, clean, mapping_of
 from agenttrace.exceptions import facts_of
 from agenttrace.model import SpanData
-from agenttrace.registry import SINK, OpenSpan, Teller
 from agenttrace.spans.ids import late_id
 from agenttrace.spans.names import NO_EXTRAS, SdkNames
 from agenttrace.spans.parts import event_data, link_data, link_data_of
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext
 
     from agenttrace.model import EventData, LinkData
-    from agenttrace.registry import Live
 
 _SCALARS: Final = attributes.SCALARS
 _NAMES: Final = frozenset({str})
@@ -52,7 +50,7 @@ class RecordedSpan(SdkNames):
 
     def on_exception(self, *, record: bool, set_status: bool) -> None:
         """Say what an exception that comes out does to the span (OTel's two flags)."""
-        if not (record and set_status):
+        if not (record and set_status) or self._extras is not NO_EXTRAS:
             extras = self.own_extras()
             extras.record_exception = record
             extras.set_status = set_status
@@ -243,35 +241,17 @@ class RecordedSpan(SdkNames):
 
     def __copy__(self) -> Self:
         """Return what the span is now, with no part in how it ends."""
+        extras = self._extras
+        state: dict[str, Any] = vars(self) | {
+            "_values": dict(self._values or ()),
+            "_extras": extras if extras is NO_EXTRAS else copy_of(extras),
+            # The slot stays the owner's, who may still send heartbeats there.
+            "record": None,
+        }
         copy = object.__new__(type(self))
-        vars(copy).update(vars(self))
-        copy._values = dict(self._values or ())
-        copy._extras = copy_of(self._extras)
-        # The slot stays the owner's, who may still send heartbeats there.
-        copy.record = None
-        copy.slot = -1
+        # At once: half of a copy would have its owner's record when it is collected.
+        vars(copy).update(state)
         return copy
-
-    def past(self) -> OpenSpan:
-        """Return its record, which it had let go: something starts below it now.
-
-        That may hang, and what is said of it then names the agent it was begun for.
-        """
-        self.record = record = OpenSpan(
-            cast("Live", self),  # which a lean span is
-            self.trace_id,
-            self.span_id,
-            self.parent_id,
-            None,
-            self._name,
-            (self._values or {}).get(semconv.GEN_AI_OPERATION_NAME),
-            self._start_time or 0,
-            bool(self.flags & TraceFlags.SAMPLED),
-        )
-        record.teller = Teller.OWNER
-        record.epoch = self._tracer.registry.epoch
-        record.slot, record.words, record.word = -1, SINK, 0
-        return record
 
     def remark(self, key: str, value: str) -> None:
         """Say this too, whoever sends the final form (see `registry.Live`)."""
@@ -331,8 +311,10 @@ class RecordedSpan(SdkNames):
         events: Sequence[EventData] = ()
         links: Sequence[LinkData] = ()
         if extras is not NO_EXTRAS:
-            events = [event_data(event) for event in extras.events or ()]
-            links = [link_data(link) for link in extras.links or ()]
+            if extras.events:
+                events = [event_data(event) for event in extras.events]
+            if extras.links:
+                links = [link_data(link) for link in extras.links]
         lost = extras.lost
         return SpanData(
             self.trace_id,

@@ -207,9 +207,6 @@ def _id_of(span: Any) -> bytes:  # noqa: ANN401 - whatever stands for a span
 
 def _is_ancestor(span_id: bytes, current: object) -> bool:
     """Return whether *current* was started somewhere below the span with *span_id*."""
-    # Also where it has ended, and has no record any more.
-    if getattr(current, "parent_id", None) == span_id:
-        return True
     record = getattr(current, "record", None)
     for _ in range(_DEPTH):
         if record is None:

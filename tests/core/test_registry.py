@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from agenttrace.model import EndedBy, Ending, Outcome, returned
 from agenttrace.registry import Claim, MemorySlots, OpenSpan, OpenSpans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pytest
 
@@ -62,6 +64,82 @@ def record(
 
 
 STUCK = Ending(Outcome.STUCK, EndedBy.WATCHDOG)
+
+
+def at_each_call(
+    given: Callable[[], OpenSpans],
+    one: Callable[[OpenSpans], object],
+    other: Callable[[OpenSpans], object],
+) -> Iterator[OpenSpans]:
+    """Do *one*, with *other* at its first call or return, then at the next, and so on.
+
+    That is where another thread comes in, or a signal handler.
+    """
+    for at in itertools.count():
+        registry, left = given(), at
+        has_come = False
+
+        def look(_frame: object, event: str, _value: object) -> object:
+            nonlocal left, has_come
+            if event in {"call", "return"}:
+                left -= 1
+                if left < 0 and not has_come:
+                    has_come = True
+                    sys.settrace(None)
+                    other(registry)  # noqa: B023 - called in this round alone
+            return look
+
+        usual = sys.gettrace()
+        sys.settrace(look)  # type: ignore[arg-type]  # returns itself
+        try:
+            one(registry)
+        finally:
+            sys.settrace(usual)
+        if not has_come:
+            assert at > 2
+            return
+        yield registry
+
+
+def test_one_of_two_who_end_an_evicted_span_at_once_is_the_first() -> None:
+    claims: list[Claim] = []
+    oldest: list[OpenSpan] = []
+
+    def evicted() -> OpenSpans:
+        registry = OpenSpans(limit=1)
+        oldest[:] = [record("oldest"), record("next")]
+        for each in oldest:
+            registry.started(each)
+        claims.clear()
+        return registry
+
+    def end(registry: OpenSpans) -> None:
+        claims.append(registry.claim(oldest[0]))
+
+    for _ in at_each_call(evicted, end, end):
+        assert sorted(claim.name for claim in claims) == ["FIRST", "TOLD"]
+
+
+def test_a_span_that_ends_while_it_is_evicted_is_told() -> None:
+    claims: list[Claim] = []
+    spans: list[OpenSpan] = []
+
+    def full() -> OpenSpans:
+        registry = OpenSpans(limit=1)
+        spans[:] = [record("oldest"), record("next")]
+        registry.started(spans[0])
+        claims.clear()
+        return registry
+
+    def start(registry: OpenSpans) -> None:
+        registry.started(spans[1])
+
+    def end(registry: OpenSpans) -> None:
+        claims.append(registry.claim(spans[0]))
+
+    for registry in at_each_call(full, start, end):
+        assert claims == [Claim.FIRST]
+        assert list(registry) == [spans[1]]
 
 
 class Lives(RuleBasedStateMachine):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import sys
 import threading
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,19 +18,21 @@ from opentelemetry.trace import Link, SpanKind, StatusCode
 from agenttrace import semconv
 from agenttrace.journal import Journal, State
 from agenttrace.metrics.open_work import agent_of, lineage
-from agenttrace.model import Opening
+from agenttrace.model import RETURNED, Opening
 from agenttrace.registry.records import NOTHING_YET, SINK, Aside, OpenSpan, Teller
+from agenttrace.spans.lean import LeanSpan
 from agenttrace.spans.names import NO_EXTRAS, Extras
 from agenttrace.spans.tracer import LeanTracer
+from agenttrace.tracing import ending_of
 from tests.journal.given import slots_of
 from tests.spans.bodies import ELSEWHERE
-from tests.spans.given import STUCK, lean
+from tests.spans.given import STUCK, ended_as, lean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agenttrace.spans.lean import LeanSpan
+    from agenttrace.registry import Claim
     from tests.spans.given import Lean
 
 AGENT = Opening(
@@ -59,30 +63,8 @@ def record_in(given: Lean, name: str) -> OpenSpan:
     return record
 
 
-def records_of(span: trace.Span) -> list[OpenSpan]:
-    """Return the references to *span* that are records."""
-    return [each for each in weakref.getweakrefs(span) if type(each) is OpenSpan]
-
-
 def states(journal: Journal) -> list[State]:
     return [slot.state for slot in slots_of(journal.path)]
-
-
-def test_what_waits_to_be_spooled_has_its_slot_and_no_record(journal: Journal) -> None:
-    """The record is of an open span; the slot is what nothing may be lost from."""
-    given = lean()
-    given.registry.slots = journal
-    queue = waiting(given)
-    span = given.tracer.start_span("step")
-    assert len(records_of(span)) == 1
-    assert states(journal) == [State.OPEN]
-
-    span.end()
-
-    assert records_of(span) == []
-    assert states(journal) == [State.ENDED]
-    queue[0].written()
-    assert states(journal) == []
 
 
 def test_a_slot_is_freed_once(journal: Journal) -> None:
@@ -123,11 +105,11 @@ def test_heartbeats_for_a_span_that_has_ended_go_nowhere(journal: Journal) -> No
     below = given.tracer.start_span("below", trace.set_span_in_context(above))
 
     above.end()
+    queue[0].written()
     record.beat()
 
     assert record.words is SINK
     assert record_in(given, "below").parent is record
-    queue[0].written()
     below.end()
 
 
@@ -181,6 +163,68 @@ def test_what_starts_below_a_span_that_has_ended_is_told_with_its_agent() -> Non
     assert len(given.registry) == 0
 
 
+def test_the_second_of_two_who_end_a_span_at_once_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was told is queued, and what is queued says what the journal does."""
+    given = lean()
+    queue = waiting(given)
+    span = given.tracer.start_span("step")
+    assert isinstance(span, LeanSpan)
+    claim = given.registry.claim
+
+    def after_another(record: OpenSpan) -> Claim:
+        monkeypatch.undo()
+        span.finish(RETURNED)
+        return claim(record)
+
+    monkeypatch.setattr(given.registry, "claim", after_another)
+    span.finish(ending_of(ValueError("too late")))
+
+    assert queue == [span]
+    assert ended_as(span) == ("ok", "return")
+    assert span.status.status_code is StatusCode.UNSET
+
+
+def test_a_copy_of_an_open_span_has_no_part_in_its_end() -> None:
+    """Whoever copies a state that a span stands in copies the span as well."""
+    given = lean()
+    span = given.tracer.start_span("original")
+    twin = copy.deepcopy(span)
+
+    given.tracer.start_span("child", trace.set_span_in_context(twin)).end()
+    twin.end()
+    del twin
+    gc.collect()
+
+    assert not given.registry.collected
+    assert [each.name for each in given.registry] == ["original"]
+    span.end()
+    assert [form.name for form in given.sunk] == ["child", "original"]
+
+
+def test_half_of_a_copy_takes_nothing_from_the_original(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C may come in the middle of it."""
+    given = lean()
+    span = given.tracer.start_span("original")
+    span.add_event("said")
+
+    def interrupted(_extras: Extras) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Extras, "__init__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            copy.deepcopy(span)
+    gc.collect()
+
+    assert not given.registry.collected
+    span.end()
+    assert [form.name for form in given.sunk] == ["original"]
+
+
 def values_of(thing: Aside | Extras) -> dict[str, object]:
     return {name: getattr(thing, name) for name in thing.__slots__}
 
@@ -221,6 +265,16 @@ def test_nothing_is_written_on_what_all_spans_share() -> None:
     assert [*form.events, *form.links, form.status_message] == [""]
 
 
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Have threads take turns as often as they can."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("restless")
 def test_pauses_of_many_threads_are_all_counted() -> None:
     """Each of them may be the first that has something to keep aside."""
     given = lean()
@@ -232,6 +286,7 @@ def test_pauses_of_many_threads_are_all_counted() -> None:
         def pause(record: OpenSpan = record, ready: threading.Barrier = ready) -> None:
             ready.wait()
             record.pause()
+            record.note = "waits"
 
         threads = [threading.Thread(target=pause) for _ in range(8)]
         for thread in threads:
