@@ -329,7 +329,7 @@ class LeanSpan(RecordedSpan):
             self.record_exception(ending.error, timestamp=end_time, escaped=True)
         if self._code is StatusCode.UNSET and self._extras.set_status:
             self._code = code
-            self.own_extras().message = str(attributes.clean(message))
+            self._message = str(attributes.clean(message))
 
     def written(self) -> None:
         """Free the slot: the final form is where it cannot be lost."""

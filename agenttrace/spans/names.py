@@ -131,11 +131,22 @@ class SdkNames(sdk.Span):
 
     def own_extras(self) -> Extras:
         """Return what this span alone has of them, making it at the first time."""
-        fresh = Extras()
-        # No call from here on: no other thread comes in between.
         if self._extras is NO_EXTRAS:
-            self._extras = fresh
+            fresh = Extras()
+            # No call from here on: no other thread comes in between.
+            if self._extras is NO_EXTRAS:
+                self._extras = fresh
         return self._extras
+
+    @property
+    def _message(self) -> str:
+        return self._extras.message
+
+    @_message.setter
+    def _message(self, message: str) -> None:
+        # Most statuses say nothing.
+        if message != self._extras.message:
+            self.own_extras().message = message
 
     # What the SDK keeps per span and its methods, its processors and other tools
     # read under these names.
@@ -186,13 +197,13 @@ class SdkNames(sdk.Span):
 
     @property
     def _status(self) -> Status:
-        message = self._extras.message if self._code is StatusCode.ERROR else None
+        message = self._message if self._code is StatusCode.ERROR else None
         return Status(self._code, message or None)
 
     @_status.setter
     def _status(self, status: Status) -> None:
         self._code = status.status_code
-        self.own_extras().message = status.description or ""
+        self._message = status.description or ""
 
     @property
     def _resource(  # type: ignore[override]  # computed, where the SDK stores

@@ -50,7 +50,8 @@ class RecordedSpan(SdkNames):
 
     def on_exception(self, *, record: bool, set_status: bool) -> None:
         """Say what an exception that comes out does to the span (OTel's two flags)."""
-        if not (record and set_status) or self._extras is not NO_EXTRAS:
+        extras = self._extras
+        if (extras.record_exception, extras.set_status) != (record, set_status):
             extras = self.own_extras()
             extras.record_exception = record
             extras.set_status = set_status
@@ -164,10 +165,9 @@ class RecordedSpan(SdkNames):
         ):
             return
         self._code = code
-        if description is not None or self._extras.message:
-            self.own_extras().message = (
-                "" if description is None else str(attributes.clean(description))
-            )
+        self._message = (
+            "" if description is None else str(attributes.clean(description))
+        )
 
     def add_event(
         self,
@@ -308,13 +308,6 @@ class RecordedSpan(SdkNames):
         tracer = self._tracer
         state = self._trace_state
         extras = self._extras
-        events: Sequence[EventData] = ()
-        links: Sequence[LinkData] = ()
-        if extras is not NO_EXTRAS:
-            if extras.events:
-                events = [event_data(event) for event in extras.events]
-            if extras.links:
-                links = [link_data(link) for link in extras.links]
         lost = extras.lost
         return SpanData(
             self.trace_id,
@@ -327,8 +320,8 @@ class RecordedSpan(SdkNames):
             state.to_header() if state else "",
             self._kind,
             self._values or {},
-            events,
-            links,
+            [event_data(event) for event in extras.events] if extras.events else (),
+            [link_data(link) for link in extras.links] if extras.links else (),
             self._code,
             extras.message,
             lost[0],

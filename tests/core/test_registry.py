@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -66,80 +66,77 @@ def record(
 STUCK = Ending(Outcome.STUCK, EndedBy.WATCHDOG)
 
 
+S = TypeVar("S")
+A = TypeVar("A")
+B = TypeVar("B")
+
+
 def at_each_call(
-    given: Callable[[], OpenSpans],
-    one: Callable[[OpenSpans], object],
-    other: Callable[[OpenSpans], object],
-) -> Iterator[OpenSpans]:
+    given: Callable[[], S], one: Callable[[S], A], other: Callable[[S], B]
+) -> Iterator[tuple[A, B]]:
     """Do *one*, with *other* at its first call or return, then at the next, and so on.
 
-    That is where another thread comes in, or a signal handler.
+    That is where another thread comes in, or a signal handler.  Yields what the two
+    returned, each time with what is *given* anew.
     """
     for at in itertools.count():
-        registry, left = given(), at
-        has_come = False
+        state, left = given(), at
+        others: list[B] = []
 
-        def look(_frame: object, event: str, _value: object) -> object:
-            nonlocal left, has_come
+        def look(
+            _frame: object,
+            event: str,
+            _value: object,
+            state: S = state,
+            others: list[B] = others,
+        ) -> object:
+            nonlocal left
             if event in {"call", "return"}:
                 left -= 1
-                if left < 0 and not has_come:
-                    has_come = True
+                if left < 0 and not others:
                     sys.settrace(None)
-                    other(registry)  # noqa: B023 - called in this round alone
+                    others.append(other(state))
             return look
 
         usual = sys.gettrace()
         sys.settrace(look)  # type: ignore[arg-type]  # returns itself
         try:
-            one(registry)
+            done = one(state)
         finally:
             sys.settrace(usual)
-        if not has_come:
+        if not others:
             assert at > 2
             return
-        yield registry
+        yield done, others[0]
+
+
+def full() -> tuple[OpenSpans, OpenSpan]:
+    """Return a registry with room for one span, and the one that is in it."""
+    registry, oldest = OpenSpans(limit=1), record("oldest")
+    registry.started(oldest)
+    return registry, oldest
+
+
+def start_next(given: tuple[OpenSpans, OpenSpan]) -> tuple[OpenSpans, OpenSpan]:
+    """Start another span, which the oldest one is evicted for."""
+    given[0].started(record("next"))
+    return given
+
+
+def end_oldest(given: tuple[OpenSpans, OpenSpan]) -> Claim:
+    registry, oldest = given
+    return registry.claim(oldest)
 
 
 def test_one_of_two_who_end_an_evicted_span_at_once_is_the_first() -> None:
-    claims: list[Claim] = []
-    oldest: list[OpenSpan] = []
-
-    def evicted() -> OpenSpans:
-        registry = OpenSpans(limit=1)
-        oldest[:] = [record("oldest"), record("next")]
-        for each in oldest:
-            registry.started(each)
-        claims.clear()
-        return registry
-
-    def end(registry: OpenSpans) -> None:
-        claims.append(registry.claim(oldest[0]))
-
-    for _ in at_each_call(evicted, end, end):
+    for claims in at_each_call(lambda: start_next(full()), end_oldest, end_oldest):
         assert sorted(claim.name for claim in claims) == ["FIRST", "TOLD"]
 
 
 def test_a_span_that_ends_while_it_is_evicted_is_told() -> None:
-    claims: list[Claim] = []
-    spans: list[OpenSpan] = []
-
-    def full() -> OpenSpans:
-        registry = OpenSpans(limit=1)
-        spans[:] = [record("oldest"), record("next")]
-        registry.started(spans[0])
-        claims.clear()
-        return registry
-
-    def start(registry: OpenSpans) -> None:
-        registry.started(spans[1])
-
-    def end(registry: OpenSpans) -> None:
-        claims.append(registry.claim(spans[0]))
-
-    for registry in at_each_call(full, start, end):
-        assert claims == [Claim.FIRST]
-        assert list(registry) == [spans[1]]
+    for (registry, _), claim in at_each_call(full, start_next, end_oldest):
+        assert claim is Claim.FIRST
+        assert [span.name for span in registry] == ["next"]
 
 
 class Lives(RuleBasedStateMachine):

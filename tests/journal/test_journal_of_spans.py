@@ -17,10 +17,11 @@ from agenttrace.context.bound import bind
 from agenttrace.journal import Journal, State
 from agenttrace.model import Opening
 from agenttrace.registry import OpenSpans
+from agenttrace.registry.records import SINK
 from agenttrace.spans.provider import Ended, Provider
 from agenttrace.spans.tracer import LeanTracer
 from tests.journal.given import slot_of, slots_of
-from tests.spans.given import beside, lean
+from tests.spans.given import beside, lean, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,11 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     made = Journal(tmp_path, first_slots=64, on_low=lambda: None)
     yield made
     made.close(remove=True)
+
+
+def states(journal: Journal) -> list[State]:
+    """Return the states of all slots that are taken."""
+    return [slot.state for slot in slots_of(journal.path)]
 
 
 def test_a_span_of_ours_tells_all_that_a_slot_has_room_for(journal: Journal) -> None:
@@ -118,6 +124,74 @@ def test_a_span_that_ended_stands_there_until_it_is_written(journal: Journal) ->
 
     assert found == [State.ENDED]
     assert slots_of(journal.path) == []
+
+
+def test_a_slot_is_freed_once(journal: Journal) -> None:
+    """Who comes second would free that of the span which has it by then."""
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    given.tracer.start_span("first").end()
+    queue[0].written()
+    second = given.tracer.start_span("second")
+
+    queue[0].written()
+
+    assert states(journal) == [State.OPEN]
+    second.end()
+
+
+def test_a_copy_of_a_span_that_has_ended_has_no_slot(journal: Journal) -> None:
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    given.tracer.start_span("step").end()
+
+    queue[0].__copy__().written()
+
+    assert states(journal) == [State.ENDED]
+    queue[0].written()
+    assert states(journal) == []
+
+
+def test_heartbeats_for_a_span_that_has_ended_go_nowhere(journal: Journal) -> None:
+    """A child that outlives it beats for it, while the slot is another span's."""
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    above = given.tracer.start_span("above")
+    record = given.record("above")
+    below = given.tracer.start_span("below", trace.set_span_in_context(above))
+
+    above.end()
+    queue[0].written()
+    record.beat()
+
+    assert record.words is SINK
+    assert given.record("below").parent is record
+    below.end()
+
+
+@pytest.mark.parametrize("is_judged", [False, True])
+def test_a_slot_is_kept_whoever_tells_the_end(
+    journal: Journal, is_judged: object
+) -> None:
+    """The watchdog tells a copy; the slot is the owner's until it is done as well."""
+    given = lean()
+    given.registry.slots = journal
+    queue = waiting(given)
+    span = given.tracer.start_span("step")
+    if is_judged:
+        assert given.judge("step")
+        assert states(journal) == [State.OPEN]
+        queue.pop().written()
+        assert states(journal) == [State.JUDGED]
+
+    span.end()
+    for each in queue:
+        each.written()
+
+    assert states(journal) == []
 
 
 def test_an_adopted_span_is_written_as_far_as_it_is_known(journal: Journal) -> None:

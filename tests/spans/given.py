@@ -53,19 +53,10 @@ class Stock:
 
 
 @dataclass
-class Lean(Stock):
-    """Our provider, a processor the application added, and what the sink was given."""
+class Registered(Stock):
+    """A provider whose open spans are known."""
 
     registry: OpenSpans
-    sunk: list[SpanData]
-
-
-@dataclass
-class Beside(Stock):
-    """The SDK's provider with agenttrace attached."""
-
-    registry: OpenSpans
-    attachment: Attachment
 
     def record(self, name: str) -> OpenSpan:
         """Return the record of the open span called *name*."""
@@ -75,6 +66,20 @@ class Beside(Stock):
     def judge(self, name: str) -> bool:
         """Tell of the open span called *name* that it is stuck."""
         return self.registry.judge(self.record(name), STUCK)
+
+
+@dataclass
+class Lean(Registered):
+    """Our provider, a processor the application added, and what the sink was given."""
+
+    sunk: list[SpanData]
+
+
+@dataclass
+class Beside(Registered):
+    """The SDK's provider with agenttrace attached."""
+
+    attachment: Attachment
 
 
 def stock(**options: Any) -> Stock:  # noqa: ANN401 - as the SDK takes them
@@ -94,6 +99,14 @@ def lean(**options: Any) -> Lean:  # noqa: ANN401 - as the SDK takes them
     registry = OpenSpans()
     provider = Provider(registry, sink, resource=RESOURCE, **options)
     return Lean(provider, _exporter_of(provider), registry, sunk)
+
+
+def waiting(given: Lean) -> list[Any]:
+    """Have what ends wait in the list that is returned, as in a spooler's queue."""
+    queue: list[Any] = []
+    assert isinstance(given.provider, Provider)
+    given.provider.sink = queue.append
+    return queue
 
 
 def beside(*, concurrent: bool = False, **options: Any) -> Beside:  # noqa: ANN401 - as the SDK takes them

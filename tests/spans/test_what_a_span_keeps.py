@@ -16,24 +16,20 @@ from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
 from agenttrace import semconv
-from agenttrace.journal import Journal, State
 from agenttrace.metrics.open_work import agent_of, lineage
 from agenttrace.model import RETURNED, Opening
-from agenttrace.registry.records import NOTHING_YET, SINK, Aside, OpenSpan, Teller
+from agenttrace.registry.records import NOTHING_YET, Aside, OpenSpan, Teller
 from agenttrace.spans.lean import LeanSpan
 from agenttrace.spans.names import NO_EXTRAS, Extras
 from agenttrace.spans.tracer import LeanTracer
 from agenttrace.tracing import ending_of
-from tests.journal.given import slots_of
 from tests.spans.bodies import ELSEWHERE
-from tests.spans.given import STUCK, ended_as, lean
+from tests.spans.given import ended_as, lean, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from agenttrace.registry import Claim
-    from tests.spans.given import Lean
 
 AGENT = Opening(
     "invoke_agent triage",
@@ -41,98 +37,6 @@ AGENT = Opening(
     SpanKind.INTERNAL,
     {semconv.GEN_AI_OPERATION_NAME: "invoke_agent"},
 )
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    """Yield an empty journal."""
-    made = Journal(tmp_path, first_slots=64, on_low=lambda: None)
-    yield made
-    made.close(remove=True)
-
-
-def waiting(given: Lean) -> list[LeanSpan]:
-    """Have what ends wait in the list that is returned, as in a spooler's queue."""
-    queue: list[LeanSpan] = []
-    given.provider.sink = queue.append  # type: ignore[attr-defined]  # a provider of ours
-    return queue
-
-
-def record_in(given: Lean, name: str) -> OpenSpan:
-    (record,) = [each for each in given.registry if each.name == name]
-    return record
-
-
-def states(journal: Journal) -> list[State]:
-    return [slot.state for slot in slots_of(journal.path)]
-
-
-def test_a_slot_is_freed_once(journal: Journal) -> None:
-    """Who comes second would free that of the span which has it by then."""
-    given = lean()
-    given.registry.slots = journal
-    queue = waiting(given)
-    given.tracer.start_span("first").end()
-    queue[0].written()
-    second = given.tracer.start_span("second")
-
-    queue[0].written()
-
-    assert states(journal) == [State.OPEN]
-    second.end()
-
-
-def test_a_copy_of_a_span_that_has_ended_has_no_slot(journal: Journal) -> None:
-    given = lean()
-    given.registry.slots = journal
-    queue = waiting(given)
-    given.tracer.start_span("step").end()
-
-    queue[0].__copy__().written()
-
-    assert states(journal) == [State.ENDED]
-    queue[0].written()
-    assert states(journal) == []
-
-
-def test_heartbeats_for_a_span_that_has_ended_go_nowhere(journal: Journal) -> None:
-    """A child that outlives it beats for it, while the slot is another span's."""
-    given = lean()
-    given.registry.slots = journal
-    queue = waiting(given)
-    above = given.tracer.start_span("above")
-    record = record_in(given, "above")
-    below = given.tracer.start_span("below", trace.set_span_in_context(above))
-
-    above.end()
-    queue[0].written()
-    record.beat()
-
-    assert record.words is SINK
-    assert record_in(given, "below").parent is record
-    below.end()
-
-
-@pytest.mark.parametrize("is_judged", [False, True])
-def test_a_slot_is_kept_whoever_tells_the_end(
-    journal: Journal, is_judged: object
-) -> None:
-    """The watchdog tells a copy; the slot is the owner's until it is done as well."""
-    given = lean()
-    given.registry.slots = journal
-    queue = waiting(given)
-    span = given.tracer.start_span("step")
-    if is_judged:
-        assert given.registry.judge(record_in(given, "step"), STUCK)
-        assert states(journal) == [State.OPEN]
-        queue.pop().written()
-        assert states(journal) == [State.JUDGED]
-
-    span.end()
-    for each in queue:
-        each.written()
-
-    assert states(journal) == []
 
 
 def test_what_starts_below_a_span_that_has_ended_is_told_with_its_agent() -> None:
@@ -234,7 +138,7 @@ def test_nothing_is_written_on_what_all_spans_share() -> None:
     given = lean(span_limits=SpanLimits(max_span_attributes=2, max_events=1))
     other = given.tracer.start_span("other")
     span = given.tracer.start_span("step", links=[Link(ELSEWHERE)])
-    record = record_in(given, "step")
+    record = given.record("step")
 
     span.add_event("said")
     span.add_event("said again")
@@ -257,7 +161,7 @@ def test_nothing_is_written_on_what_all_spans_share() -> None:
         values_of(Aside()),
         values_of(Extras()),
     ]
-    theirs = record_in(given, "other")
+    theirs = given.record("other")
     assert (theirs.holds, theirs.note, theirs.progress) == (0, None, None)
     assert (record.note, record.progress, record.origin) == ("waits", 0.5, "app.py:1")
     other.end()
@@ -280,7 +184,7 @@ def test_pauses_of_many_threads_are_all_counted() -> None:
     given = lean()
     for _ in range(50):
         span = given.tracer.start_span("step")
-        record = record_in(given, "step")
+        record = given.record("step")
         ready = threading.Barrier(8)
 
         def pause(record: OpenSpan = record, ready: threading.Barrier = ready) -> None:
