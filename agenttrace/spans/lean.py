@@ -35,7 +35,7 @@ from agenttrace.model import (
 )
 from agenttrace.registry import Claim, OpenSpan, Teller
 from agenttrace.spans.ids import instant, not_before, random_bits
-from agenttrace.spans.names import NO_EXTRAS, RETURNED_WELL, share_names
+from agenttrace.spans.names import NO_EXTRAS, RETURNED_WELL
 from agenttrace.spans.recorded import RecordedSpan
 from agenttrace.tracing import ending_of
 
@@ -73,8 +73,8 @@ _FIRST: Final = Claim.FIRST
 class LeanSpan(RecordedSpan):
     """A span of our provider.  Made by `LeanTracer` alone."""
 
-    queued: bool = False
-    """Whether a sink has taken it (see `delivery.encoder.Ended`)."""
+    __slots__ = ()
+
     _verdict: tuple[OpenSpan, Ending] | None = None
     """Of a copy: whose verdict it is, and what it says."""
 
@@ -158,6 +158,8 @@ class LeanSpan(RecordedSpan):
         self._end_time = None
         self._code = _UNSET
         self._extras = NO_EXTRAS
+        self.queued = False
+        self.is_block = True
         if given:
             self.set_attributes(given)
         self.record = record = _refer(OpenSpan, self)
@@ -362,6 +364,8 @@ class LeanSpan(RecordedSpan):
 class UnsampledSpan(LeanSpan):
     """A span that the sampler left out: watched and counted, not recorded or sent."""
 
+    __slots__ = ()
+
     is_recorded = False
 
     def is_recording(self) -> bool:
@@ -387,6 +391,3 @@ class UnsampledSpan(LeanSpan):
 
     def _close(self, ending: Ending) -> None:
         self._end_time = _now() if ending.end_time is None else ending.end_time
-
-
-share_names(LeanSpan)

@@ -30,26 +30,6 @@ RETURNED_WELL: Final[dict[str, Any]] = {
     semconv.ENDED_BY: EndedBy.RETURN.value,
 }
 """What a span comes to that nobody has said anything of: one for all, never changed."""
-_OFTEN_SET: Final = (
-    "_tracer",
-    "_name",
-    "_kind",
-    "trace_id",
-    "span_id",
-    "parent_id",
-    "flags",
-    "_trace_state",
-    "remote_parent",
-    "_start_time",
-    "_values",
-    "_end_time",
-    "_code",
-    "_extras",
-    "record",
-    "queued",
-    "is_block",
-)
-"""What is set on every span, in the order it is, then on many a one."""
 
 
 class Extras:
@@ -104,6 +84,27 @@ NO_EXTRAS: Final = Extras()
 class SdkNames(sdk.Span):
     """What a lean span keeps, and what others expect it to keep."""
 
+    # In the span itself: what would be kept beside it is one allocation more for each.
+    __slots__ = (
+        "_code",
+        "_end_time",
+        "_extras",
+        "_kind",
+        "_name",
+        "_start_time",
+        "_trace_state",
+        "_tracer",
+        "_values",
+        "flags",
+        "is_block",
+        "parent_id",
+        "queued",
+        "record",
+        "remote_parent",
+        "span_id",
+        "trace_id",
+    )
+
     # Set at the start of each, in `LeanSpan.begin`.
     _tracer: LeanTracer
     _name: str
@@ -121,11 +122,11 @@ class SdkNames(sdk.Span):
     _code: StatusCode
     _extras: Extras
     record: OpenSpan | None
-
-    # What is set late, on few spans, or never, is a class attribute until then.  No
-    # more than that: CPython 3.11 does not specialise reading what the class has too.
-    is_block: bool = True
+    queued: bool
+    """Whether a sink has taken it (see `delivery.encoder.Ended`)."""
+    is_block: bool
     """Whether it was started by a block, which made it current in that very place."""
+
     is_recorded: bool = True
     """Whether processors see it."""
 
@@ -238,15 +239,3 @@ class SdkNames(sdk.Span):
     @property
     def _limits(self) -> sdk.SpanLimits:
         return self._tracer.limits
-
-
-def share_names(cls: type[Any]) -> None:
-    """Put the names of what spans of *cls* have into the table that all of them share.
-
-    CPython closes that table after some twenty of them.  A span that gets a name later
-    than that has a dict of its own; and where it is a name that each of them gets, as
-    it was when a thousand were started before the first had ended, each has, for ever.
-    """
-    span: Any = object.__new__(cls)
-    for name in _OFTEN_SET:
-        setattr(span, name, None)

@@ -43,6 +43,8 @@ class Limited(dict[str, Any]):
 class RecordedSpan(SdkNames):
     """What a lean span has taken down so far."""
 
+    __slots__ = ()
+
     @property
     def api(self) -> trace.Span:
         """The span as OTel's API knows it."""
@@ -241,16 +243,17 @@ class RecordedSpan(SdkNames):
 
     def __copy__(self) -> Self:
         """Return what the span is now, with no part in how it ends."""
-        extras = self._extras
-        state: dict[str, Any] = vars(self) | {
-            "_values": dict(self._values or ()),
-            "_extras": extras if extras is NO_EXTRAS else copy_of(extras),
-            # The slot stays the owner's, who may still send heartbeats there.
-            "record": None,
-        }
         copy = object.__new__(type(self))
-        # At once: half of a copy would have its owner's record when it is collected.
-        vars(copy).update(state)
+        # First, for the case that it comes to no more than half of a copy: that is
+        # nobody's.  The slot stays the owner's, who may still send heartbeats there.
+        copy.record = None
+        for name in SdkNames.__slots__:
+            if name != "record":
+                setattr(copy, name, getattr(self, name))
+        extras = self._extras
+        copy._extras = extras if extras is NO_EXTRAS else copy_of(extras)
+        copy._values = dict(self._values or ())
+        vars(copy).update(vars(self))  # what others have put there
         return copy
 
     def remark(self, key: str, value: str) -> None:
@@ -270,16 +273,15 @@ class RecordedSpan(SdkNames):
         that two processes that tell the same late finish tell the same span.
         """
         late = self.__copy__()
-        vars(late).update(
-            span_id=late_id(int.from_bytes(self.span_id, "big")).to_bytes(8, "big"),
-            parent_id=self.span_id,
-            remote_parent=False,
-            _name=f"{semconv.LATE_FINISH}: {self._name}",
-            _kind=SpanKind.INTERNAL,
-        )
+        own_id = int.from_bytes(self.span_id, "big")
+        late.span_id = late_id(own_id).to_bytes(8, "big")
+        late.parent_id = self.span_id
+        late.remote_parent = False
+        late._name = f"{semconv.LATE_FINISH}: {self._name}"  # noqa: SLF001 - of its own class
+        late._kind = SpanKind.INTERNAL  # noqa: SLF001 - of its own class
         late.own_extras().span_context = None
         if self._code is StatusCode.OK:
-            vars(late).update(_code=StatusCode.UNSET)
+            late._code = StatusCode.UNSET  # noqa: SLF001 - of its own class
         late.link_all([trace.Link(self._context)])
         return late
 
