@@ -163,6 +163,18 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         "words",
     )
 
+    # Declared here: to declare one in `__init__` takes as long as to set it does.
+    teller: Teller | None
+    # `OpenSpans.started` sets `epoch`, a watchdog `watched` and `marked`, whoever asks
+    # for it `attendant`, the slots the rest.
+    attendant: weakref.ReferenceType[Any] | int
+    epoch: object
+    marked: bool
+    watched: object
+    words: memoryview[int]
+    word: int
+    slot: int
+
     holds = Seldom[int]()
     held = Seldom[int]()
     note = Seldom[str | None]()
@@ -204,16 +216,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         self.max_duration = max_duration
         self.thread_id = _get_ident()
         self.aside = NOTHING_YET
-        self.teller: Teller | None = None
-        # `OpenSpans.started` sets `epoch`, a watchdog `watched` and `marked`, whoever
-        # asks for it `attendant`, the slots the rest.
-        self.attendant: weakref.ReferenceType[Any] | int
-        self.epoch: object
-        self.marked: bool
-        self.watched: object
-        self.words: memoryview[int]
-        self.word: int
-        self.slot: int
+        self.teller = None
 
     def __repr__(self) -> str:
         where = f" started at {self.origin}" if self.origin else ""
