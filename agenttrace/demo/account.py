@@ -6,6 +6,7 @@ been shut down.  What was started comes from the `tally` alone.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,6 +121,9 @@ class Account:
     Args:
         store: The file that was read.
         entries: One for each run, in order.
+        latest: How many of the store's latest runs take all of these in: others write
+            there as well, and an event loop that is held up between two runs is told in
+            a trace of its own.
         sent: What an OTLP endpoint acknowledged; None where none is set.
         store_error: What went wrong last on the way to the store.
         swallowed: What agenttrace's guard swallowed, by site.
@@ -128,6 +132,7 @@ class Account:
 
     store: Path
     entries: Sequence[Entry]
+    latest: int
     sent: Sent | None
     store_error: str | None
     swallowed: Mapping[str, int]
@@ -228,6 +233,18 @@ def read_back(act: Act, reader: Reader, *, scripted: bool) -> Entry:
         missing=[span for span in act.started if span.span_id not in there],
         scripted=scripted,
     )
+
+
+def latest_with(entries: Sequence[Entry], reader: Reader) -> int:
+    """Return how many of the store's latest runs it takes to have all *entries*.
+
+    Raises:
+        StoreUnreadableError: The file is damaged.
+    """
+    started = [entry.run.started for entry in entries if entry.run]
+    if not started:
+        return len(entries)
+    return len(reader.runs(sys.maxsize, since=min(started), tokens=False))
 
 
 def _entry_as_json(entry: Entry) -> dict[str, Any]:

@@ -283,7 +283,7 @@ def _tokens(run: Run | None) -> str:
 
 
 def _tree_command(account: Account) -> str:
-    command = f"agenttrace tree --last {len(account.entries)}"
+    command = f"agenttrace tree --last {account.latest}"
     directory = account.store.parent
     if directory != state_dir():
         command += f" --state-dir {shlex.quote(str(directory))}"

@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Final
 import agenttrace
 from agenttrace.delivery.store import FILE_NAME, Reader
 from agenttrace.demo import backend
-from agenttrace.demo.account import SERVICE, Account, Act, Sent, read_back
+from agenttrace.demo.account import (
+    SERVICE,
+    Account,
+    Act,
+    Sent,
+    latest_with,
+    read_back,
+)
 from agenttrace.demo.tally import Tally
 from agenttrace.errors import AgenttraceError, MissingExtraError, SettingError
 
@@ -196,11 +203,11 @@ def close(played: Played, screen: Screen) -> Account:
         StoreUnreadableError: The store is damaged.
     """
     reader = Reader(played.store)
+    entries = [read_back(act, reader, scripted=played.scripted) for act in played.acts]
     account = Account(
         store=played.store,
-        entries=[
-            read_back(act, reader, scripted=played.scripted) for act in played.acts
-        ],
+        entries=entries,
+        latest=latest_with(entries, reader),
         sent=played.sent,
         store_error=played.store_error,
         swallowed=played.swallowed,

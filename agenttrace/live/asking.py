@@ -8,7 +8,6 @@ that can be told of it from outside, but for what `faulthandler` may have writte
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import subprocess
@@ -25,6 +24,7 @@ from agenttrace.watchdog.questions import (
     TAKEN,
     VERSION,
     Box,
+    forget,
     name_of,
 )
 
@@ -85,17 +85,13 @@ def ask(
         "spans": None if spans is None else [each.hex() for each in spans],
     }
     nonce = os.urandom(8).hex()
-    path = directory / DIRECTORY
-    box = _put(path, name_of(process, nonce, ASK), question)
+    name = name_of(process, nonce, ASK)
+    # Ctrl-C may come at any time, also before the question is known to have been put.
     try:
-        return _wait(box, process, nonce, timeout)
+        with _put(directory / DIRECTORY, name, question) as box:
+            return _wait(box, process, nonce, timeout)
     finally:
-        for kind in (ASK, TAKEN, ANSWER):
-            box.remove(name_of(process, nonce, kind))
-        box.tidy()
-        box.close()
-        with contextlib.suppress(OSError):  # somebody else asks something
-            path.rmdir()
+        forget(directory, process, nonce)
 
 
 def _put(path: Path, name: str, question: object) -> Box:

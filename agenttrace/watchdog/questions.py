@@ -180,13 +180,6 @@ class Box:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=self._descriptor)
 
-    def tidy(self) -> None:
-        """Remove what is so old that nobody waits for it."""
-        with contextlib.suppress(OSError):
-            for name in self.names():
-                if self.is_stale(name):
-                    self.remove(name)
-
     def _facts(self, name: str) -> os.stat_result | None:
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
@@ -194,17 +187,19 @@ class Box:
             return None
 
 
-def forget(directory: Path, process: str) -> None:
-    """Remove what was asked of a *process* that is dead, or has been answered by it.
+def forget(directory: Path, process: str, nonce: str | None = None) -> None:
+    """Remove what was asked of a process, what it has answered, and what is stale.
 
     Args:
         directory: Where processes have their files.
         process: What the names of its journals begin with.
+        nonce: Of one question; None for all, where the process is dead.
     """
     path = directory / DIRECTORY
+    begin = f"{process}." if nonce is None else f"{process}.{nonce}."
     with contextlib.suppress(OSError):
         with Box(path) as box:
             for name in box.names():
-                if name.startswith(process + "."):
+                if name.startswith(begin) or box.is_stale(name):
                     box.remove(name)
         path.rmdir()  # where nothing is left in it

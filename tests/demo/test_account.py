@@ -34,6 +34,7 @@ def account(*entries: Entry, sent: Sent | None = None) -> Account:
     return Account(
         store=Path("traces.db"),
         entries=entries,
+        latest=len(entries),
         sent=sent,
         store_error="database is locked",
         swallowed={},

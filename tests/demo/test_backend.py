@@ -179,6 +179,7 @@ def test_what_is_known_is_kept_where_one_answer_does_not_come(tmp_path: Path) ->
     account = Account(
         store=tmp_path,
         entries=entries,
+        latest=len(entries),
         sent=SENT,
         store_error=None,
         swallowed={},

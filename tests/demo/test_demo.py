@@ -70,6 +70,22 @@ MEDDLING = """
 
     demo.close = meddle
 """
+# With something else in the store that began after the run.
+BESIDE = """
+    import agenttrace
+    from agenttrace import demo
+
+    close = demo.close
+
+    def write_beside(played, screen):
+        agenttrace.configure(state_dir=played.store.parent)
+        with agenttrace.span("somebody else's"):
+            pass
+        agenttrace.shutdown()
+        return close(played, screen)
+
+    demo.close = write_beside
+"""
 WITHOUT = """
     import sys
     from agenttrace.cli import main
@@ -219,6 +235,18 @@ def test_it_ends_with_the_command_that_shows_the_runs_again(
     assert again.returncode == 0
     for name in ("triage", "adviser", "explain", "research", "summarize"):
         assert f"invoke_agent {name}" in again.stdout
+
+
+def test_that_command_shows_them_where_others_write_as_well(tmp_path: Path) -> None:
+    """An application in the same directory does, and so does a loop that is late."""
+    ran = program(BESIDE + FIRST_ALONE, "--state-dir", str(tmp_path))
+
+    *_, last = ran.stdout.strip().splitlines()
+    command = last.removeprefix("See the runs again: agenttrace ").split()
+    again = run(*command, command=COMMAND[:-1])
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert command[:3] == ["tree", "--last", "2"]
+    assert "invoke_workflow find an order" in again.stdout
 
 
 def test_each_run_is_in_the_store_with_its_own_outcome(runs: list[Node]) -> None:
