@@ -44,7 +44,7 @@ class AgenttraceMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass the lifespan on."""
-        if scope["type"] not in _REQUESTS or tracing.tracer() is tracing.DISABLED:
+        if scope["type"] not in _REQUESTS or tracing.installed is tracing.DISABLED:
             await self.app(scope, receive, send)
         else:
             await serve(self.app, scope, receive, send)

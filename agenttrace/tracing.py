@@ -347,7 +347,7 @@ class ApiBlock:
         opening = self._opening
         return every_call(
             fn,
-            lambda: tracer().span(
+            lambda: installed.span(
                 opening.name,
                 opening.operation,
                 opening.attributes,
@@ -373,25 +373,21 @@ _LEAVINGS: Final = (asyncio.CancelledError, GeneratorExit)
 DISABLED: Final = ApiTracer(trace.NoOpTracer())
 """The tracer of a disabled runtime: the verbs look for it and do nothing at all."""
 
-_tracer: Tracer = ApiTracer()
-
-
-def tracer() -> Tracer:
-    """Return the tracer in use."""
-    return _tracer
+installed: Tracer = ApiTracer()
+"""The tracer in use; `install` changes it, so it is read here and never imported."""
 
 
 def record_of(span: trace.Span) -> OpenSpan | None:
     """Return the registry's record of *span*, if it is open and has one."""
     # A lean span knows its own; that of another provider is looked up.
     record: OpenSpan | None = getattr(span, "record", None)
-    if record is None and isinstance(_tracer, ApiTracer):
-        return _tracer.record_of(span)
+    if record is None and isinstance(installed, ApiTracer):
+        return installed.record_of(span)
     return record
 
 
 def install(tracer: Tracer | None) -> Tracer:
     """Use *tracer* from now on (None: OTel's API) and return the one before it."""
-    global _tracer
-    previous, _tracer = _tracer, tracer or ApiTracer()
+    global installed
+    previous, installed = installed, tracer or ApiTracer()
     return previous

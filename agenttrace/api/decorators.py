@@ -157,7 +157,7 @@ def _decorate(
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401 - whatever the function returns
-        if tracing.tracer() is tracing.DISABLED:
+        if tracing.installed is tracing.DISABLED:
             return wrapped(*args, **kwargs)
         call = Call(
             _Decorated(wrapped, opening, capture_content, (args, kwargs)),

@@ -55,7 +55,7 @@ def span(  # noqa: PLR0913 - keywords, each optional
     """
     if heartbeat_timeout is not None or max_duration is not None:
         check_limits(heartbeat_timeout, max_duration)
-    tracer = tracing.tracer()
+    tracer = tracing.installed
     if tracer is tracing.DISABLED:
         return tracing.NO_BLOCK
     given = NO_ATTRIBUTES if attributes is None else mapping_of(attributes)

@@ -89,7 +89,7 @@ class Call:
     def begin(self) -> bool:
         """Start the span; return False where that failed: it goes on untraced."""
         try:
-            self.span = span = tracing.tracer().start(
+            self.span = span = tracing.installed.start(
                 self.recorder.request(), self.parent
             )
             self.context = tracing.context_with(span, self.parent)

@@ -62,7 +62,7 @@ class AgenttraceMiddleware:
         """Answer *request*."""
         if self._is_async:
             return self._answered(request)
-        if tracing.tracer() is tracing.DISABLED:
+        if tracing.installed is tracing.DISABLED:
             return self.get_response(request)
         known = current_request()
         if known is not None:
@@ -82,7 +82,7 @@ class AgenttraceMiddleware:
 
     async def _answered(self, request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase
-        if tracing.tracer() is tracing.DISABLED:
+        if tracing.installed is tracing.DISABLED:
             response = await self.get_response(request)
             return response
         known = current_request()

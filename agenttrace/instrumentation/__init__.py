@@ -97,7 +97,7 @@ def instrument(*names: str) -> None:
             is patched.
     """
     libraries = _libraries(names)
-    if tracing.tracer() is tracing.DISABLED or is_disabled():
+    if tracing.installed is tracing.DISABLED or is_disabled():
         return
     for library in libraries:
         library.install()

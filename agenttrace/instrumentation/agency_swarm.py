@@ -31,7 +31,7 @@ def _stream_made(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> None:
-    if args and tracing.tracer() is not tracing.DISABLED:
+    if args and tracing.installed is not tracing.DISABLED:
         read = safety.guarded("agency_swarm.stream", _read_through, args[0])
         if read is not None:
             args = (read, *args[1:])

@@ -33,7 +33,7 @@ def _handle(
     with no_fork_at_first("django.served"):
         from agenttrace.boundary.served import serve  # noqa: PLC0415 - see above
 
-    if kwargs or len(args) != _ARGUMENTS or tracing.tracer() is tracing.DISABLED:
+    if kwargs or len(args) != _ARGUMENTS or tracing.installed is tracing.DISABLED:
         return handle(*args, **kwargs)
     return serve(handle, *args, around=_spans_of)
 

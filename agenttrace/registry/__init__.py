@@ -14,6 +14,7 @@ the list and its referee in `listing`.
 
 from agenttrace.registry.listing import DEFAULT_LIMIT, OpenSpans
 from agenttrace.registry.records import (
+    NOTHING_YET,
     UNLIMITED,
     AtLeast,
     Claim,
@@ -27,6 +28,7 @@ from agenttrace.registry.slots import MemorySlots, Slots
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "NOTHING_YET",
     "UNLIMITED",
     "AtLeast",
     "Claim",

@@ -12,6 +12,7 @@ sampling and limits are the tracer's, and where ended spans go is the provider's
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -33,7 +34,7 @@ from agenttrace.model import (
     says_nothing,
     status_of,
 )
-from agenttrace.registry import Claim, OpenSpan, Teller
+from agenttrace.registry import NOTHING_YET, Claim, OpenSpan, Teller
 from agenttrace.spans.ids import instant, not_before, random_bits
 from agenttrace.spans.names import NO_EXTRAS, RETURNED_WELL
 from agenttrace.spans.recorded import RecordedSpan
@@ -56,6 +57,7 @@ _refer: Final = cast(
     "Callable[[type[OpenSpan], RecordedSpan], OpenSpan]",
     weakref.ReferenceType[RecordedSpan].__new__,
 )
+_get_ident: Final = threading.get_ident
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 _MAX_NAME: Final = attributes.MAX_NAME
 _now: Final = time.time_ns  # `testing.ManualClock` puts itself in its place
@@ -110,11 +112,8 @@ class LeanSpan(RecordedSpan):
         else:
             line = None if parent is None else tracer.line_of(parent)
             if line is None:
-                trace_id, parent_id, flags = (
-                    tracer.new_trace_id(),
-                    b"",
-                    tracer.root_flags,
-                )
+                trace_id = tracer.new_trace_id()
+                parent_id, flags = b"", tracer.root_flags
                 trace_state = parent_record = None
             else:
                 trace_id, parent_id, flags, trace_state, parent_record, remote = line
@@ -163,19 +162,20 @@ class LeanSpan(RecordedSpan):
         if given:
             self.set_attributes(given)
         self.record = record = _refer(OpenSpan, self)
-        record.__init__(  # type: ignore[misc]  # the other half of what a class call does
-            self,
-            trace_id,
-            span_id,
-            parent_id,
-            parent_record,
-            name,
-            opening.operation,
-            started_at,
-            sampled,
-            opening.heartbeat_timeout,
-            opening.max_duration,
-        )
+        # What its constructor does: the call would take longer than all of this.
+        record.trace_id = trace_id
+        record.span_id = span_id
+        record.parent_id = parent_id
+        record.parent = parent_record
+        record.name = name
+        record.operation = opening.operation
+        record.started_at = started_at
+        record.sampled = sampled
+        record.heartbeat_timeout = opening.heartbeat_timeout
+        record.max_duration = opening.max_duration
+        record.thread_id = _get_ident()
+        record.aside = NOTHING_YET
+        record.teller = None
         tracer.registry.started(record)
         if opening.links:  # now that there is a slot for them
             safety.guarded("span.links", self.link_all, opening.links)
@@ -218,11 +218,30 @@ class LeanSpan(RecordedSpan):
         if self._end_time is not None or record is None:
             return
         try:
-            claim = self._tracer.registry.claim(record)
-            if claim is _FIRST:
-                self.tell(ending)
-            else:
+            tracer = self._tracer
+            claim = tracer.registry.claim(record)
+            if claim is not _FIRST:
                 self._finish_late(ending, claim)
+            # By type: of what stands in the class, 3.11 does not learn to read it.
+            elif ending is RETURNED and self._code is _UNSET and type(self) is LeanSpan:
+                # What most spans come to: `tell`, without the questions others raise.
+                end_time = _now()
+                started_at = self._start_time or 0
+                # As `not_before` has it.
+                if end_time < started_at:  # noqa: PLR1730 - a call costs more
+                    end_time = started_at
+                values = self._values
+                # No call from here on (see `remark`).
+                if values is None:
+                    self._values = RETURNED_WELL
+                else:
+                    values[_OUTCOME] = _OK_TEXT
+                    values[_ENDED_BY] = _RETURN_TEXT
+                self._end_time = end_time
+                tracer.registry.slots.ended(record, end_time, ending)
+                tracer.provider.ended(self)
+            else:
+                self.tell(ending)
         except BaseException as error:
             # Without a call: there may be no stack left for one.
             waiting = self._tracer.registry.cut_short
@@ -259,31 +278,13 @@ class LeanSpan(RecordedSpan):
 
     def tell(self, ending: Ending) -> None:
         """Send the final form.  The caller has claimed it from the registry."""
-        tracer = self._tracer
-        # By type: of what stands in the class, 3.11 does not learn to read it.
-        if ending is RETURNED and self._code is _UNSET and type(self) is LeanSpan:
-            # What most spans come to, without the questions that others raise.
-            end_time = _now()
-            started_at = self._start_time or 0
-            # As `not_before` has it.
-            if end_time < started_at:  # noqa: PLR1730 - a call costs more
-                end_time = started_at
-            values = self._values
-            # No call from here on (see `remark`).
-            if values is None:
-                self._values = RETURNED_WELL
-            else:
-                values[_OUTCOME] = _OK_TEXT
-                values[_ENDED_BY] = _RETURN_TEXT
-            self._end_time = end_time
-        else:
-            self._close(ending)
-            end_time = self._end_time or 0
-            if ending.outcome is _OK and self._code is _ERROR:  # see `_settle`
-                ending = Ending(Outcome.ERROR, ending.ended_by)
+        self._close(ending)
+        end_time = self._end_time or 0
+        if ending.outcome is _OK and self._code is _ERROR:  # see `_settle`
+            ending = Ending(Outcome.ERROR, ending.ended_by)
         if (record := self.record) is not None:
-            tracer.registry.slots.ended(record, end_time, ending)
-        tracer.provider.ended(self)
+            self._tracer.registry.slots.ended(record, end_time, ending)
+        self._tracer.provider.ended(self)
 
     def _close(self, ending: Ending) -> None:
         """Take what the ending brings, then nothing more."""

@@ -115,7 +115,7 @@ def runtime_without_destination() -> Generator[Runtime]:
         if found is not None and found.is_running:
             runtime, lent = found, _lent.get(found)
         else:
-            tracer, policy = tracing.tracer(), content.install(content.Policy())
+            tracer, policy = tracing.installed, content.install(content.Policy())
             before = settings.use(None)
             try:
                 runtime = core.configure(
@@ -175,7 +175,7 @@ def _put_aside() -> Generator[None]:
     """Keep everything that `configure()` would exchange, and put it back."""
     provider, limit = PROCESS.provider, PROCESS.spans.limit
     behind = None if provider is None else _Behind.of(provider)
-    tracer, policy = tracing.tracer(), content.install(content.Policy())
+    tracer, policy = tracing.installed, content.install(content.Policy())
     before = settings.use(None)
     found = core.replace(None)
     try:

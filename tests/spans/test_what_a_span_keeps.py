@@ -22,7 +22,7 @@ from agenttrace.registry.records import NOTHING_YET, Aside, OpenSpan, Teller
 from agenttrace.spans.lean import LeanSpan
 from agenttrace.spans.names import NO_EXTRAS, Extras
 from agenttrace.spans.tracer import LeanTracer
-from agenttrace.tracing import ending_of
+from agenttrace.tracing import ending_of, record_of
 from tests.spans.bodies import ELSEWHERE
 from tests.spans.given import ended_as, lean, waiting
 
@@ -65,6 +65,38 @@ def test_what_starts_below_a_span_that_has_ended_is_told_with_its_agent() -> Non
         "left behind",
     ]
     assert len(given.registry) == 0
+
+
+def test_a_record_made_in_place_has_what_its_constructor_gives() -> None:
+    """Two places know what a record has: the one that others use, and the fast one."""
+    given = lean()
+    assert isinstance(given.tracer, LeanTracer)
+    opening = Opening("chat", "chat", heartbeat_timeout=3.0, max_duration=4.0)
+    with given.tracer.start_as_current_span("run") as run:
+        span = given.tracer.start(opening, otel.get_current())
+    record, above = span.record, record_of(run)
+    assert record is not None
+
+    made = OpenSpan(
+        span,
+        span.trace_id,
+        span.span_id,
+        span.parent_id,
+        above,
+        opening.name,
+        opening.operation,
+        span.start_time or 0,
+        True,  # noqa: FBT003 - as it is called
+        opening.heartbeat_timeout,
+        opening.max_duration,
+    )
+
+    there = [name for name in OpenSpan.__slots__ if hasattr(made, name)]
+    assert len(there) > 10
+    assert [getattr(record, name) for name in there] == [
+        getattr(made, name) for name in there
+    ]
+    span.end()
 
 
 def test_the_second_of_two_who_end_a_span_at_once_changes_nothing(

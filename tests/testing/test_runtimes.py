@@ -20,13 +20,13 @@ def test_what_was_configured_before_goes_on_afterwards() -> None:
     """Its queue, its threads and its destination were not touched."""
     exporter = InMemorySpanExporter()
     with fresh_runtime(span_exporter=exporter, capture_content=True) as outer:
-        before = (tracing.tracer(), content.wanted())
+        before = (tracing.installed, content.wanted())
         with fresh_runtime() as inner, agenttrace.span("within"):
             assert runtime.current() is inner.runtime
             assert not content.wanted()
 
         assert runtime.current() is outer.runtime
-        assert (tracing.tracer(), content.wanted()) == before
+        assert (tracing.installed, content.wanted()) == before
         assert outer.runtime.is_running
         assert not inner.runtime.is_running
         with agenttrace.span("afterwards"):

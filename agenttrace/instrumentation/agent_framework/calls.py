@@ -49,7 +49,7 @@ def _call(
 ) -> owned.OwnedCall | None:
     context = otel.get_current()
     if (
-        tracing.tracer() is tracing.DISABLED
+        tracing.installed is tracing.DISABLED
         or (context and _otel.is_suppressed(context))
         or not _is_traced()
     ):

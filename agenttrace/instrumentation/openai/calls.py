@@ -40,7 +40,7 @@ def call_of(
     client: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Call | None:
     """Return the call that this request is, None where it is not to be traced."""
-    if tracing.tracer() is tracing.DISABLED:
+    if tracing.installed is tracing.DISABLED:
         return None
     options = args[1] if len(args) > 1 else kwargs["options"]
     streamed = bool(kwargs.get("stream"))

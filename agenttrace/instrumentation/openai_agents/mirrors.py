@@ -245,7 +245,7 @@ def follow_trace(trace: Any) -> None:  # noqa: ANN401 - the SDK's Trace
             **opening.attributes,
             semconv.GEN_AI_CONVERSATION_ID: group,
         }
-    span = tracing.tracer().start(opening, context)
+    span = tracing.installed.start(opening, context)
     told = trace._processor  # noqa: SLF001 - see the header
     trace._processor = mirror = Mirror(span, told, kinds.TRACE, context, group)  # noqa: SLF001 - the same
     _open[trace.trace_id] = mirror
@@ -265,7 +265,7 @@ def follow_span(span: Any) -> None:  # noqa: ANN401 - the SDK's Span
     opening = kind.opening(span.span_data)
     if span.parent_id is None and kind.is_whole:
         _take_up(opening, parent.get(TRACE_KEY))
-    started = tracing.tracer().start(opening, parent)
+    started = tracing.installed.start(opening, parent)
     span._processor = mirror = Mirror(started, span._processor, kind, parent)  # noqa: SLF001 - see the header
     _open[span.span_id] = mirror
 
@@ -295,7 +295,7 @@ def note_failure(span: object) -> None:
 
 
 def _is_to_follow(item: Any, context: Context) -> bool:  # noqa: ANN401 - the SDK's Trace or Span
-    if tracing.tracer() is tracing.DISABLED or isinstance(item._processor, Mirror):  # noqa: SLF001 - see the header
+    if tracing.installed is tracing.DISABLED or isinstance(item._processor, Mirror):  # noqa: SLF001 - see the header
         return False
     return not (context and _otel.is_suppressed(context))
 

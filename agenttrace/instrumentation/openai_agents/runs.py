@@ -293,7 +293,7 @@ class _Listening(Silent):
 
 def begin(arguments: dict[str, Any]) -> Silent | None:
     """Return the call that a run is, given the arguments of what runs it."""
-    if tracing.tracer() is tracing.DISABLED:
+    if tracing.installed is tracing.DISABLED:
         return None
     context = otel.get_current()
     result = arguments.get("streamed_result")
@@ -317,7 +317,7 @@ def _hear_of_the_client(run: Run) -> None:
 
 def listen(result: object) -> Silent | None:
     """Return the call that listening to *result* is."""
-    if tracing.tracer() is tracing.DISABLED:
+    if tracing.installed is tracing.DISABLED:
         return None
     context = otel.get_current()
     return _Listening(_run_of(result, context), context)
@@ -325,7 +325,7 @@ def listen(result: object) -> Silent | None:
 
 def cancels(result: object, mode: str = "immediate") -> None:
     """Hear that *result* is being cancelled."""
-    if tracing.tracer() is not tracing.DISABLED:
+    if tracing.installed is not tracing.DISABLED:
         # It may not have begun yet.
         _run_of(result, otel.get_current()).cancelled(mode)
 
