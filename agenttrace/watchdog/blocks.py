@@ -36,29 +36,33 @@ class Gap:
     Args:
         length: Seconds between the looks.
         planned: Seconds that were meant to be between them.
+        ours: Seconds on top of those in which whoever looks had others to see to.
         cpu: CPU seconds that the process has taken meanwhile.
         collecting: Seconds that the garbage collector has taken meanwhile.
         is_alive: Whether something shows that the process did run all the time.
 
     Attributes:
+        ours: The same.
         frozen: Seconds by which it was late and in which the process did nothing.
         excused: Seconds in which no callback could have come to its end.
         held: Seconds in which somebody kept the GIL from whoever looks.
         collected: Seconds that the garbage collector has taken.
     """
 
-    __slots__ = ("collected", "excused", "frozen", "held")
+    __slots__ = ("collected", "excused", "frozen", "held", "ours")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a record
         self,
         length: float,
         planned: float,
         *,
+        ours: float = 0.0,
         cpu: float,
         collecting: float,
         is_alive: bool = False,
     ) -> None:
-        late = max(0.0, length - planned)
+        self.ours = ours
+        late = max(0.0, length - planned - ours)
         # Whoever keeps the GIL computes; a process that stands still, or has to wait
         # for a processor, does not.
         idle = late > SLACK and not is_alive

@@ -184,7 +184,8 @@ class LoopMonitor:
         length = 0.0 if self._looked is None else now - self._looked
         gap = Gap(
             length,
-            self._interval + occupied - self._occupied,
+            self._interval,
+            ours=occupied - self._occupied,
             cpu=cpu - self._cpu,
             collecting=0.0 if self._looked is None else collected - self._collected,
             # It was written while nothing else could run, and not when it could again.
@@ -217,6 +218,8 @@ class LoopMonitor:
         elif sight.began is not None:
             began = max(sight.began, earliest)
         else:
+            # What was ours has shown nothing: that may have been over for long.
+            earliest = min(earliest + gap.ours, now)
             began = earliest if has_held else (earliest + now) / 2
         excused = self._excused - gap.excused
         if gap.held >= self._after and not is_culprit:

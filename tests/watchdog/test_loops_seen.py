@@ -426,3 +426,37 @@ def test_a_look_that_is_late_because_of_ours_blames_nobody(
             over.set()
 
     assert driven.told == []
+
+
+@every_loop
+def test_what_began_before_a_look_that_was_late_because_of_ours_began_just_before(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Nobody has seen since when, and two looks that come soon are no proof."""
+    begin, gate, over = threading.Event(), Gate(), Gate()
+    occupied = [0.0]
+
+    async def main() -> None:
+        with agenttrace.span("short"):
+            while not begin.is_set():  # noqa: ASYNC110 - it is to be at work
+                await asyncio.sleep(0)
+            gate.pass_through()
+        await asyncio.sleep(0)
+        over.pass_through()
+
+    with fresh_runtime(), running(main, new_loop):
+        driven = Driven(after=0.2, interval=0.01, occupied=lambda: occupied[0])
+        driven.look()
+        began = time.monotonic()
+        time.sleep(0.6)
+        begin.set()
+        gate.reached()
+        occupied[0] += time.monotonic() - began
+        driven.look(2)
+        gate.open()
+        over.reached()
+        driven.look()
+        over.open()
+        driven.monitor.stop()
+
+    assert driven.told == []
