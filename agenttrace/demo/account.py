@@ -6,11 +6,12 @@ been shut down.  What was started comes from the `tally` alone.
 
 from __future__ import annotations
 
-import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agenttrace.delivery.store import Node, Reader, Run, build_forest
+from agenttrace.delivery.store.reader import StoreUnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "agenttrace-demo"
 """`service.name` of every span of the demo."""
+_MOST_RUNS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,13 +240,14 @@ def read_back(act: Act, reader: Reader, *, scripted: bool) -> Entry:
 def latest_with(entries: Sequence[Entry], reader: Reader) -> int:
     """Return how many of the store's latest runs it takes to have all *entries*.
 
-    Raises:
-        StoreUnreadableError: The file is damaged.
+    At most `_MOST_RUNS`, and where that cannot be told, as many as there are entries.
     """
     started = [entry.run.started for entry in entries if entry.run]
-    if not started:
-        return len(entries)
-    return len(reader.runs(sys.maxsize, since=min(started), tokens=False))
+    since: list[Run] = []
+    if started:
+        with suppress(StoreUnreadableError):
+            since = reader.runs(_MOST_RUNS, since=min(started), tokens=False)
+    return max(len(since), len(entries))
 
 
 def _entry_as_json(entry: Entry) -> dict[str, Any]:

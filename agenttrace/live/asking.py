@@ -85,13 +85,24 @@ def ask(
         "spans": None if spans is None else [each.hex() for each in spans],
     }
     nonce = os.urandom(8).hex()
-    name = name_of(process, nonce, ASK)
-    # Ctrl-C may come at any time, also before the question is known to have been put.
+    # Ctrl-C may come at any time: also before the question is known to have been put,
+    # and while it is being taken back.
     try:
-        with _put(directory / DIRECTORY, name, question) as box:
-            return _wait(box, process, nonce, timeout)
+        return _answer(directory / DIRECTORY, process, nonce, question, timeout)
     finally:
         forget(directory, process, nonce)
+
+
+def _answer(
+    path: Path, process: str, nonce: str, question: object, timeout: float
+) -> Reply:
+    """Put *question* into the directory *path*, wait, and take it back."""
+    box = _put(path, name_of(process, nonce, ASK), question)
+    try:
+        return _wait(box, process, nonce, timeout)
+    finally:
+        box.withdraw(process, nonce)
+        box.close()
 
 
 def _put(path: Path, name: str, question: object) -> Box:

@@ -14,7 +14,6 @@ the list and its referee in `listing`.
 
 from agenttrace.registry.listing import DEFAULT_LIMIT, OpenSpans
 from agenttrace.registry.records import (
-    NOTHING_YET,
     UNLIMITED,
     AtLeast,
     Claim,
@@ -28,7 +27,6 @@ from agenttrace.registry.slots import MemorySlots, Slots
 
 __all__ = [
     "DEFAULT_LIMIT",
-    "NOTHING_YET",
     "UNLIMITED",
     "AtLeast",
     "Claim",

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-_get_ident: Final = threading.get_ident
+get_ident: Final = threading.get_ident
+"""As it is at the import: gevent may put its own in its place later."""
 SINK: Final = memoryview(bytearray(8)).cast("Q")
 """Where the heartbeats of ended spans go, so that they hit nobody else's word."""
 
@@ -214,7 +215,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
         self.sampled = sampled
         self.heartbeat_timeout = heartbeat_timeout
         self.max_duration = max_duration
-        self.thread_id = _get_ident()
+        self.thread_id = get_ident()
         self.aside = NOTHING_YET
         self.teller = None
 
@@ -241,7 +242,7 @@ class OpenSpan(weakref.ReferenceType["Live"]):
             task = asyncio.current_task()
         except RuntimeError:  # no loop runs on this thread
             task = None
-        self.attendant = _get_ident() if task is None else weakref.ref(task)
+        self.attendant = get_ident() if task is None else weakref.ref(task)
 
     def pause(self) -> None:
         """Stop its clocks; every pause needs its `unpause`."""

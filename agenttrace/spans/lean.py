@@ -12,7 +12,6 @@ sampling and limits are the tracer's, and where ended spans go is the provider's
 from __future__ import annotations
 
 import sys
-import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -34,7 +33,8 @@ from agenttrace.model import (
     says_nothing,
     status_of,
 )
-from agenttrace.registry import NOTHING_YET, Claim, OpenSpan, Teller
+from agenttrace.registry import Claim, OpenSpan, Teller
+from agenttrace.registry.records import NOTHING_YET, get_ident
 from agenttrace.spans.ids import instant, not_before, random_bits
 from agenttrace.spans.names import NO_EXTRAS, RETURNED_WELL
 from agenttrace.spans.recorded import RecordedSpan
@@ -57,7 +57,6 @@ _refer: Final = cast(
     "Callable[[type[OpenSpan], RecordedSpan], OpenSpan]",
     weakref.ReferenceType[RecordedSpan].__new__,
 )
-_get_ident: Final = threading.get_ident
 _SAMPLED: Final = int(TraceFlags.SAMPLED)
 _MAX_NAME: Final = attributes.MAX_NAME
 _now: Final = time.time_ns  # `testing.ManualClock` puts itself in its place
@@ -173,7 +172,7 @@ class LeanSpan(RecordedSpan):
         record.sampled = sampled
         record.heartbeat_timeout = opening.heartbeat_timeout
         record.max_duration = opening.max_duration
-        record.thread_id = _get_ident()
+        record.thread_id = get_ident()
         record.aside = NOTHING_YET
         record.teller = None
         tracer.registry.started(record)

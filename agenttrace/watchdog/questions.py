@@ -180,6 +180,11 @@ class Box:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=self._descriptor)
 
+    def withdraw(self, process: str, nonce: str) -> None:
+        """Remove one question, and what has become of it."""
+        for kind in (ASK, TAKEN, ANSWER):
+            self.remove(name_of(process, nonce, kind))
+
     def _facts(self, name: str) -> os.stat_result | None:
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
@@ -188,18 +193,19 @@ class Box:
 
 
 def forget(directory: Path, process: str, nonce: str | None = None) -> None:
-    """Remove what was asked of a process, what it has answered, and what is stale.
+    """Remove what was asked of a process and what it has answered, drafts as well.
 
     Args:
         directory: Where processes have their files.
         process: What the names of its journals begin with.
-        nonce: Of one question; None for all, where the process is dead.
+        nonce: Of one question, with which goes whatever is so old that nobody waits
+            for it; None for all, where the process is dead.
     """
     path = directory / DIRECTORY
     begin = f"{process}." if nonce is None else f"{process}.{nonce}."
+    with contextlib.suppress(OSError), Box(path) as box:
+        for name in box.names():
+            if name.startswith(begin) or (nonce and box.is_stale(name)):
+                box.remove(name)
     with contextlib.suppress(OSError):
-        with Box(path) as box:
-            for name in box.names():
-                if name.startswith(begin) or box.is_stale(name):
-                    box.remove(name)
         path.rmdir()  # where nothing is left in it

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from agenttrace import Outcome
+from agenttrace.delivery.store import Reader, Run
 from agenttrace.demo import backend
-from agenttrace.demo.account import Account, Act, Entry, Sent
+from agenttrace.demo.account import Account, Act, Entry, Sent, latest_with
 from agenttrace.demo.scenarios import SCENARIOS
 from agenttrace.demo.tally import Started
 
@@ -119,3 +120,16 @@ def test_no_link_is_shown_where_nothing_answers_for_it() -> None:
     assert given is not None
     assert (given.url("a"), given.found) == (f"http://127.0.0.1:{port}/trace/a", {})
     assert backend.look(None, acts, "http://there/{trace_id}") is None
+
+
+def test_the_latest_runs_are_as_many_as_it_has_where_the_store_cannot_say(
+    tmp_path: Path,
+) -> None:
+    """A hint is no reason to show no account."""
+    damaged = tmp_path / "traces.db"
+    damaged.write_bytes(b"no database" * 1000)
+    run = Run("a" * 32, "run", None, 1, 1.0, Outcome.OK, 1, 0, (None, None))
+    entries = [replace(entry(FIRST), run=run)]
+
+    for store in (damaged, tmp_path / "gone.db"):
+        assert latest_with(entries, Reader(store)) == 1

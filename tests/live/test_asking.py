@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,30 +20,31 @@ if TYPE_CHECKING:
 
 PROCESS = "7-0123456789ab"
 OURS = {asking.__file__, questions.__file__}
-ASK = asking.ask.__code__
-CLEARS_UP = max(line for *_, line in ASK.co_lines() if line)
-"""The last line."""
+CLEAR_UP = {questions.forget.__code__, questions.Box.withdraw.__code__}
 
 
 class CtrlC:
-    """Raises `KeyboardInterrupt` at one line of all that come before the clearing up.
+    """Raises `KeyboardInterrupt` at one line of all that asking takes.
 
     Args:
         at: At which of them, from 0.
+
+    Attributes:
+        has_come: Whether it has been raised.
+        is_late: Whether that was when all that was left was to clear up.
     """
 
     def __init__(self, at: int) -> None:
-        self.has_come = False
+        self.has_come = self.is_late = False
         self._left = at
-        self._is_over = False
 
     def __call__(self, frame: FrameType, event: str, _value: object) -> CtrlC | None:
         """Look at a line.  Called by the interpreter."""
         code = frame.f_code
-        self._is_over |= code is questions.forget.__code__
-        if self._is_over or self.has_come or code.co_filename not in OURS:
+        if self.has_come or code.co_filename not in OURS:
             return None
-        if event == "line" and (code is not ASK or frame.f_lineno != CLEARS_UP):
+        self.is_late |= code in CLEAR_UP
+        if event == "line":
             self._left -= 1
             if self._left < 0:
                 self.has_come = True
@@ -71,7 +73,42 @@ def test_ctrl_c_leaves_no_question_behind_wherever_it_comes(tmp_path: Path) -> N
         thread = threading.Thread(target=ask_with, args=(ctrl_c, tmp_path))
         thread.start()
         thread.join()
-        assert os.listdir(tmp_path) == []  # noqa: PTH208 - names are enough
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        # An empty directory is the next one's to remove.
+        assert ctrl_c.is_late or not list(tmp_path.iterdir())
         if not ctrl_c.has_come:
             assert at > 20
             return
+
+
+def test_a_question_is_taken_back_where_no_file_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process with too many files is one that somebody asks about."""
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wait = vars(asking)["_wait"]
+
+    def wait_without_room(*given: Any) -> object:  # noqa: ANN401 - as it is called
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
+        return wait(*given)
+
+    monkeypatch.setattr(asking, "_wait", wait_without_room)
+    try:
+        asking.ask(tmp_path, PROCESS, None, timeout=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+
+    assert list(tmp_path.rglob("*.ask")) == []
+
+
+def test_what_others_wait_for_is_not_a_dead_processes(tmp_path: Path) -> None:
+    """They may wait for longer than most."""
+    box = tmp_path / questions.DIRECTORY
+    box.mkdir(mode=0o700)
+    question = box / questions.name_of(PROCESS, "0123456789abcdef", questions.ASK)
+    question.write_text("{}")
+    os.utime(question, (1, 1))
+
+    questions.forget(tmp_path, "8-0123456789ab")
+
+    assert question.exists()
