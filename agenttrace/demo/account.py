@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SERVICE: Final = "agenttrace-demo"
 """`service.name` of every span of the demo."""
 _MOST_RUNS: Final = 1000
+"""Of the store, that are counted: more than that nobody looks through."""
 
 
 @dataclass(frozen=True, slots=True)

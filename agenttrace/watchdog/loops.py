@@ -218,7 +218,7 @@ class LoopMonitor:
         elif sight.began is not None:
             began = max(sight.began, earliest)
         else:
-            # What was ours has shown nothing: that may have been over for long.
+            # Nobody has looked while ours went on: this need not have been there then.
             earliest = min(earliest + gap.ours, now)
             began = earliest if has_held else (earliest + now) / 2
         excused = self._excused - gap.excused

@@ -181,7 +181,10 @@ class Box:
             os.unlink(name, dir_fd=self._descriptor)
 
     def withdraw(self, process: str, nonce: str) -> None:
-        """Remove one question, and what has become of it."""
+        """Remove one question, and what has become of it.
+
+        Unlike `forget` without another descriptor, which there may be none of.
+        """
         for kind in (ASK, TAKEN, ANSWER):
             self.remove(name_of(process, nonce, kind))
 

@@ -88,6 +88,7 @@ def test_a_question_is_taken_back_where_no_file_can_be_opened(
     usual = resource.getrlimit(resource.RLIMIT_NOFILE)
     wait = vars(asking)["_wait"]
 
+    # From then on: to put the question takes a descriptor.
     def wait_without_room(*given: Any) -> object:  # noqa: ANN401 - as it is called
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, usual[1]))
         return wait(*given)

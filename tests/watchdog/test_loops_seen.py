@@ -448,7 +448,7 @@ def test_what_began_before_a_look_that_was_late_because_of_ours_began_just_befor
         driven = Driven(after=0.2, interval=0.01, occupied=lambda: occupied[0])
         driven.look()
         began = time.monotonic()
-        time.sleep(0.6)
+        time.sleep(0.6)  # it is this time itself that must not be taken for a block
         begin.set()
         gate.reached()
         occupied[0] += time.monotonic() - began
